@@ -1,0 +1,66 @@
+# Everything a contributor needs, by name; `make help` lists it. What is more
+# than a command or two is a chore of xtask/.
+
+XTASK  := cargo xtask
+RUN    := cargo run --quiet --package cdylib-tests --bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 30
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test modules bench dist matrix fuzz linker
+
+help: ## List these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+
+demo: linker ## Show a job on a simulated pair of p5.48xlarge under a real Slurm (a few minutes)
+	@$(XTASK) setup --for demo
+	@$(MAKE) --no-print-directory modules
+	@$(RUN) demo
+
+test: linker ## Format, lints, unit tests, and the tests on a real Slurm
+	@$(XTASK) setup --for test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory modules
+	cargo test --workspace --doc --quiet
+	@if cargo nextest --version >/dev/null 2>&1; \
+	then set -x; cargo nextest run --workspace; \
+	else set -x; cargo test --workspace --tests --no-fail-fast; fi
+
+# What the tests load into Slurm, where they look for it:
+#   target/debug/libspank_efa.so          the plugin
+#   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
+modules:
+	cargo build --quiet --package spank-efa
+	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
+
+bench: linker ## Measure what the plugin costs a job step, against no plugin and a TaskProlog
+	@$(XTASK) setup --for bench
+	cargo build --quiet --release --package spank-efa
+	@cargo run --quiet --release --package cdylib-tests --bin bench
+
+dist: linker ## Build the files that are shipped, for every distribution: target/dist/<arch>/
+	@$(XTASK) setup --for dist
+	@$(XTASK) dist
+
+matrix: dist ## Run those very files under every supported Slurm release (root; 1 GB in /var/cache/slurm-efa)
+	@$(XTASK) setup --for matrix
+	@$(XTASK) roots
+	@$(RUN) matrix
+
+# cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP lets a stable one do.
+fuzz: export RUSTC_BOOTSTRAP := 1
+fuzz: linker ## Fuzz each parser for a while (FUZZ_SECONDS=30)
+	@$(XTASK) setup --for fuzz
+	@set -e; for target in $$(cargo fuzz list --fuzz-dir fuzz); do \
+	    echo "== $$target"; \
+	    cargo fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+# Rust alone cannot link: xtask, which installs the rest, needs a C linker first.
+linker:
+	@command -v cc >/dev/null || { \
+	    if [ "$$(id -u)" -eq 0 ]; then xtask/install-packages gcc libc6-dev; \
+	    else echo "this machine lacks a C linker; run: sudo xtask/install-packages gcc libc6-dev" >&2; exit 1; fi; }

@@ -1,0 +1,27 @@
+//! What this node is: its EC2 instance type, its EFA devices, the communication
+//! stack installed on it, and what the site's configuration file says.
+//!
+//! Everything here only reads. Every reader takes a [`Sysroot`], a directory
+//! that stands for `/`, so that a whole node can be simulated by a directory
+//! tree. All input is treated as hostile: reads are bounded, opening never
+//! blocks, nothing panics, and text that reaches a message passes through
+//! [`printable`].
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod efa;
+pub mod instance;
+pub mod name;
+mod printable;
+pub mod stack;
+pub mod sysroot;
+pub mod version;
+
+pub use config::Config;
+pub use instance::InstanceType;
+pub use name::NodeName;
+pub use printable::printable;
+pub use stack::Stack;
+pub use sysroot::{ReadError, Sysroot};
+pub use version::Version;

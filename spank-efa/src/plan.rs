@@ -1,0 +1,466 @@
+//! The decision, free of effects: profile × node × the job's environment → what to do.
+
+use std::collections::BTreeMap;
+
+use node::config::Harmful as HarmfulPolicy;
+use node::instance::{self, Accelerator, GpuDirect, InstanceType};
+use node::stack::{Found, Stack};
+use node::{NodeName, printable};
+
+use crate::own;
+use crate::profile::{Fit, Profile};
+use crate::rules::{Component, Effect, HARMFUL, Harmful, Match, RULES, Value, When};
+
+/// The most characters of a user's value that a message shows.
+const SHOWN: usize = 80;
+
+/// Looks a variable of the job's environment up.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
+
+/// What is known about the node that the step runs on.
+#[derive(Debug)]
+pub struct NodeFacts {
+    /// Slurm's name of the node.
+    pub name: Option<NodeName>,
+    /// The instance type, or why it is not known.
+    pub instance: Result<InstanceType, String>,
+    /// The number of EFA devices, or why it is not known.
+    pub devices: Result<u32, String>,
+    /// The software on the node.
+    pub stack: Stack,
+    /// Why the step runs in a container's software, if it does.
+    pub container: Option<&'static str>,
+}
+
+impl NodeFacts {
+    /// The node's name for messages.
+    pub fn label(&self) -> &str {
+        self.name.as_ref().map_or("this node", NodeName::as_str)
+    }
+
+    fn spec(&self) -> Option<&'static instance::Spec> {
+        self.instance.as_ref().ok().and_then(instance::lookup)
+    }
+
+    fn component(&self, component: Component) -> Option<&Found> {
+        match component {
+            Component::EfaInstaller => self.stack.efa_installer.as_ref(),
+            Component::Libfabric => self.stack.libfabric.as_ref(),
+            Component::AwsOfiNccl => self.stack.aws_ofi_nccl.as_ref(),
+            Component::Nccl => self.stack.nccl.as_ref(),
+            Component::RdmaCore => self.stack.rdma_core.as_ref(),
+            Component::Kernel => self.stack.kernel.as_ref(),
+        }
+    }
+}
+
+/// Whether a condition holds. The text says what it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Truth {
+    Yes(Option<String>),
+    No(String),
+    Unknown(String),
+}
+
+fn yes_or_no(holds: bool, what: String) -> Truth {
+    if holds { Truth::Yes(Some(what)) } else { Truth::No(what) }
+}
+
+/// Whether the EFA devices of this type do RDMA reads; `None` where no source says.
+fn gpudirect(spec: &instance::Spec) -> Option<bool> {
+    match spec.gpudirect {
+        GpuDirect::Required => Some(true),
+        GpuDirect::NotAvailable => Some(false),
+        GpuDirect::Unknown => None,
+    }
+}
+
+fn evaluate(when: &When, node: &NodeFacts) -> Truth {
+    let compare = |component: &Component, test: &dyn Fn(&Found) -> bool| {
+        if let Some(reason) = node.container {
+            return Truth::Unknown(format!("the version of {} is the image's ({reason})", component.name()));
+        }
+        match node.component(*component) {
+            Some(found) => yes_or_no(
+                test(found),
+                format!("{} is {}", component.name(), printable(&found.raw, SHOWN)),
+            ),
+            None => Truth::Unknown(format!("no {} version was found", component.name())),
+        }
+    };
+    let on_spec = |test: &dyn Fn(&'static instance::Spec) -> Option<bool>, what: &str| match node.spec() {
+        Some(spec) => match test(spec) {
+            Some(true) => Truth::Yes(Some(format!("a {} has {what}", spec.name))),
+            Some(false) => Truth::No(format!("a {} has no {what}", spec.name)),
+            None => Truth::Unknown(format!("whether a {} has {what} is not known", spec.name)),
+        },
+        None => Truth::Unknown(format!("the instance type is not known, nor whether it has {what}")),
+    };
+    match when {
+        When::Always => Truth::Yes(None),
+        When::Below(component, version) => compare(component, &|found| found.version < *version),
+        When::AtLeast(component, version) => compare(component, &|found| found.version >= *version),
+        When::Family(families) => match &node.instance {
+            Ok(instance) => yes_or_no(
+                families.contains(&instance.family()),
+                format!("the instance type is {instance}"),
+            ),
+            Err(reason) => Truth::Unknown(format!("the instance type is not known: {reason}")),
+        },
+        When::GpuDirect => on_spec(&gpudirect, "GPUDirect RDMA"),
+        When::NoGpuDirect => match on_spec(&gpudirect, "GPUDirect RDMA") {
+            Truth::Yes(Some(reason)) => Truth::No(reason),
+            Truth::No(reason) => Truth::Yes(Some(reason)),
+            unknown => unknown,
+        },
+        When::Nvidia => on_spec(&|spec| Some(matches!(spec.accelerator, Accelerator::Nvidia { .. })), "NVIDIA GPUs"),
+        When::Neuron => on_spec(&|spec| Some(matches!(spec.accelerator, Accelerator::Neuron { .. })), "Neuron devices"),
+        When::TunerInstalled => match (&node.container, &node.stack.ofi_tuner_path) {
+            (Some(reason), _) => Truth::Unknown(format!("the tuner is the image's ({reason})")),
+            (None, Some(path)) => Truth::Yes(Some(format!("{} exists", path.display()))),
+            (None, None) => Truth::No("no tuner plugin was found".to_owned()),
+        },
+        When::All(conditions) => all(conditions, node),
+        When::Any(conditions) => any(conditions, node),
+    }
+}
+
+fn all(conditions: &[When], node: &NodeFacts) -> Truth {
+    let mut reasons = Vec::new();
+    let mut unknown = None;
+    for condition in conditions {
+        match evaluate(condition, node) {
+            Truth::Yes(reason) => reasons.extend(reason),
+            Truth::No(reason) => return Truth::No(reason),
+            Truth::Unknown(reason) => unknown = unknown.or(Some(reason)),
+        }
+    }
+    match unknown {
+        Some(reason) => Truth::Unknown(reason),
+        None => Truth::Yes((!reasons.is_empty()).then(|| reasons.join(", "))),
+    }
+}
+
+fn any(conditions: &[When], node: &NodeFacts) -> Truth {
+    let mut reasons: Vec<String> = Vec::new();
+    let mut unknown = None;
+    for condition in conditions {
+        match evaluate(condition, node) {
+            Truth::Yes(reason) => return Truth::Yes(reason),
+            Truth::No(reason) if reasons.contains(&reason) => {}
+            Truth::No(reason) => reasons.push(reason),
+            Truth::Unknown(reason) => unknown = unknown.or(Some(reason)),
+        }
+    }
+    unknown.map_or_else(|| Truth::No(reasons.join(", ")), Truth::Unknown)
+}
+
+/// What happens to one variable, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is set.
+    Set {
+        /// To this value.
+        value: String,
+    },
+    /// The user's own value stays.
+    Kept {
+        /// The user's value, printable.
+        user: String,
+        /// What the profile would have set.
+        ours: String,
+    },
+    /// The profile has a rule for it that does not apply here.
+    NotSet,
+    /// It is removed: by the site's `unset`, or because an outer step of ours set it.
+    Removed,
+    /// The user brought it and it does harm; it stays.
+    Harmful,
+}
+
+/// One line of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The variable.
+    pub variable: String,
+    /// What happens to it.
+    pub action: Action,
+    /// Why.
+    pub why: String,
+}
+
+/// What a step does on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The profile in force, for `SLURM_EFA_PROFILE`; `None` leaves no trace.
+    pub profile: Option<String>,
+    /// One line for each variable that was considered.
+    pub entries: Vec<Entry>,
+    /// Said on the step's stderr without being asked.
+    pub warnings: Vec<String>,
+}
+
+/// Why a job that asked for a profile cannot run on this node. Its own fault
+/// or the node's, never a reason to drain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// Another instance type.
+    #[error(
+        "--efa-profile={profile} is for {wanted}, but {node} is {found}; \
+         use --efa-profile=auto, or ask for other nodes (--constraint, --partition)"
+    )]
+    WrongType {
+        /// The profile.
+        profile: String,
+        /// What it is for.
+        wanted: String,
+        /// The node.
+        node: String,
+        /// Its type.
+        found: String,
+    },
+    /// Fewer devices than the profile needs.
+    #[error(
+        "--efa-profile={profile} needs {needed} EFA device(s), but {node} has {found}; \
+         run without a profile (--efa-profile=none), or tell the administrator (efa-check shows what is missing)"
+    )]
+    TooFewDevices {
+        /// The profile.
+        profile: String,
+        /// The least number.
+        needed: u32,
+        /// The node.
+        node: String,
+        /// What it has.
+        found: u32,
+    },
+    /// A variable that makes libfabric abort.
+    #[error("{0}")]
+    Harmful(String),
+}
+
+/// Makes the plan for a profile that was asked for by name, or that `auto` chose.
+pub fn plan(
+    profile: &Profile,
+    auto: bool,
+    harmful: HarmfulPolicy,
+    node: &NodeFacts,
+    env: Env<'_>,
+) -> Result<Plan, Misfit> {
+    let mut plan = Plan { profile: Some(profile.name.clone()), ..Plan::default() };
+    if !fit(profile, auto, node, &mut plan)? {
+        plan.profile = Some("none".to_owned());
+        withdraw(&mut plan, env, "an outer step's profile set it, and none is in force here");
+        return Ok(plan);
+    }
+
+    judge_users_variables(harmful, node, env, &mut plan)?;
+    let inherited = own::inherited(env);
+    let is_users = |variable: &str| -> Option<Vec<u8>> {
+        let value = env(variable)?;
+        (inherited.get(variable).map(String::as_bytes) != Some(&value)).then_some(value)
+    };
+
+    let mut wanted: BTreeMap<String, (String, String)> = BTreeMap::new();
+    for rule in RULES {
+        if profile.env.contains_key(rule.variable) || profile.unset.contains_key(rule.variable) {
+            continue;
+        }
+        match (evaluate(&rule.when, node), rule_value(rule.value, node)) {
+            (Truth::Yes(reason), Some(value)) => {
+                let why = match reason {
+                    Some(reason) => format!("{}; {reason}", rule.why),
+                    None => rule.why.to_owned(),
+                };
+                wanted.insert(rule.variable.to_owned(), (value, why));
+            }
+            (Truth::Yes(_), None) => {}
+            (Truth::No(reason), _) => plan.note(rule.variable, Action::NotSet, &format!("not needed: {reason}")),
+            (Truth::Unknown(reason), _) => {
+                plan.note(rule.variable, Action::NotSet, &format!("not known to be needed: {reason}"));
+            }
+        }
+    }
+    for (variable, (value, by)) in &profile.env {
+        wanted.insert(variable.clone(), (value.clone(), format!("the site's [profile.{by}] sets it")));
+    }
+
+    for (variable, (value, why)) in &wanted {
+        let action = match is_users(variable) {
+            Some(user) => Action::Kept {
+                user: printable(&String::from_utf8_lossy(&user), SHOWN),
+                ours: value.clone(),
+            },
+            None => Action::Set { value: value.clone() },
+        };
+        plan.note(variable, action, why);
+    }
+    for (variable, by) in &profile.unset {
+        if env(variable).is_some() {
+            plan.note(variable, Action::Removed, &format!("the site's [profile.{by}] unsets it"));
+        }
+    }
+    for variable in inherited.keys() {
+        let gone = !wanted.contains_key(variable) && !profile.unset.contains_key(variable);
+        if gone && is_users(variable).is_none() {
+            plan.note(variable, Action::Removed, "an outer step's profile set it, and this one does not");
+        }
+    }
+    Ok(plan)
+}
+
+/// The plan of `--efa-profile=none`: takes back what an outer step's profile set.
+pub fn none(env: Env<'_>) -> Plan {
+    let mut plan = Plan::default();
+    withdraw(&mut plan, env, "--efa-profile=none; an outer step's profile set it");
+    plan
+}
+
+fn withdraw(plan: &mut Plan, env: Env<'_>, why: &str) {
+    for (variable, value) in own::inherited(env) {
+        if env(&variable).as_deref() == Some(value.as_bytes()) {
+            plan.note(&variable, Action::Removed, why);
+        }
+    }
+}
+
+impl Plan {
+    fn note(&mut self, variable: &str, action: Action, why: &str) {
+        self.entries.push(Entry { variable: variable.to_owned(), action, why: why.to_owned() });
+    }
+}
+
+/// Whether the profile and the node belong together; `Ok(false)`: `auto` found nothing to do.
+fn fit(profile: &Profile, auto: bool, node: &NodeFacts, plan: &mut Plan) -> Result<bool, Misfit> {
+    match &node.instance {
+        Ok(found) if !profile.fit.accepts(found) => {
+            return Err(Misfit::WrongType {
+                profile: profile.name.clone(),
+                wanted: match &profile.fit {
+                    Fit::Type(instance) => instance.to_string(),
+                    Fit::Family(family) => format!("{family} instances"),
+                    Fit::Any => "any instance".to_owned(),
+                },
+                node: node.label().to_owned(),
+                found: format!("a {found}"),
+            });
+        }
+        Ok(_) => {}
+        Err(reason) if profile.fit != Fit::Any => plan.warnings.push(format!(
+            "{}: cannot tell whether this node is what --efa-profile={} is for: {reason}",
+            node.label(),
+            profile.name
+        )),
+        Err(_) => {}
+    }
+    let found = match &node.devices {
+        Ok(found) => *found,
+        Err(reason) => {
+            plan.warnings.push(format!("{}: cannot count the EFA devices: {reason}", node.label()));
+            return Ok(true);
+        }
+    };
+    let needed = profile.devices.unwrap_or(u32::from(!auto));
+    if found < needed {
+        return Err(Misfit::TooFewDevices {
+            profile: profile.name.clone(),
+            needed,
+            node: node.label().to_owned(),
+            found,
+        });
+    }
+    if found == 0 {
+        if let Some(spec) = node.spec().filter(|spec| spec.gpudirect == GpuDirect::Required) {
+            plan.warnings.push(format!(
+                "{}: a {} without any EFA device; NCCL will use TCP, which is many times slower; \
+                 tell the administrator",
+                node.label(),
+                spec.name
+            ));
+        }
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+fn rule_value(value: Value, node: &NodeFacts) -> Option<String> {
+    match value {
+        Value::Text(text) => Some(text.to_owned()),
+        Value::TunerPath => node.stack.ofi_tuner_path.as_ref().and_then(|path| path.to_str()).map(str::to_owned),
+    }
+}
+
+fn judge_users_variables(
+    policy: HarmfulPolicy,
+    node: &NodeFacts,
+    env: Env<'_>,
+    plan: &mut Plan,
+) -> Result<(), Misfit> {
+    for row in HARMFUL {
+        if !row.is_in(env) {
+            continue;
+        }
+        match (evaluate(&row.when, node), row.effect) {
+            (Truth::No(_), _) => {}
+            (Truth::Yes(_), Effect::Abort) => match policy {
+                HarmfulPolicy::Refuse => {
+                    return Err(Misfit::Harmful(format!("{}: {}", node.label(), row.sentence(env))));
+                }
+                HarmfulPolicy::Warn => plan.warnings.push(format!("{}: {}", node.label(), row.sentence(env))),
+            },
+            (Truth::Yes(_) | Truth::Unknown(_), _) => {
+                plan.note(row.variable, Action::Harmful, &format!("{}; {}", row.why, row.fix));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Harmful {
+    /// Whether the environment has the variable with a value that is meant.
+    pub fn is_in(&self, env: Env<'_>) -> bool {
+        let matches = env(self.variable).is_some_and(|value| match self.matches {
+            Match::Present => true,
+            Match::Empty => value.is_empty(),
+            // fi_param_get_bool of libfabric takes these words in any case.
+            Match::True => ["1", "true", "yes", "on"].iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes())),
+        });
+        matches && self.together_with.is_none_or(|other| env(other).is_some())
+    }
+
+    /// The reason and the remedy.
+    pub fn sentence(&self, env: Env<'_>) -> String {
+        let value = env(self.variable).unwrap_or_default();
+        format!(
+            "{}={} in the job's environment: {}; {}",
+            self.variable,
+            printable(&String::from_utf8_lossy(&value), SHOWN),
+            self.why,
+            self.fix
+        )
+    }
+}
+
+/// The rows that abort libfabric, as far as a submission can tell: the profile
+/// says what kind of node it will be, no node is known yet.
+pub fn fatal_at_submission<'a>(profile: &'a Profile, env: Env<'a>) -> impl Iterator<Item = &'static Harmful> + 'a {
+    HARMFUL.iter().filter(move |row| {
+        row.effect == Effect::Abort
+            && row.is_in(env)
+            && match row.when {
+                When::NoGpuDirect => has_no_gpudirect(&profile.fit),
+                _ => true,
+            }
+    })
+}
+
+fn has_no_gpudirect(fit: &Fit) -> bool {
+    let without = |spec: &instance::Spec| gpudirect(spec) == Some(false);
+    match fit {
+        Fit::Any => false,
+        Fit::Type(instance) => instance::lookup(instance).is_some_and(without),
+        Fit::Family(family) => {
+            instance::family_specs(family).next().is_some() && instance::family_specs(family).all(without)
+        }
+    }
+}

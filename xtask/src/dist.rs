@@ -1,0 +1,404 @@
+//! `cargo xtask dist`: the files that are shipped, built so that one of each
+//! serves every distribution, and proof that they do.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::elf::{Glibc, Needs};
+use crate::{command, venv};
+
+/// How a file is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Loaded by Slurm or PAM.
+    Module,
+    /// Run by a person or by systemd.
+    #[allow(dead_code, reason = "the first program comes with its own crate")]
+    Program,
+}
+
+/// A file that is shipped.
+struct Artifact {
+    /// The crate that makes it.
+    package: &'static str,
+    /// What cargo calls it.
+    built: &'static str,
+    /// What everyone else calls it.
+    shipped: &'static str,
+    kind: Kind,
+}
+
+const ARTIFACTS: &[Artifact] = &[Artifact {
+    package: "spank-efa",
+    built: "libspank_efa.so",
+    shipped: "spank_efa.so",
+    kind: Kind::Module,
+}];
+
+/// The first must be there; the others are made where Rust has their target.
+const ARCHES: &[&str] = &["x86_64", "aarch64"];
+
+/// Amazon Linux 2 and RHEL 7 have 2.17; nothing older is met.
+const GLIBC: (u32, u32) = (2, 17);
+
+/// Parts of glibc itself. libgcc_s may be missing on a node, and a link to
+/// libslurm would bind a module to one release.
+const LIBRARIES: &[&str] = &[
+    "libc.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "libm.so.6",
+    "librt.so.1",
+    "ld-linux-x86-64.so.2",
+    "ld-linux-aarch64.so.1",
+];
+
+/// Builds every artifact into `target/dist/<arch>/` and checks each.
+///
+/// # Errors
+/// When a build fails, or a file asks more of a machine than promised.
+pub fn dist() -> Result<()> {
+    let tools = venv::programs(
+        &command::target().join("tools/dist"),
+        "requirements-dist.txt",
+    )?;
+    println!(
+        "{:<9}{:<24}{:>9}  {:<7}needs",
+        "arch", "file", "bytes", "glibc"
+    );
+    for (index, arch) in ARCHES.iter().enumerate() {
+        if let Err(reason) = target_installed(&triple(arch)) {
+            if index == 0 {
+                return Err(reason);
+            }
+            println!("{arch:<9}left out: {reason:#}");
+            continue;
+        }
+        // What stays after a failure must not be taken for this build's.
+        remove_shipped(arch)?;
+        build(arch, &tools)?;
+        for artifact in ARTIFACTS {
+            let built = built(arch, artifact);
+            report(arch, artifact, &built)
+                .with_context(|| format!("{} is not fit to be shipped", built.display()))?;
+            ship(arch, artifact, &built)?;
+        }
+    }
+    Ok(())
+}
+
+fn triple(arch: &str) -> String {
+    format!("{arch}-unknown-linux-gnu")
+}
+
+/// Makes sure that Rust's standard library for `triple` is here.
+fn target_installed(triple: &str) -> Result<()> {
+    let sysroot = command::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(triple)
+        .join("lib")
+        .is_dir()
+    {
+        return Ok(());
+    }
+    if command::find("rustup").is_none() {
+        bail!("this Rust has no {triple} and no rustup to add it");
+    }
+    command::output(Command::new("rustup").args(["target", "add", triple]))?;
+    Ok(())
+}
+
+fn build(arch: &str, tools: &Path) -> Result<()> {
+    let (major, minor) = GLIBC;
+    let mut zigbuild = Command::new(tools.join("cargo-zigbuild"));
+    zigbuild
+        .current_dir(command::workspace())
+        .args(["zigbuild", "--quiet", "--release", "--locked"])
+        .arg("--target")
+        .arg(format!("{}.{major}.{minor}", triple(arch)))
+        .env("PATH", path_with(tools)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", remap_flags());
+    if let Some(epoch) = source_date() {
+        zigbuild.env("SOURCE_DATE_EPOCH", epoch);
+    }
+    for artifact in ARTIFACTS {
+        zigbuild.args(["--package", artifact.package]);
+    }
+    command::run(&mut zigbuild)
+}
+
+/// cargo-zigbuild finds zig through the python3 beside it.
+fn path_with(tools: &Path) -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(tools.to_path_buf()).chain(std::env::split_paths(&path));
+    std::env::join_paths(all).context("PATH cannot be extended")
+}
+
+/// Directories of this machine and what stands for them in the built files:
+/// panic messages carry the paths of source files.
+fn private_paths() -> Vec<(PathBuf, &'static str)> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| home.map(|home| home.join(".cargo")));
+    let mut paths = vec![(command::workspace().to_path_buf(), "/slurm-efa")];
+    paths.extend(cargo_home.map(|dir| (dir, "/cargo")));
+    paths
+}
+
+/// RUSTFLAGS in the form that allows for blanks in paths.
+fn remap_flags() -> OsString {
+    let mut flags = OsString::new();
+    for (from, to) in private_paths() {
+        if !flags.is_empty() {
+            flags.push("\u{1f}");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(from);
+        flags.push("=");
+        flags.push(to);
+    }
+    flags
+}
+
+/// The time stamp of everything built: the one that was asked for, else that of
+/// the last commit; none outside a checkout.
+fn source_date() -> Option<String> {
+    std::env::var("SOURCE_DATE_EPOCH").ok().or_else(|| {
+        let mut git = Command::new("git");
+        git.current_dir(command::workspace())
+            .args(["log", "-1", "--format=%ct"]);
+        let time = command::output(&mut git).ok()?.trim().to_owned();
+        (!time.is_empty()).then_some(time)
+    })
+}
+
+fn built(arch: &str, artifact: &Artifact) -> PathBuf {
+    let release = command::target().join(triple(arch)).join("release");
+    release.join(artifact.built)
+}
+
+fn shipped(arch: &str, artifact: &Artifact) -> PathBuf {
+    let dist = command::target().join("dist");
+    dist.join(arch).join(artifact.shipped)
+}
+
+fn remove_shipped(arch: &str) -> Result<()> {
+    for artifact in ARTIFACTS {
+        let file = shipped(arch, artifact);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("{}", file.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Puts the built file under its own name, whole or not at all.
+fn ship(arch: &str, artifact: &Artifact, built: &Path) -> Result<()> {
+    let file = shipped(arch, artifact);
+    let directory = command::target().join("dist").join(arch);
+    let unfinished = directory.join(format!(".{}.new", artifact.shipped));
+    let mode = match artifact.kind {
+        Kind::Module => 0o644,
+        Kind::Program => 0o755,
+    };
+    let copy = || -> io::Result<()> {
+        fs::create_dir_all(&directory)?;
+        fs::copy(built, &unfinished)?;
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode))?;
+        fs::rename(&unfinished, &file)
+    };
+    copy().with_context(|| format!("{} could not be put at {}", built.display(), file.display()))
+}
+
+/// Prints the file's line of the table.
+fn report(arch: &str, artifact: &Artifact, file: &Path) -> Result<()> {
+    let data = fs::read(file)?;
+    let needs = Needs::read(&data)?;
+    let faults = faults(arch, artifact.kind, &needs, &data, &private_paths());
+    let glibc = needs
+        .glibc
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), Glibc::to_string);
+    let libraries: Vec<&str> = needs.libraries.iter().map(String::as_str).collect();
+    let (shipped, bytes) = (artifact.shipped, data.len());
+    println!(
+        "{arch:<9}{shipped:<24}{bytes:>9}  {glibc:<7}{}",
+        libraries.join(" ")
+    );
+    if !faults.is_empty() {
+        bail!("{}", faults.join("; "));
+    }
+    Ok(())
+}
+
+/// Everything about a file that would hurt on a user's machine, as sentences.
+fn faults(
+    arch: &str,
+    kind: Kind,
+    needs: &Needs,
+    data: &[u8],
+    private: &[(PathBuf, &str)],
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    if needs.arch != arch {
+        faults.push(format!("it is built for {}, not for {arch}", needs.arch));
+    }
+    let limit = Glibc::new(GLIBC.0, GLIBC.1);
+    if let Some(glibc) = needs.glibc.as_ref().filter(|glibc| **glibc > limit) {
+        faults.push(format!("it needs glibc {glibc}, more than {limit}"));
+    }
+    for name in &needs.unstable {
+        faults.push(format!(
+            "it needs a symbol of {name}, which any update of glibc may change"
+        ));
+    }
+    for library in needs
+        .libraries
+        .iter()
+        .filter(|name| !LIBRARIES.contains(&name.as_str()))
+    {
+        faults.push(format!("it needs {library}, which a node may lack"));
+    }
+    if kind == Kind::Module && !needs.nodelete {
+        faults.push(
+            "the linker was not given `-z nodelete`: unloading it would pull code from under its \
+             panic hook"
+                .to_owned(),
+        );
+    }
+    if needs.debug_info {
+        faults.push("it still has its debugging sections".to_owned());
+    }
+    for (path, _) in private {
+        let path = path.as_os_str().as_encoded_bytes();
+        if !path.is_empty() && data.windows(path.len()).any(|window| window == path) {
+            faults.push(format!(
+                "it names {}, a path of this machine",
+                path.escape_ascii()
+            ));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn fit() -> Needs {
+        Needs {
+            arch: "x86_64",
+            glibc: Some(Glibc::new(2, 14)),
+            unstable: BTreeSet::new(),
+            libraries: BTreeSet::from(["libc.so.6".to_owned()]),
+            nodelete: true,
+            debug_info: false,
+        }
+    }
+
+    fn faults_of(needs: &Needs) -> String {
+        faults("x86_64", Kind::Module, needs, b"", &[]).join("; ")
+    }
+
+    #[test]
+    fn a_module_that_needs_little_is_fit() {
+        assert_eq!(faults_of(&fit()), "");
+    }
+
+    #[test]
+    fn glibc_2_17_is_fit_and_anything_newer_is_not() {
+        let at_limit = Needs {
+            glibc: Some(Glibc::new(2, 17)),
+            ..fit()
+        };
+        assert_eq!(faults_of(&at_limit), "");
+        let above = Needs {
+            glibc: Some(Glibc::new(2, 18)),
+            ..fit()
+        };
+        assert_eq!(faults_of(&above), "it needs glibc 2.18, more than 2.17");
+    }
+
+    #[test]
+    fn a_library_outside_glibc_is_a_fault() {
+        for library in ["libgcc_s.so.1", "libslurm.so.38", "libslurmfull.so"] {
+            let needs = Needs {
+                libraries: BTreeSet::from([library.to_owned()]),
+                ..fit()
+            };
+            assert!(faults_of(&needs).contains(library));
+        }
+    }
+
+    #[test]
+    fn a_private_symbol_of_glibc_is_a_fault() {
+        let needs = Needs {
+            unstable: BTreeSet::from(["GLIBC_PRIVATE".to_owned()]),
+            ..fit()
+        };
+        assert!(faults_of(&needs).contains("GLIBC_PRIVATE"));
+    }
+
+    #[test]
+    fn a_module_that_can_be_unloaded_is_a_fault_but_a_program_is_none() {
+        let needs = Needs {
+            nodelete: false,
+            ..fit()
+        };
+        assert!(faults_of(&needs).contains("nodelete"));
+        assert!(faults("x86_64", Kind::Program, &needs, b"", &[]).is_empty());
+    }
+
+    #[test]
+    fn the_wrong_processor_is_a_fault() {
+        assert!(
+            faults_of(&Needs {
+                arch: "aarch64",
+                ..fit()
+            })
+            .contains("aarch64")
+        );
+    }
+
+    #[test]
+    fn debugging_sections_are_a_fault() {
+        assert!(
+            faults_of(&Needs {
+                debug_info: true,
+                ..fit()
+            })
+            .contains("debugging")
+        );
+    }
+
+    #[test]
+    fn a_path_of_the_build_machine_is_a_fault() {
+        let private = [(PathBuf::from("/home/me/slurm-efa"), "/slurm-efa")];
+        let data = b"\0/home/me/slurm-efa/node/src/lib.rs\0";
+        assert_eq!(
+            faults("x86_64", Kind::Module, &fit(), data, &private).len(),
+            1
+        );
+        let clean = b"\0/slurm-efa/node/src/lib.rs\0";
+        assert!(faults("x86_64", Kind::Module, &fit(), clean, &private).is_empty());
+    }
+
+    #[test]
+    fn no_two_artifacts_share_a_name() {
+        let names: BTreeSet<&str> = ARTIFACTS.iter().map(|artifact| artifact.shipped).collect();
+        assert_eq!(names.len(), ARTIFACTS.len());
+    }
+}

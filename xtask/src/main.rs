@@ -1,0 +1,70 @@
+//! The chores of this workspace that are more than one command; the Makefile
+//! names them all.
+
+mod bindings;
+mod command;
+mod deny;
+mod dist;
+mod elf;
+mod roots;
+mod setup;
+mod venv;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Install what a Debian or Ubuntu machine with only Rust lacks
+    Setup {
+        /// What the machine is to be made ready for
+        #[arg(long = "for", value_enum, default_value = "test")]
+        purpose: setup::Purpose,
+    },
+    /// Build and check the shipped files: target/dist/<arch>/
+    Dist,
+    /// Write slurm-spank/src/bindings.rs from Slurm's headers
+    Bindings {
+        /// The directory that holds slurm/spank.h
+        #[arg(long, value_name = "DIR", default_value = "/usr/include")]
+        headers: PathBuf,
+        /// Compare instead of writing: do the bindings in the tree hold for these headers?
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make the Debian roots of the release matrix: /var/cache/slurm-efa/roots/, or
+    /// $SLURM_EFA_CACHE/roots/
+    Roots {
+        /// Debian suites; all of the table by default
+        #[arg(value_name = "SUITE")]
+        suites: Vec<String>,
+    },
+    /// Check licences, sources and bans of the dependencies, as CI does
+    CiDeny,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Setup { purpose } => setup::setup(purpose),
+        Chore::Dist => dist::dist(),
+        Chore::Bindings { headers, check } => bindings::bindings(&headers, check),
+        Chore::Roots { suites } => roots::roots(&suites),
+        Chore::CiDeny => deny::deny(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
