@@ -19,7 +19,9 @@ fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         panic::set_hook(Box::new(|info| {
-            let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
+            let place = info
+                .location()
+                .map(|place| format!("{}:{}", place.file(), place.line()));
             PLACE.with(|slot| {
                 if let Ok(mut slot) = slot.try_borrow_mut() {
                     *slot = place;
@@ -45,7 +47,8 @@ pub fn guard<T>(name: &str, verdict: T, body: impl FnOnce() -> T) -> T {
     match panic::catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => value,
         Err(payload) => {
-            let place = PLACE.with(|slot| slot.try_borrow_mut().ok().and_then(|mut slot| slot.take()));
+            let place =
+                PLACE.with(|slot| slot.try_borrow_mut().ok().and_then(|mut slot| slot.take()));
             log::error(&format!(
                 "{name}: internal error, please report it: {} at {}",
                 reason(&*payload),

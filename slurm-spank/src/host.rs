@@ -9,9 +9,7 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::sync::OnceLock;
 
 use crate::SpankError;
-use crate::bindings::{
-    self, spank_context_t, spank_err_t, spank_item_t, spank_option, spank_t,
-};
+use crate::bindings::{self, spank_context_t, spank_err_t, spank_item_t, spank_option, spank_t};
 
 /// Looks `name` up in the global scope of the process.
 fn find(name: &CStr) -> Option<*mut c_void> {

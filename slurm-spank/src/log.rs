@@ -19,7 +19,9 @@ fn print(function: Result<Printf, crate::SpankError>, message: &str) {
     while !message.is_char_boundary(end) {
         end -= 1;
     }
-    let Ok(text) = CString::new(message[..end].replace('\0', "\\0")) else { return };
+    let Ok(text) = CString::new(message[..end].replace('\0', "\\0")) else {
+        return;
+    };
     // SAFETY: the functions behind `Printf` are printf-like; the format is the
     // constant "%s" and its one argument a NUL-terminated string that outlives
     // the call. Slurm copies it.

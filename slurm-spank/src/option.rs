@@ -34,7 +34,9 @@ impl OptionSpec {
     pub(crate) fn as_c(&self, index: usize, callback: spank_opt_cb_f) -> spank_option {
         spank_option {
             name: self.name.as_ptr().cast_mut(),
-            arginfo: self.value_name.map_or(std::ptr::null_mut(), |name| name.as_ptr().cast_mut()),
+            arginfo: self
+                .value_name
+                .map_or(std::ptr::null_mut(), |name| name.as_ptr().cast_mut()),
             usage: self.usage.as_ptr().cast_mut(),
             has_arg: match self.argument {
                 Argument::None => 0,
@@ -78,8 +80,12 @@ pub enum Origin {
 mod tests {
     use super::*;
 
-    const OPTIONAL: OptionSpec =
-        OptionSpec { name: c"x", value_name: None, usage: c"x", argument: Argument::Optional };
+    const OPTIONAL: OptionSpec = OptionSpec {
+        name: c"x",
+        value_name: None,
+        usage: c"x",
+        argument: Argument::Optional,
+    };
 
     #[test]
     fn every_way_that_slurm_says_no_value_is_no_value() {
@@ -91,7 +97,10 @@ mod tests {
 
     #[test]
     fn a_required_value_may_be_empty_so_that_the_plugin_can_refuse_it() {
-        let required = OptionSpec { argument: Argument::Required, ..OPTIONAL };
+        let required = OptionSpec {
+            argument: Argument::Required,
+            ..OPTIONAL
+        };
         assert_eq!(required.value(Some(c"")), Some(&b""[..]));
     }
 }

@@ -200,11 +200,17 @@ impl<P> Default for State<P> {
 /// # Safety
 /// `argv` has `argc` valid NUL-terminated strings, or is null.
 unsafe fn arguments(argc: c_int, argv: *mut *mut c_char) -> Vec<OsString> {
-    let count = if argv.is_null() { 0 } else { usize::try_from(argc).unwrap_or(0) };
+    let count = if argv.is_null() {
+        0
+    } else {
+        usize::try_from(argc).unwrap_or(0)
+    };
     (0..count)
         .filter_map(|i| {
             // SAFETY: i < argc, and the array has argc elements.
-            let argument = unsafe { argv.add(i).read() };
+            let place = unsafe { argv.add(i) };
+            // SAFETY: `place` points at an element of the array.
+            let argument = unsafe { place.read() };
             // SAFETY: each non-null element is a NUL-terminated string.
             (!argument.is_null()).then(|| unsafe { CStr::from_ptr(argument) })
         })
@@ -242,7 +248,10 @@ pub unsafe fn call<P: Plugin>(
     let verdict = hook.verdict_on_panic(context);
     guard(hook.name(), verdict, || {
         let Some(mut slot) = state.enter() else {
-            log::error(&format!("{}: entered while another hook runs; nothing was done", hook.name()));
+            log::error(&format!(
+                "{}: entered while another hook runs; nothing was done",
+                hook.name()
+            ));
             return verdict;
         };
         // SAFETY: Slurm passes argc words in argv.
@@ -250,7 +259,10 @@ pub unsafe fn call<P: Plugin>(
         // SAFETY: `raw` is this hook's handle; the value is dropped before the hook returns.
         let spank = &mut unsafe { Spank::new(raw) };
         let Some(context) = context else {
-            log::error(&format!("{}: Slurm does not say which program this is; nothing was done", hook.name()));
+            log::error(&format!(
+                "{}: Slurm does not say which program this is; nothing was done",
+                hook.name()
+            ));
             return 0;
         };
         let outcome = match hook {
@@ -294,12 +306,22 @@ pub unsafe fn option_callback<P: Plugin>(
     remote: c_int,
 ) -> c_int {
     guard("option", -1, || {
-        let Some(mut slot) = state.enter() else { return -1 };
-        let (Some(plugin), Ok(index)) = (slot.as_mut(), usize::try_from(index)) else { return -1 };
-        let Some(option) = P::OPTIONS.get(index) else { return -1 };
+        let Some(mut slot) = state.enter() else {
+            return -1;
+        };
+        let (Some(plugin), Ok(index)) = (slot.as_mut(), usize::try_from(index)) else {
+            return -1;
+        };
+        let Some(option) = P::OPTIONS.get(index) else {
+            return -1;
+        };
         // SAFETY: Slurm passes null or a NUL-terminated string that lives until we return.
         let value = (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) });
-        let origin = if remote == 0 { Origin::Client } else { Origin::Node };
+        let origin = if remote == 0 {
+            Origin::Client
+        } else {
+            Origin::Node
+        };
         to_c("option", plugin.option(index, option.value(value), origin))
     })
 }
@@ -392,11 +414,26 @@ mod tests {
 
     #[test]
     fn a_panic_fails_only_what_its_own_user_asked_for() {
-        assert_eq!(Hook::InitPostOpt.verdict_on_panic(Some(Context::Allocator)), -1);
+        assert_eq!(
+            Hook::InitPostOpt.verdict_on_panic(Some(Context::Allocator)),
+            -1
+        );
         assert_eq!(Hook::InitPostOpt.verdict_on_panic(Some(Context::Remote)), 0);
         assert_eq!(Hook::TaskInit.verdict_on_panic(Some(Context::Remote)), -1);
-        for hook in [Hook::Init, Hook::JobProlog, Hook::JobEpilog, Hook::UserInit, Hook::SlurmdExit, Hook::Exit] {
-            assert_eq!(hook.verdict_on_panic(Some(Context::Remote)), 0, "{}", hook.name());
+        for hook in [
+            Hook::Init,
+            Hook::JobProlog,
+            Hook::JobEpilog,
+            Hook::UserInit,
+            Hook::SlurmdExit,
+            Hook::Exit,
+        ] {
+            assert_eq!(
+                hook.verdict_on_panic(Some(Context::Remote)),
+                0,
+                "{}",
+                hook.name()
+            );
         }
     }
 

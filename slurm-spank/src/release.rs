@@ -43,16 +43,76 @@ impl fmt::Display for SlurmRelease {
 /// Source: the `META` file of each release's tag. Adding a release is one line
 /// here and one in the matrix (`xtask`).
 pub const SUPPORTED: &[(u32, SlurmRelease)] = &[
-    (36, SlurmRelease { major: 20, minor: 11 }),
-    (37, SlurmRelease { major: 21, minor: 8 }),
-    (38, SlurmRelease { major: 22, minor: 5 }),
-    (39, SlurmRelease { major: 23, minor: 2 }),
-    (40, SlurmRelease { major: 23, minor: 11 }),
-    (41, SlurmRelease { major: 24, minor: 5 }),
-    (42, SlurmRelease { major: 24, minor: 11 }),
-    (43, SlurmRelease { major: 25, minor: 5 }),
-    (44, SlurmRelease { major: 25, minor: 11 }),
-    (45, SlurmRelease { major: 26, minor: 5 }),
+    (
+        36,
+        SlurmRelease {
+            major: 20,
+            minor: 11,
+        },
+    ),
+    (
+        37,
+        SlurmRelease {
+            major: 21,
+            minor: 8,
+        },
+    ),
+    (
+        38,
+        SlurmRelease {
+            major: 22,
+            minor: 5,
+        },
+    ),
+    (
+        39,
+        SlurmRelease {
+            major: 23,
+            minor: 2,
+        },
+    ),
+    (
+        40,
+        SlurmRelease {
+            major: 23,
+            minor: 11,
+        },
+    ),
+    (
+        41,
+        SlurmRelease {
+            major: 24,
+            minor: 5,
+        },
+    ),
+    (
+        42,
+        SlurmRelease {
+            major: 24,
+            minor: 11,
+        },
+    ),
+    (
+        43,
+        SlurmRelease {
+            major: 25,
+            minor: 5,
+        },
+    ),
+    (
+        44,
+        SlurmRelease {
+            major: 25,
+            minor: 11,
+        },
+    ),
+    (
+        45,
+        SlurmRelease {
+            major: 26,
+            minor: 5,
+        },
+    ),
 ];
 
 /// The release that a libslurm API version (as `slurm_api_version()` returns it) stands for.
@@ -60,7 +120,10 @@ pub const SUPPORTED: &[(u32, SlurmRelease)] = &[
 /// `None` for a release that is not in [`SUPPORTED`].
 pub fn from_api_version(version: c_long) -> Option<SlurmRelease> {
     let api = u32::try_from(version >> 16).ok()?;
-    SUPPORTED.iter().find(|(number, _)| *number == api).map(|(_, release)| *release)
+    SUPPORTED
+        .iter()
+        .find(|(number, _)| *number == api)
+        .map(|(_, release)| *release)
 }
 
 /// The release of the Slurm that loaded this plugin; `None` outside Slurm or in an unlisted one.
@@ -102,6 +165,10 @@ mod tests {
 
     #[test]
     fn the_table_is_ordered_and_has_no_duplicates() {
-        assert!(SUPPORTED.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1));
+        assert!(
+            SUPPORTED
+                .windows(2)
+                .all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1)
+        );
     }
 }

@@ -130,7 +130,10 @@ fn read_variable(
         let length = c_int::try_from(buffer.len()).map_err(|_| SpankError::NoSpace)?;
         match call(buffer.as_mut_ptr().cast(), length) {
             Ok(()) => {
-                let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(buffer.len());
+                let end = buffer
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .unwrap_or(buffer.len());
                 buffer.truncate(end);
                 return Ok(Some(buffer));
             }
@@ -150,7 +153,10 @@ impl<'hook> Spank<'hook> {
     /// `raw` is the handle that Slurm passed to the hook that is running, and
     /// the value does not outlive the hook.
     pub(crate) unsafe fn new(raw: spank_t) -> Self {
-        Self { raw, hook: PhantomData }
+        Self {
+            raw,
+            hook: PhantomData,
+        }
     }
 
     fn u32_item(&self, item: spank_item_t) -> Result<u32, SpankError> {
@@ -342,7 +348,10 @@ mod tests {
     fn without_slurm_every_call_names_the_missing_function() {
         // SAFETY: no host function exists in this process, so the handle is never used.
         let spank = unsafe { Spank::new(ptr::null_mut()) };
-        assert_eq!(spank.job_id(), Err(SpankError::MissingSymbol("spank_get_item")));
+        assert_eq!(
+            spank.job_id(),
+            Err(SpankError::MissingSymbol("spank_get_item"))
+        );
         assert_eq!(Context::current(), None);
     }
 

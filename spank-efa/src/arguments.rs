@@ -32,7 +32,9 @@ impl Arguments {
                 arguments.panic = Some(String::from_utf8_lossy(hook).into_owned());
                 continue;
             }
-            arguments.unknown.push(printable(&word.to_string_lossy(), 64));
+            arguments
+                .unknown
+                .push(printable(&word.to_string_lossy(), 64));
         }
         arguments
     }
@@ -44,7 +46,9 @@ impl Arguments {
     /// A sentence with file, line and reason.
     pub fn load_config(&self) -> Result<Config, String> {
         if let Some(word) = self.unknown.first() {
-            return Err(format!("plugstack.conf: spank_efa.so takes config=FILE, not \"{word}\""));
+            return Err(format!(
+                "plugstack.conf: spank_efa.so takes config=FILE, not \"{word}\""
+            ));
         }
         let config = match &self.config {
             Some(path) => Config::load(path, MissingIs::Error),
@@ -72,7 +76,9 @@ mod tests {
 
     #[test]
     fn a_file_that_plugstack_names_must_exist() {
-        let error = parse(&["config=/nonexistent/slurm-efa.toml"]).load_config().unwrap_err();
+        let error = parse(&["config=/nonexistent/slurm-efa.toml"])
+            .load_config()
+            .unwrap_err();
         assert!(error.contains("/nonexistent/slurm-efa.toml"), "{error}");
     }
 }

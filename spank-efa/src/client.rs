@@ -10,7 +10,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use node::config::{Config, Harmful as HarmfulPolicy};
-use slurm_spank::{OptionValue, Outcome, log};
+use slurm_spank::{Context, OptionValue, Outcome, log};
 
 use crate::arguments::Arguments;
 use crate::explain;
@@ -24,17 +24,14 @@ pub const INHERITED_PROFILE: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_e
 /// The same of `--efa-explain`.
 pub const INHERITED_EXPLAIN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_explain";
 
-/// What was asked for one component of a heterogeneous job, by the number of
-/// the component; empty where nothing was asked.
+/// What was asked for, one name for each component of a heterogeneous job or
+/// step, separated by commas; empty where nothing was asked.
 ///
 /// Slurm hands the option of component 0 to all later ones; this is how a node
-/// knows better.
-pub fn component_variable(component: u32) -> String {
-    format!("SLURM_EFA_REQUEST_HET_GROUP_{component}")
-}
-
-/// More components than Slurm takes (`MAX_HET_JOB_COMPONENTS` is 128).
-pub const MAX_COMPONENTS: u32 = 128;
+/// knows better. A batch script's environment is made before Slurm reads the
+/// later components, so there the list has one name. An srun with an option of
+/// its own and one component leaves none: its option is for wherever it runs.
+pub const REQUESTS: &str = "SLURM_EFA_REQUESTS";
 
 /// The state of one client.
 #[derive(Default)]
@@ -45,7 +42,15 @@ pub struct Client {
     request: Option<ProfileRequest>,
     calls: u32,
     /// Complete components, each with what was asked for it.
-    components: Vec<Option<ProfileRequest>>,
+    components: Vec<Option<Asked>>,
+}
+
+/// What was asked for one component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    profile: ProfileRequest,
+    /// By this client's own user, not by the job around it.
+    explicit: bool,
 }
 
 impl Client {
@@ -55,7 +60,10 @@ impl Client {
     /// between `#SBATCH` and the command line.
     pub fn init(&mut self) {
         if let Some(prefix) = input_prefix() {
-            for (name, target) in [("PROFILE", INHERITED_PROFILE), ("EXPLAIN", INHERITED_EXPLAIN)] {
+            for (name, target) in [
+                ("PROFILE", INHERITED_PROFILE),
+                ("EXPLAIN", INHERITED_EXPLAIN),
+            ] {
                 if let Some(value) = std::env::var_os(format!("{prefix}_EFA_{name}")) {
                     set_env(target, value.as_bytes());
                 }
@@ -65,7 +73,12 @@ impl Client {
     }
 
     /// One place named an option.
-    pub fn option(&mut self, index: usize, value: OptionValue<'_>, arguments: &Arguments) -> Outcome {
+    pub fn option(
+        &mut self,
+        index: usize,
+        value: OptionValue<'_>,
+        arguments: &Arguments,
+    ) -> Outcome {
         if index == request::EXPLAIN {
             if let Err(error) = Explain::parse(value) {
                 refuse(&error.to_string());
@@ -76,7 +89,11 @@ impl Client {
             Ok(asked) => asked,
             Err(error) => refuse(&error.to_string()),
         };
-        let config = || arguments.load_config().unwrap_or_else(|reason| refuse(&cannot_serve(&reason)));
+        let config = || {
+            arguments
+                .load_config()
+                .unwrap_or_else(|reason| refuse(&cannot_serve(&reason)))
+        };
         match &asked {
             ProfileRequest::List => {
                 print(&explain::table(&config()));
@@ -95,43 +112,82 @@ impl Client {
     }
 
     /// A component (of an ordinary job: the job) is complete.
-    pub fn init_post_opt(&mut self, arguments: &Arguments) {
+    pub fn init_post_opt(&mut self, context: Context, arguments: &Arguments) {
         let asked = self.take_request();
-        if let Some(asked) = asked.as_ref().filter(|asked| **asked != ProfileRequest::None) {
-            let config = arguments.load_config().unwrap_or_else(|reason| refuse(&cannot_serve(&reason)));
+        if let Some(asked) = asked
+            .as_ref()
+            .map(|asked| &asked.profile)
+            .filter(|asked| **asked != ProfileRequest::None)
+        {
+            let config = arguments
+                .load_config()
+                .unwrap_or_else(|reason| refuse(&cannot_serve(&reason)));
             judge_environment(asked, &config);
         }
-        self.note_component(asked);
+        self.components.push(asked);
+        self.leave_requests(context);
     }
 
     /// What was asked for this component alone. From the second component on,
     /// Slurm replays the first one's value out of the environment that it
     /// itself has just filled.
-    fn take_request(&mut self) -> Option<ProfileRequest> {
-        let (calls, request) = (std::mem::take(&mut self.calls), self.request.take());
-        let earlier = self.components.iter().rev().flatten().next();
-        let replayed = self.inherited.is_none() && calls == 1 && earlier.is_some() && request.as_ref() == earlier;
-        request.filter(|_| !replayed)
+    fn take_request(&mut self) -> Option<Asked> {
+        let (calls, profile) = (std::mem::take(&mut self.calls), self.request.take()?);
+        let from_outside =
+            Some(profile.as_str().as_bytes()) == self.inherited.as_deref() && calls == 1;
+        let earlier = self
+            .components
+            .iter()
+            .rev()
+            .flatten()
+            .next()
+            .map(|asked| &asked.profile);
+        let replayed = self.inherited.is_none() && calls == 1 && earlier == Some(&profile);
+        (!replayed).then_some(Asked {
+            profile,
+            explicit: !from_outside,
+        })
     }
 
-    /// Leaves the map of components for the nodes. An ordinary job leaves none.
-    fn note_component(&mut self, asked: Option<ProfileRequest>) {
-        let only_inherited = self.inherited.is_some()
-            && asked.as_ref().map(|asked| asked.as_str().as_bytes()) == self.inherited.as_deref();
-        self.components.push(asked);
-        if only_inherited {
-            // The outer job's map, if there is one, says more than we know.
-            return;
-        }
-        if self.components.len() == 1 {
-            for component in 0..MAX_COMPONENTS {
-                unset_env(&component_variable(component));
+    fn leave_requests(&self, context: Context) {
+        let explicit = |asked: &Option<Asked>| asked.as_ref().is_some_and(|asked| asked.explicit);
+        match (context, self.components.as_slice()) {
+            // What the job around this step left says it all.
+            (Context::Local, components) if !components.iter().any(explicit) => {}
+            (Context::Local, [_]) => unset_env(REQUESTS),
+            (_, components) if components.iter().all(Option::is_none) => unset_env(REQUESTS),
+            (_, components) => {
+                let name = |asked: &Option<Asked>| {
+                    asked
+                        .as_ref()
+                        .map_or(String::new(), |asked| asked.profile.as_str().to_owned())
+                };
+                let list = components.iter().map(name).collect::<Vec<_>>().join(",");
+                set_env(REQUESTS, list.as_bytes());
             }
-            return;
         }
-        for (component, asked) in (0..MAX_COMPONENTS).zip(&self.components) {
-            let value = asked.as_ref().map_or("", ProfileRequest::as_str);
-            set_env(&component_variable(component), value.as_bytes());
+        if program().as_deref() == Some(OsStr::new("sbatch")) {
+            self.warn_of_later_component();
+        }
+    }
+
+    fn warn_of_later_component(&self) {
+        if let [
+            _,
+            ..,
+            Some(Asked {
+                profile,
+                explicit: true,
+            }),
+        ] = self.components.as_slice()
+            && *profile != ProfileRequest::None
+        {
+            let component = self.components.len() - 1;
+            let name = profile.as_str();
+            log::error(&format!(
+                "warning: --efa-profile={name} of component {component} does not reach the steps that the batch \
+                 script starts there; write srun --het-group={component} --efa-profile={name}"
+            ));
         }
     }
 }
@@ -143,7 +199,9 @@ fn cannot_serve(reason: &str) -> String {
 /// Refuses (or, if the site wants it, warns of) variables that abort libfabric.
 fn judge_environment(asked: &ProfileRequest, config: &Config) {
     let profile = match asked {
-        ProfileRequest::Named(name) => profile::resolve(name, config).unwrap_or_else(|error| refuse(&error.to_string())),
+        ProfileRequest::Named(name) => {
+            profile::resolve(name, config).unwrap_or_else(|error| refuse(&error.to_string()))
+        }
         // No node is known yet.
         _ => Profile {
             name: asked.as_str().to_owned(),
@@ -155,7 +213,13 @@ fn judge_environment(asked: &ProfileRequest, config: &Config) {
     };
     let exported = Export::of_this_client();
     let env = |name: &str| {
-        if profile.unset.contains_key(name) { None } else { exported.value(name, |name| std::env::var_os(name).map(OsStringExt::into_vec)) }
+        if profile.unset.contains_key(name) {
+            None
+        } else {
+            exported.value(name, |name| {
+                std::env::var_os(name).map(OsStringExt::into_vec)
+            })
+        }
     };
     for row in plan::fatal_at_submission(&profile, &env) {
         let sentence = row.sentence(&env);
@@ -178,11 +242,17 @@ impl Export {
     /// Reads the value of `--export`, as sbatch(1) describes it: `ALL`, `NIL`,
     /// `NONE`, or a list of names and assignments.
     pub fn parse(value: &[u8]) -> Self {
-        let mut export = Self { all: false, names: Vec::new(), assigned: BTreeMap::new() };
+        let mut export = Self {
+            all: false,
+            names: Vec::new(),
+            assigned: BTreeMap::new(),
+        };
         for word in value.split(|byte| *byte == b',') {
             match word.iter().position(|byte| *byte == b'=') {
                 Some(at) => {
-                    export.assigned.insert(word[..at].to_vec(), word[at + 1..].to_vec());
+                    export
+                        .assigned
+                        .insert(word[..at].to_vec(), word[at + 1..].to_vec());
                 }
                 None if word.eq_ignore_ascii_case(b"ALL") => export.all = true,
                 None => export.names.push(word.to_vec()),
@@ -195,7 +265,9 @@ impl Export {
     /// `SLURM_EXPORT_ENV` before the plugin is asked; srun reads that variable
     /// and its own command line, which wins.
     fn of_this_client() -> Self {
-        let mut found = ["SRUN_EXPORT_ENV", "SLURM_EXPORT_ENV"].iter().find_map(std::env::var_os);
+        let mut found = ["SRUN_EXPORT_ENV", "SLURM_EXPORT_ENV"]
+            .iter()
+            .find_map(std::env::var_os);
         if program().as_deref() != Some(OsStr::new("sbatch")) {
             let mut words = std::env::args_os().skip(1);
             while let Some(word) = words.next() {
@@ -209,7 +281,10 @@ impl Export {
                 }
             }
         }
-        found.map_or_else(|| Self::parse(b"ALL"), |value| Self::parse(value.as_bytes()))
+        found.map_or_else(
+            || Self::parse(b"ALL"),
+            |value| Self::parse(value.as_bytes()),
+        )
     }
 
     /// The variable as the job will have it.
@@ -217,7 +292,11 @@ impl Export {
         if let Some(value) = self.assigned.get(name.as_bytes()) {
             return Some(value.clone());
         }
-        if self.all || self.names.iter().any(|listed| listed == name.as_bytes()) { client(name) } else { None }
+        if self.all || self.names.iter().any(|listed| listed == name.as_bytes()) {
+            client(name)
+        } else {
+            None
+        }
     }
 }
 
@@ -239,7 +318,10 @@ fn input_prefix() -> Option<&'static str> {
 fn refuse(reason: &str) -> ! {
     log::error(reason);
     // The exit code that srun(1), sbatch(1) and salloc(1) document for wrong options.
-    let code = std::env::var("SLURM_EXIT_ERROR").ok().and_then(|text| text.parse().ok()).filter(|code| *code != 0);
+    let code = std::env::var("SLURM_EXIT_ERROR")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|code| *code != 0);
     end(code.unwrap_or(1))
 }
 
@@ -263,7 +345,9 @@ fn print(text: &str) {
 }
 
 fn set_env(name: &str, value: &[u8]) {
-    let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else { return };
+    let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else {
+        return;
+    };
     // SAFETY: setenv(3) copies both strings. The hooks of a client run in its
     // main thread while it reads its options, before it starts another.
     unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
@@ -280,7 +364,8 @@ mod tests {
     use super::*;
 
     fn through(export: &str, name: &str) -> Option<Vec<u8>> {
-        Export::parse(export.as_bytes()).value(name, |name| (name == "A").then(|| b"client".to_vec()))
+        Export::parse(export.as_bytes())
+            .value(name, |name| (name == "A").then(|| b"client".to_vec()))
     }
 
     #[test]
@@ -294,19 +379,34 @@ mod tests {
         assert_eq!(through("NONE", "B"), None);
     }
 
-    fn asked(text: &str) -> Option<ProfileRequest> {
-        ProfileRequest::parse(Some(text.as_bytes())).ok()
+    fn replay(client: &mut Client, value: &str, calls: u32) -> Option<(String, bool)> {
+        client.request = ProfileRequest::parse(Some(value.as_bytes())).ok();
+        client.calls = calls;
+        let asked = client.take_request();
+        client.components.push(asked.clone());
+        asked.map(|asked| (asked.profile.as_str().to_owned(), asked.explicit))
     }
 
     #[test]
     fn a_component_is_not_given_what_slurm_replays_from_the_one_before() {
-        let mut client = Client { request: asked("p5"), calls: 1, ..Client::default() };
-        let first = client.take_request();
-        assert_eq!(first, asked("p5"));
-        client.components.push(first);
-        (client.request, client.calls) = (asked("p5"), 1);
-        assert_eq!(client.take_request(), None);
-        (client.request, client.calls) = (asked("p5"), 2);
-        assert_eq!(client.take_request(), asked("p5"), "replayed, then given on the command line");
+        let mut client = Client::default();
+        assert_eq!(replay(&mut client, "p5", 1), Some(("p5".into(), true)));
+        assert_eq!(replay(&mut client, "p5", 1), None);
+        assert_eq!(
+            replay(&mut client, "p5", 2),
+            Some(("p5".into(), true)),
+            "replayed, then given again"
+        );
+    }
+
+    #[test]
+    fn a_step_that_only_inherits_did_not_ask_itself() {
+        let mut client = Client {
+            inherited: Some(b"p5".to_vec()),
+            ..Client::default()
+        };
+        assert_eq!(replay(&mut client, "p5", 1), Some(("p5".into(), false)));
+        assert_eq!(replay(&mut client, "p5", 2), Some(("p5".into(), true)));
+        assert_eq!(replay(&mut client, "auto", 2), Some(("auto".into(), true)));
     }
 }

@@ -28,7 +28,9 @@ pub fn lines(plan: &Plan, facts: Option<&NodeFacts>, asked: &str) -> Vec<String>
                 Ok(count) => format!("{count} EFA devices"),
                 Err(reason) => format!("number of EFA devices not known ({reason})"),
             };
-            lines.push(format!("{node}: profile {profile} ({asked}); {instance}; {devices}"));
+            lines.push(format!(
+                "{node}: profile {profile} ({asked}); {instance}; {devices}"
+            ));
             lines.push(match facts.container {
                 Some(reason) => format!(
                     "{node}: the step runs in a container ({reason}), whose software is not the node's: \
@@ -88,11 +90,18 @@ pub fn table(config: &Config) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<20} {devices:<12} {gpudirect:<15} {what}");
     };
-    row(profile::GENERIC, "any", "", "a type that this table does not have");
+    row(
+        profile::GENERIC,
+        "any",
+        "",
+        "a type that this table does not have",
+    );
     for family in instance::families() {
         row(family, "", "", &format!("every {family} type"));
         for spec in instance::family_specs(family) {
-            let devices = spec.efa_max.map_or("not known".to_owned(), |max| format!("up to {max}"));
+            let devices = spec
+                .efa_max
+                .map_or("not known".to_owned(), |max| format!("up to {max}"));
             let gpudirect = match spec.gpudirect {
                 GpuDirect::Required => "yes",
                 GpuDirect::NotAvailable => "no",
@@ -102,12 +111,26 @@ pub fn table(config: &Config) -> String {
         }
     }
     for (name, site) in &config.profiles {
-        let devices = site.devices.map_or(String::new(), |least| format!("at least {least}"));
-        let base = site.base.as_deref().map_or(String::new(), |base| format!(", based on {base}"));
-        row(name, &devices, "", &format!("this site ({}:{}){base}", config.path.display(), site.line));
+        let devices = site
+            .devices
+            .map_or(String::new(), |least| format!("at least {least}"));
+        let base = site
+            .base
+            .as_deref()
+            .map_or(String::new(), |base| format!(", based on {base}"));
+        row(
+            name,
+            &devices,
+            "",
+            &format!("this site ({}:{}){base}", config.path.display(), site.line),
+        );
     }
     if let Some(default) = &config.default_profile {
-        let _ = writeln!(text, "\nJobs that ask for nothing get {default} ({}).", config.path.display());
+        let _ = writeln!(
+            text,
+            "\nJobs that ask for nothing get {default} ({}).",
+            config.path.display()
+        );
     }
     text
 }

@@ -14,15 +14,24 @@ use crate::plan::Env;
 pub const SET: &str = "SLURM_EFA_SET";
 
 /// Every variable that tells a job what happened. Always ours to set and to remove.
-pub const REPORT: &[&str] = &["SLURM_EFA_PROFILE", "SLURM_EFA_INSTANCE_TYPE", "SLURM_EFA_DEVICES", SET];
+pub const REPORT: &[&str] = &[
+    "SLURM_EFA_PROFILE",
+    "SLURM_EFA_INSTANCE_TYPE",
+    "SLURM_EFA_DEVICES",
+    SET,
+];
 
 /// A list longer than this was not written by us.
 const MAX_BYTES: usize = 64 * 1024;
 
 /// What an outer step of ours set, and to which value.
 pub fn inherited(env: Env<'_>) -> BTreeMap<String, String> {
-    let Some(list) = env(SET).filter(|list| list.len() <= MAX_BYTES) else { return BTreeMap::new() };
-    let Ok(list) = String::from_utf8(list) else { return BTreeMap::new() };
+    let Some(list) = env(SET).filter(|list| list.len() <= MAX_BYTES) else {
+        return BTreeMap::new();
+    };
+    let Ok(list) = String::from_utf8(list) else {
+        return BTreeMap::new();
+    };
     list.split(' ')
         .filter_map(|word| {
             let (name, value) = word.split_once('=')?;
@@ -33,7 +42,9 @@ pub fn inherited(env: Env<'_>) -> BTreeMap<String, String> {
 
 /// The list for what this step set.
 pub fn list<'a>(set: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    set.map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join(" ")
+    set.map(|(name, value)| format!("{name}={}", encode(value)))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn encode(value: &str) -> String {

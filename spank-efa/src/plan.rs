@@ -63,7 +63,11 @@ enum Truth {
 }
 
 fn yes_or_no(holds: bool, what: String) -> Truth {
-    if holds { Truth::Yes(Some(what)) } else { Truth::No(what) }
+    if holds {
+        Truth::Yes(Some(what))
+    } else {
+        Truth::No(what)
+    }
 }
 
 /// Whether the EFA devices of this type do RDMA reads; `None` where no source says.
@@ -78,7 +82,10 @@ fn gpudirect(spec: &instance::Spec) -> Option<bool> {
 fn evaluate(when: &When, node: &NodeFacts) -> Truth {
     let compare = |component: &Component, test: &dyn Fn(&Found) -> bool| {
         if let Some(reason) = node.container {
-            return Truth::Unknown(format!("the version of {} is the image's ({reason})", component.name()));
+            return Truth::Unknown(format!(
+                "the version of {} is the image's ({reason})",
+                component.name()
+            ));
         }
         match node.component(*component) {
             Some(found) => yes_or_no(
@@ -88,14 +95,17 @@ fn evaluate(when: &When, node: &NodeFacts) -> Truth {
             None => Truth::Unknown(format!("no {} version was found", component.name())),
         }
     };
-    let on_spec = |test: &dyn Fn(&'static instance::Spec) -> Option<bool>, what: &str| match node.spec() {
-        Some(spec) => match test(spec) {
-            Some(true) => Truth::Yes(Some(format!("a {} has {what}", spec.name))),
-            Some(false) => Truth::No(format!("a {} has no {what}", spec.name)),
-            None => Truth::Unknown(format!("whether a {} has {what} is not known", spec.name)),
-        },
-        None => Truth::Unknown(format!("the instance type is not known, nor whether it has {what}")),
-    };
+    let on_spec =
+        |test: &dyn Fn(&'static instance::Spec) -> Option<bool>, what: &str| match node.spec() {
+            Some(spec) => match test(spec) {
+                Some(true) => Truth::Yes(Some(format!("a {} has {what}", spec.name))),
+                Some(false) => Truth::No(format!("a {} has no {what}", spec.name)),
+                None => Truth::Unknown(format!("whether a {} has {what} is not known", spec.name)),
+            },
+            None => Truth::Unknown(format!(
+                "the instance type is not known, nor whether it has {what}"
+            )),
+        };
     match when {
         When::Always => Truth::Yes(None),
         When::Below(component, version) => compare(component, &|found| found.version < *version),
@@ -113,8 +123,14 @@ fn evaluate(when: &When, node: &NodeFacts) -> Truth {
             Truth::No(reason) => Truth::Yes(Some(reason)),
             unknown => unknown,
         },
-        When::Nvidia => on_spec(&|spec| Some(matches!(spec.accelerator, Accelerator::Nvidia { .. })), "NVIDIA GPUs"),
-        When::Neuron => on_spec(&|spec| Some(matches!(spec.accelerator, Accelerator::Neuron { .. })), "Neuron devices"),
+        When::Nvidia => on_spec(
+            &|spec| Some(matches!(spec.accelerator, Accelerator::Nvidia { .. })),
+            "NVIDIA GPUs",
+        ),
+        When::Neuron => on_spec(
+            &|spec| Some(matches!(spec.accelerator, Accelerator::Neuron { .. })),
+            "Neuron devices",
+        ),
         When::TunerInstalled => match (&node.container, &node.stack.ofi_tuner_path) {
             (Some(reason), _) => Truth::Unknown(format!("the tuner is the image's ({reason})")),
             (None, Some(path)) => Truth::Yes(Some(format!("{} exists", path.display()))),
@@ -247,10 +263,17 @@ pub fn plan(
     node: &NodeFacts,
     env: Env<'_>,
 ) -> Result<Plan, Misfit> {
-    let mut plan = Plan { profile: Some(profile.name.clone()), ..Plan::default() };
+    let mut plan = Plan {
+        profile: Some(profile.name.clone()),
+        ..Plan::default()
+    };
     if !fit(profile, auto, node, &mut plan)? {
         plan.profile = Some("none".to_owned());
-        withdraw(&mut plan, env, "an outer step's profile set it, and none is in force here");
+        withdraw(
+            &mut plan,
+            env,
+            "an outer step's profile set it, and none is in force here",
+        );
         return Ok(plan);
     }
 
@@ -275,14 +298,25 @@ pub fn plan(
                 wanted.insert(rule.variable.to_owned(), (value, why));
             }
             (Truth::Yes(_), None) => {}
-            (Truth::No(reason), _) => plan.note(rule.variable, Action::NotSet, &format!("not needed: {reason}")),
+            (Truth::No(reason), _) => plan.note(
+                rule.variable,
+                Action::NotSet,
+                &format!("not needed: {reason}"),
+            ),
             (Truth::Unknown(reason), _) => {
-                plan.note(rule.variable, Action::NotSet, &format!("not known to be needed: {reason}"));
+                plan.note(
+                    rule.variable,
+                    Action::NotSet,
+                    &format!("not known to be needed: {reason}"),
+                );
             }
         }
     }
     for (variable, (value, by)) in &profile.env {
-        wanted.insert(variable.clone(), (value.clone(), format!("the site's [profile.{by}] sets it")));
+        wanted.insert(
+            variable.clone(),
+            (value.clone(), format!("the site's [profile.{by}] sets it")),
+        );
     }
 
     for (variable, (value, why)) in &wanted {
@@ -291,19 +325,29 @@ pub fn plan(
                 user: printable(&String::from_utf8_lossy(&user), SHOWN),
                 ours: value.clone(),
             },
-            None => Action::Set { value: value.clone() },
+            None => Action::Set {
+                value: value.clone(),
+            },
         };
         plan.note(variable, action, why);
     }
     for (variable, by) in &profile.unset {
         if env(variable).is_some() {
-            plan.note(variable, Action::Removed, &format!("the site's [profile.{by}] unsets it"));
+            plan.note(
+                variable,
+                Action::Removed,
+                &format!("the site's [profile.{by}] unsets it"),
+            );
         }
     }
     for variable in inherited.keys() {
         let gone = !wanted.contains_key(variable) && !profile.unset.contains_key(variable);
         if gone && is_users(variable).is_none() {
-            plan.note(variable, Action::Removed, "an outer step's profile set it, and this one does not");
+            plan.note(
+                variable,
+                Action::Removed,
+                "an outer step's profile set it, and this one does not",
+            );
         }
     }
     Ok(plan)
@@ -312,7 +356,7 @@ pub fn plan(
 /// The plan of `--efa-profile=none`: takes back what an outer step's profile set.
 pub fn none(env: Env<'_>) -> Plan {
     let mut plan = Plan::default();
-    withdraw(&mut plan, env, "--efa-profile=none; an outer step's profile set it");
+    withdraw(&mut plan, env, "an outer step's profile set it");
     plan
 }
 
@@ -326,7 +370,11 @@ fn withdraw(plan: &mut Plan, env: Env<'_>, why: &str) {
 
 impl Plan {
     fn note(&mut self, variable: &str, action: Action, why: &str) {
-        self.entries.push(Entry { variable: variable.to_owned(), action, why: why.to_owned() });
+        self.entries.push(Entry {
+            variable: variable.to_owned(),
+            action,
+            why: why.to_owned(),
+        });
     }
 }
 
@@ -356,7 +404,10 @@ fn fit(profile: &Profile, auto: bool, node: &NodeFacts, plan: &mut Plan) -> Resu
     let found = match &node.devices {
         Ok(found) => *found,
         Err(reason) => {
-            plan.warnings.push(format!("{}: cannot count the EFA devices: {reason}", node.label()));
+            plan.warnings.push(format!(
+                "{}: cannot count the EFA devices: {reason}",
+                node.label()
+            ));
             return Ok(true);
         }
     };
@@ -370,7 +421,10 @@ fn fit(profile: &Profile, auto: bool, node: &NodeFacts, plan: &mut Plan) -> Resu
         });
     }
     if found == 0 {
-        if let Some(spec) = node.spec().filter(|spec| spec.gpudirect == GpuDirect::Required) {
+        if let Some(spec) = node
+            .spec()
+            .filter(|spec| spec.gpudirect == GpuDirect::Required)
+        {
             plan.warnings.push(format!(
                 "{}: a {} without any EFA device; NCCL will use TCP, which is many times slower; \
                  tell the administrator",
@@ -386,7 +440,12 @@ fn fit(profile: &Profile, auto: bool, node: &NodeFacts, plan: &mut Plan) -> Resu
 fn rule_value(value: Value, node: &NodeFacts) -> Option<String> {
     match value {
         Value::Text(text) => Some(text.to_owned()),
-        Value::TunerPath => node.stack.ofi_tuner_path.as_ref().and_then(|path| path.to_str()).map(str::to_owned),
+        Value::TunerPath => node
+            .stack
+            .ofi_tuner_path
+            .as_ref()
+            .and_then(|path| path.to_str())
+            .map(str::to_owned),
     }
 }
 
@@ -404,12 +463,23 @@ fn judge_users_variables(
             (Truth::No(_), _) => {}
             (Truth::Yes(_), Effect::Abort) => match policy {
                 HarmfulPolicy::Refuse => {
-                    return Err(Misfit::Harmful(format!("{}: {}", node.label(), row.sentence(env))));
+                    return Err(Misfit::Harmful(format!(
+                        "{}: {}",
+                        node.label(),
+                        row.sentence(env)
+                    )));
                 }
-                HarmfulPolicy::Warn => plan.warnings.push(format!("{}: {}", node.label(), row.sentence(env))),
+                HarmfulPolicy::Warn => {
+                    plan.warnings
+                        .push(format!("{}: {}", node.label(), row.sentence(env)))
+                }
             },
             (Truth::Yes(_) | Truth::Unknown(_), _) => {
-                plan.note(row.variable, Action::Harmful, &format!("{}; {}", row.why, row.fix));
+                plan.note(
+                    row.variable,
+                    Action::Harmful,
+                    &format!("{}; {}", row.why, row.fix),
+                );
             }
         }
     }
@@ -423,7 +493,9 @@ impl Harmful {
             Match::Present => true,
             Match::Empty => value.is_empty(),
             // fi_param_get_bool of libfabric takes these words in any case.
-            Match::True => ["1", "true", "yes", "on"].iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes())),
+            Match::True => ["1", "true", "yes", "on"]
+                .iter()
+                .any(|word| value.eq_ignore_ascii_case(word.as_bytes())),
         });
         matches && self.together_with.is_none_or(|other| env(other).is_some())
     }
@@ -443,7 +515,10 @@ impl Harmful {
 
 /// The rows that abort libfabric, as far as a submission can tell: the profile
 /// says what kind of node it will be, no node is known yet.
-pub fn fatal_at_submission<'a>(profile: &'a Profile, env: Env<'a>) -> impl Iterator<Item = &'static Harmful> + 'a {
+pub fn fatal_at_submission<'a>(
+    profile: &'a Profile,
+    env: Env<'a>,
+) -> impl Iterator<Item = &'static Harmful> + 'a {
     HARMFUL.iter().filter(move |row| {
         row.effect == Effect::Abort
             && row.is_in(env)
@@ -460,7 +535,8 @@ fn has_no_gpudirect(fit: &Fit) -> bool {
         Fit::Any => false,
         Fit::Type(instance) => instance::lookup(instance).is_some_and(without),
         Fit::Family(family) => {
-            instance::family_specs(family).next().is_some() && instance::family_specs(family).all(without)
+            instance::family_specs(family).next().is_some()
+                && instance::family_specs(family).all(without)
         }
     }
 }

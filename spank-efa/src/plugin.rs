@@ -19,7 +19,10 @@ pub struct Efa {
 impl Efa {
     #[cfg(feature = "panic-injection")]
     fn maybe_panic(&self, hook: &str) {
-        assert!(self.arguments.panic.as_deref() != Some(hook), "injected panic in {hook}");
+        assert!(
+            self.arguments.panic.as_deref() != Some(hook),
+            "injected panic in {hook}"
+        );
     }
 
     #[cfg(not(feature = "panic-injection"))]
@@ -31,7 +34,11 @@ impl Plugin for Efa {
     const OPTIONS: &'static [OptionSpec] = request::OPTIONS;
 
     fn load(words: &[OsString]) -> Self {
-        Self { arguments: Arguments::parse(words), client: Client::default(), stepd: Stepd::default() }
+        Self {
+            arguments: Arguments::parse(words),
+            client: Client::default(),
+            stepd: Stepd::default(),
+        }
     }
 
     fn option(&mut self, index: usize, value: OptionValue<'_>, origin: Origin) -> Outcome {
@@ -54,7 +61,9 @@ impl Plugin for Efa {
             // only meet the error later.
             Context::Slurmd => {
                 if let Err(reason) = self.arguments.load_config() {
-                    log::error(&format!("spank_efa: {reason}; jobs with --efa-profile will fail until this is mended"));
+                    log::error(&format!(
+                        "spank_efa: {reason}; jobs with --efa-profile will fail until this is mended"
+                    ));
                 }
             }
             Context::JobScript => {}
@@ -63,10 +72,14 @@ impl Plugin for Efa {
     }
 
     fn init_post_opt(&mut self, spank: &mut Spank<'_>, context: Context) -> Outcome {
-        self.maybe_panic(if context == Context::Remote { "init_post_opt_remote" } else { "init_post_opt" });
+        self.maybe_panic(if context == Context::Remote {
+            "init_post_opt_remote"
+        } else {
+            "init_post_opt"
+        });
         match context {
             Context::Local | Context::Allocator => {
-                self.client.init_post_opt(&self.arguments);
+                self.client.init_post_opt(context, &self.arguments);
                 Ok(())
             }
             // Never an error: on a node it would drain it. The tasks fail instead.

@@ -66,7 +66,10 @@ pub enum ProfileError {
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default()
+    nearest
+        .as_ref()
+        .map(|name| format!("; did you mean \"{name}\"?"))
+        .unwrap_or_default()
 }
 
 /// The nodes that a built-in name stands for.
@@ -85,7 +88,11 @@ fn built_in(name: &str) -> Option<Fit> {
 pub fn names(config: &Config) -> BTreeSet<String> {
     let types = instance::TABLE.iter().map(|spec| spec.name.to_owned());
     let families = instance::families().map(str::to_owned);
-    types.chain(families).chain([GENERIC.to_owned()]).chain(config.profiles.keys().cloned()).collect()
+    types
+        .chain(families)
+        .chain([GENERIC.to_owned()])
+        .chain(config.profiles.keys().cloned())
+        .collect()
 }
 
 /// Looks a profile up and joins it with its bases.
@@ -103,7 +110,9 @@ pub fn for_node(node: Option<&InstanceType>, config: &Config) -> Result<Profile,
     check(config)?;
     let name = match node {
         Some(node) if config.profiles.contains_key(node.as_str()) => node.as_str(),
-        Some(node) if config.profiles.contains_key(node.family()) || built_in(node.family()).is_some() => {
+        Some(node)
+            if config.profiles.contains_key(node.family()) || built_in(node.family()).is_some() =>
+        {
             node.family()
         }
         _ => GENERIC,
@@ -122,7 +131,13 @@ pub fn check(config: &Config) -> Result<(), ProfileError> {
         && !matches!(default, "auto" | "none")
         && !names(config).contains(default)
     {
-        return Err(broken(config, &format!("default_profile: there is no profile \"{}\"", printable(default, 64))));
+        return Err(broken(
+            config,
+            &format!(
+                "default_profile: there is no profile \"{}\"",
+                printable(default, 64)
+            ),
+        ));
     }
     Ok(())
 }
@@ -148,13 +163,25 @@ fn resolve_unchecked(name: &str, config: &Config) -> Result<Profile, ProfileErro
                 None => {
                     let base = printable(&current, 64);
                     let user = chain.last().copied().unwrap_or(name);
-                    return Err(broken(config, &format!("[profile.{user}]: base \"{base}\" does not exist")));
+                    return Err(broken(
+                        config,
+                        &format!("[profile.{user}]: base \"{base}\" does not exist"),
+                    ));
                 }
             };
         };
-        let key = config.profiles.get_key_value(&current).map_or(name, |(key, _)| key.as_str());
+        let key = config
+            .profiles
+            .get_key_value(&current)
+            .map_or(name, |(key, _)| key.as_str());
         if chain.contains(&key) {
-            return Err(broken(config, &format!("[profile.{key}]: base leads back to itself: {}", cycle(&chain, key))));
+            return Err(broken(
+                config,
+                &format!(
+                    "[profile.{key}]: base leads back to itself: {}",
+                    cycle(&chain, key)
+                ),
+            ));
         }
         chain.push(key);
         match site.base.as_deref() {
@@ -164,13 +191,22 @@ fn resolve_unchecked(name: &str, config: &Config) -> Result<Profile, ProfileErro
         }
     };
 
-    let mut profile =
-        Profile { name: name.to_owned(), fit, env: BTreeMap::new(), unset: BTreeMap::new(), devices: None };
+    let mut profile = Profile {
+        name: name.to_owned(),
+        fit,
+        env: BTreeMap::new(),
+        unset: BTreeMap::new(),
+        devices: None,
+    };
     for key in chain.into_iter().rev() {
-        let Some(site) = config.profiles.get(key) else { continue };
+        let Some(site) = config.profiles.get(key) else {
+            continue;
+        };
         for (variable, value) in &site.env {
             profile.unset.remove(variable);
-            profile.env.insert(variable.clone(), (value.clone(), key.to_owned()));
+            profile
+                .env
+                .insert(variable.clone(), (value.clone(), key.to_owned()));
         }
         for variable in &site.unset {
             profile.env.remove(variable);
@@ -192,7 +228,12 @@ fn cycle(chain: &[&str], back_to: &str) -> String {
 fn nearest(name: &str, names: &BTreeSet<String>) -> Option<String> {
     names
         .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), candidate), candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&name.to_lowercase(), candidate),
+                candidate,
+            )
+        })
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
         .min_by_key(|(distance, candidate)| (*distance, candidate.len()))
         .map(|(_, candidate)| candidate.clone())
@@ -273,13 +314,21 @@ mod tests {
     fn a_cycle_of_bases_is_named() {
         let config = config("[profile.a]\nbase = \"b\"\n[profile.b]\nbase = \"a\"");
         let error = get("p5", &config).unwrap_err().to_string();
-        assert!(error.contains("a -> b -> a") || error.contains("b -> a -> b"), "{error}");
+        assert!(
+            error.contains("a -> b -> a") || error.contains("b -> a -> b"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_base_that_does_not_exist_is_named() {
-        let error = get("p5", &config("[profile.a]\nbase = \"p55\"")).unwrap_err().to_string();
-        assert!(error.contains("[profile.a]") && error.contains("p55"), "{error}");
+        let error = get("p5", &config("[profile.a]\nbase = \"p55\""))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("[profile.a]") && error.contains("p55"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -291,9 +340,24 @@ mod tests {
     #[test]
     fn auto_takes_the_site_profile_of_the_type_before_that_of_the_family() {
         let config = config("[profile.p5]\n[profile.\"p5.4xlarge\"]");
-        assert_eq!(for_node(Some(&"p5.4xlarge".parse().unwrap()), &config).unwrap().name, "p5.4xlarge");
-        assert_eq!(for_node(Some(&"p5.48xlarge".parse().unwrap()), &config).unwrap().name, "p5");
-        assert_eq!(for_node(Some(&"p99.xlarge".parse().unwrap()), &config).unwrap().name, GENERIC);
+        assert_eq!(
+            for_node(Some(&"p5.4xlarge".parse().unwrap()), &config)
+                .unwrap()
+                .name,
+            "p5.4xlarge"
+        );
+        assert_eq!(
+            for_node(Some(&"p5.48xlarge".parse().unwrap()), &config)
+                .unwrap()
+                .name,
+            "p5"
+        );
+        assert_eq!(
+            for_node(Some(&"p99.xlarge".parse().unwrap()), &config)
+                .unwrap()
+                .name,
+            GENERIC
+        );
         assert_eq!(for_node(None, &config).unwrap().name, GENERIC);
     }
 }

@@ -50,7 +50,9 @@ impl ProfileName {
     pub fn new(text: &str) -> Result<Self, BadValue> {
         let fits = !text.is_empty()
             && text.len() <= MAX_NAME
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if !fits {
             return Err(BadValue::Profile(printable(text, MAX_NAME)));
         }
@@ -91,7 +93,9 @@ pub enum BadValue {
     )]
     Profile(String),
     /// Not a value of `--efa-explain`.
-    #[error("--efa-explain: \"{0}\" is not known; use --efa-explain for the first node or --efa-explain=all")]
+    #[error(
+        "--efa-explain: \"{0}\" is not known; use --efa-explain for the first node or --efa-explain=all"
+    )]
     Explain(String),
 }
 
@@ -128,7 +132,10 @@ impl Explain {
             Some(b"all") => Ok(Self::All),
             Some(other) => {
                 let shown = &other[..other.len().min(4 * MAX_NAME)];
-                Err(BadValue::Explain(printable(&String::from_utf8_lossy(shown), MAX_NAME)))
+                Err(BadValue::Explain(printable(
+                    &String::from_utf8_lossy(shown),
+                    MAX_NAME,
+                )))
             }
         }
     }
@@ -157,7 +164,15 @@ mod tests {
 
     #[test]
     fn names_that_no_profile_can_have_are_refused_without_echoing_them_raw() {
-        for hostile in ["", "../../etc/passwd", "p5\nfoo", "\u{1b}[31mp5", "p5 ", "p5;rm -rf", "pé"] {
+        for hostile in [
+            "",
+            "../../etc/passwd",
+            "p5\nfoo",
+            "\u{1b}[31mp5",
+            "p5 ",
+            "p5;rm -rf",
+            "pé",
+        ] {
             let message = parse(hostile).unwrap_err().to_string();
             assert!(!message.contains(['\n', '\u{1b}']), "{message:?}");
         }

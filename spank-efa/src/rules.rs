@@ -135,7 +135,11 @@ pub const RULES: &[Rule] = &[
         variable: "FI_EFA_USE_DEVICE_RDMA",
         value: Text("1"),
         when: Any(&[
-            All(&[GpuDirect, Nvidia, Any(&[Below(Libfabric, v(1, 18, 0)), Below(AwsOfiNccl, v(1, 7, 0))])]),
+            All(&[
+                GpuDirect,
+                Nvidia,
+                Any(&[Below(Libfabric, v(1, 18, 0)), Below(AwsOfiNccl, v(1, 7, 0))]),
+            ]),
             All(&[GpuDirect, Neuron]),
         ]),
         why: "libfabric before 1.18 and aws-ofi-nccl before 1.7 leave RDMA off; Neuron asks for it",
@@ -155,7 +159,11 @@ pub const RULES: &[Rule] = &[
     Rule {
         variable: "FI_EFA_SET_CUDA_SYNC_MEMOPS",
         value: Text("0"),
-        when: All(&[Nvidia, Below(EfaInstaller, v(1, 29, 1)), AtLeast(Nccl, v(2, 19, 0))]),
+        when: All(&[
+            Nvidia,
+            Below(EfaInstaller, v(1, 29, 1)),
+            AtLeast(Nccl, v(2, 19, 0)),
+        ]),
         why: "NCCL 2.19 and later fails on memory that libfabric of older installers marks",
         source: "EFA installer 1.29.1 notes",
     },
@@ -237,7 +245,8 @@ pub struct Harmful {
     pub source: &'static str,
 }
 
-const REMOVED_IN_1_19: &str = "libfabric 1.19.0 and later calls abort() if this variable exists, whatever its value";
+const REMOVED_IN_1_19: &str =
+    "libfabric 1.19.0 and later calls abort() if this variable exists, whatever its value";
 const FORK_ABORT: &str =
     "libfabric calls abort(): before kernel 5.13, huge pages and fork support exclude each other";
 
@@ -337,7 +346,10 @@ pub const HARMFUL: &[Harmful] = &[
         variable: "NCCL_PROTO",
         matches: Match::Present,
         together_with: None,
-        when: All(&[AtLeast(AwsOfiNccl, v(1, 5, 1)), Below(AwsOfiNccl, v(1, 20, 0))]),
+        when: All(&[
+            AtLeast(AwsOfiNccl, v(1, 5, 1)),
+            Below(AwsOfiNccl, v(1, 20, 0)),
+        ]),
         effect: Effect::Harm,
         why: "the tuner of aws-ofi-nccl before 1.20.0 can crash when this is set; it is not needed since 1.6",
         fix: "unset NCCL_PROTO",
@@ -382,10 +394,18 @@ mod tests {
     #[test]
     fn every_row_has_a_reason_and_a_source() {
         for rule in RULES {
-            assert!(!rule.why.is_empty() && !rule.source.is_empty(), "{}", rule.variable);
+            assert!(
+                !rule.why.is_empty() && !rule.source.is_empty(),
+                "{}",
+                rule.variable
+            );
         }
         for row in HARMFUL {
-            assert!(!row.why.is_empty() && !row.fix.is_empty() && !row.source.is_empty(), "{}", row.variable);
+            assert!(
+                !row.why.is_empty() && !row.fix.is_empty() && !row.source.is_empty(),
+                "{}",
+                row.variable
+            );
         }
     }
 
@@ -393,7 +413,9 @@ mod tests {
     fn no_rule_sets_what_the_other_table_calls_fatal() {
         for rule in RULES {
             let fatal = HARMFUL.iter().any(|row| {
-                row.variable == rule.variable && row.effect == Effect::Abort && row.matches == Match::Present
+                row.variable == rule.variable
+                    && row.effect == Effect::Abort
+                    && row.matches == Match::Present
             });
             assert!(!fatal, "{}", rule.variable);
         }

@@ -10,7 +10,7 @@ use node::{NodeName, Stack, efa, instance};
 use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, log};
 
 use crate::arguments::Arguments;
-use crate::client::{INHERITED_EXPLAIN, INHERITED_PROFILE, MAX_COMPONENTS, component_variable};
+use crate::client::{INHERITED_EXPLAIN, INHERITED_PROFILE, REQUESTS};
 use crate::explain;
 use crate::own;
 use crate::plan::{self, Action, NodeFacts, Plan};
@@ -21,10 +21,22 @@ use crate::request::{self, BadValue, Explain, ProfileRequest};
 /// The first two are pyxis' options as its users' environment carries them,
 /// before and after Slurm's clean-up; the last is Slurm's own `--container`.
 const CONTAINER: &[(&str, &str)] = &[
-    ("_SLURM_SPANK_OPTION_pyxis_container_image", "--container-image"),
-    ("_SLURM_SPANK_OPTION_pyxis_container_name", "--container-name"),
-    ("SLURM_SPANK__SLURM_SPANK_OPTION_pyxis_container_image", "--container-image"),
-    ("SLURM_SPANK__SLURM_SPANK_OPTION_pyxis_container_name", "--container-name"),
+    (
+        "_SLURM_SPANK_OPTION_pyxis_container_image",
+        "--container-image",
+    ),
+    (
+        "_SLURM_SPANK_OPTION_pyxis_container_name",
+        "--container-name",
+    ),
+    (
+        "SLURM_SPANK__SLURM_SPANK_OPTION_pyxis_container_image",
+        "--container-image",
+    ),
+    (
+        "SLURM_SPANK__SLURM_SPANK_OPTION_pyxis_container_name",
+        "--container-name",
+    ),
     ("SLURM_CONTAINER", "--container"),
 ];
 
@@ -85,11 +97,9 @@ impl Stepd {
             }
             None => None,
         };
-        let asked = match component_request(spank) {
-            Some(component) => component,
-            None => asked,
-        };
-        self.outcome = match serve(spank, asked, arguments, self.container) {
+        let own = own_request(spank, asked.clone());
+        let foreign = own.is_none() && asked.is_some();
+        self.outcome = match serve(spank, own, foreign, arguments, self.container) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Fail(format!("the EFA environment could not be set: {error}")),
         };
@@ -116,7 +126,10 @@ impl Stepd {
         match &self.outcome {
             Outcome::Nothing => {}
             Outcome::Fail(sentence) => log::user(&format!("efa: error: {sentence}")),
-            Outcome::Run { warnings, explanation } => {
+            Outcome::Run {
+                warnings,
+                explanation,
+            } => {
                 for warning in warnings {
                     log::user(&format!("efa: warning: {warning}"));
                 }
@@ -139,62 +152,94 @@ impl Stepd {
 }
 
 fn container(spank: &Spank<'_>) -> Option<&'static str> {
-    CONTAINER.iter().find(|(variable, _)| matches!(spank.env(variable), Ok(Some(_)))).map(|(_, option)| *option)
+    CONTAINER
+        .iter()
+        .find(|(variable, _)| matches!(spank.env(variable), Ok(Some(_))))
+        .map(|(_, option)| *option)
 }
 
-/// In a step of a heterogeneous job: what was asked for its own component.
-/// `None` where there is no map.
-fn component_request(spank: &Spank<'_>) -> Option<Option<ProfileRequest>> {
-    spank.env(&component_variable(0)).ok()??;
+/// What was asked for this step, given what Slurm delivered: of a
+/// heterogeneous job's components, each has its own request, and what the job
+/// around the step asked for is component 0's.
+fn own_request(spank: &Spank<'_>, delivered: Option<ProfileRequest>) -> Option<ProfileRequest> {
+    let (Some(requests), Some(group)) = (spank.env(REQUESTS).ok().flatten(), het_group(spank))
+    else {
+        return delivered;
+    };
+    let name = requests
+        .split(|byte| *byte == b',')
+        .nth(group)
+        .filter(|name| !name.is_empty())?;
+    ProfileRequest::parse(Some(name)).ok()
+}
+
+/// The component of a heterogeneous job that this step runs in.
+fn het_group(spank: &Spank<'_>) -> Option<usize> {
+    /// Slurm's `MAX_HET_JOB_COMPONENTS`.
+    const MOST: usize = 128;
     let JobId(job) = spank.job_id().ok()?;
     let job = job.to_string();
-    let component = (0..MAX_COMPONENTS).find(|component| {
-        let id = spank.env(&format!("SLURM_JOB_ID_HET_GROUP_{component}"));
-        matches!(id, Ok(Some(id)) if id == job.as_bytes())
-    })?;
-    let value = spank.env(&component_variable(component)).ok()??;
-    if value.is_empty() { Some(None) } else { Some(ProfileRequest::parse(Some(&value)).ok()) }
+    // The first is the present name; 22.05 gives a step of srun's own job only the old one.
+    ["HET", "PACK"].iter().find_map(|kind| {
+        let id = |group| {
+            spank
+                .env(&format!("SLURM_JOB_ID_{kind}_GROUP_{group}"))
+                .ok()
+                .flatten()
+        };
+        (0..MOST).map_while(id).position(|id| id == job.as_bytes())
+    })
 }
 
-/// Carries out what the configuration and the pure middle decide.
+/// Carries out what the configuration and the pure middle decide. `foreign`:
+/// the environment is that of another component, which did ask.
 fn serve(
     spank: &mut Spank<'_>,
     asked: Option<ProfileRequest>,
+    foreign: bool,
     arguments: &Arguments,
     container: Option<&'static str>,
 ) -> Result<Outcome, SpankError> {
     if asked == Some(ProfileRequest::None) {
-        let plan = plan::none(&|name| spank.env(name).ok().flatten());
-        apply(spank, &plan, None)?;
-        let explanation = explain::lines(&plan, None, "--efa-profile=none");
-        return Ok(Outcome::Run { warnings: Vec::new(), explanation });
+        return withdraw(spank, "--efa-profile=none");
     }
     let config = match arguments.load_config() {
         Ok(config) => config,
         Err(reason) if asked.is_some() => {
-            return Ok(Outcome::Fail(format!("--efa-profile cannot be used: {reason}; tell the administrator")));
+            return Ok(Outcome::Fail(format!(
+                "--efa-profile cannot be used: {reason}; tell the administrator"
+            )));
         }
         // slurmd said so when it started; a job that asked for nothing runs on.
-        Err(_) => return Ok(Outcome::Nothing),
+        Err(_) => return nothing_asked(spank, foreign),
     };
     let (request, by_default) = match (asked, config.default_profile.as_deref()) {
         (Some(asked), _) => (asked, false),
         (None, Some(default)) => match ProfileRequest::parse(Some(default.as_bytes())) {
-            Ok(ProfileRequest::None | ProfileRequest::List) | Err(_) => return Ok(Outcome::Nothing),
+            Ok(ProfileRequest::None | ProfileRequest::List) | Err(_) => {
+                return nothing_asked(spank, foreign);
+            }
             Ok(default) => (default, true),
         },
-        (None, None) => return Ok(Outcome::Nothing),
+        (None, None) => return nothing_asked(spank, foreign),
     };
     match plan_for(spank, &request, &config, container) {
         Ok((plan, facts)) => {
             apply(spank, &plan, Some(&facts))?;
             let asked = if by_default {
-                format!("{}: default_profile = \"{}\"", config.path.display(), request.as_str())
+                format!(
+                    "{}: default_profile = \"{}\"",
+                    config.path.display(),
+                    request.as_str()
+                )
             } else {
                 format!("--efa-profile={}", request.as_str())
             };
             let explanation = explain::lines(&plan, Some(&facts), &asked);
-            Ok(Outcome::Run { warnings: plan.warnings, explanation })
+            Ok(Outcome::Run {
+                warnings: plan.warnings,
+                explanation,
+            })
         }
         // Nobody asked: the job runs without.
         Err(reason) if by_default => {
@@ -203,6 +248,24 @@ fn serve(
         }
         Err(reason) => Ok(Outcome::Fail(reason)),
     }
+}
+
+fn nothing_asked(spank: &mut Spank<'_>, foreign: bool) -> Result<Outcome, SpankError> {
+    if foreign {
+        withdraw(spank, "another component's profile")
+    } else {
+        Ok(Outcome::Nothing)
+    }
+}
+
+/// Takes back what an outer step's profile set.
+fn withdraw(spank: &mut Spank<'_>, asked: &str) -> Result<Outcome, SpankError> {
+    let plan = plan::none(&|name| spank.env(name).ok().flatten());
+    apply(spank, &plan, None)?;
+    Ok(Outcome::Run {
+        warnings: Vec::new(),
+        explanation: explain::lines(&plan, None, asked),
+    })
 }
 
 fn plan_for(
@@ -214,11 +277,15 @@ fn plan_for(
     let facts = observe(config, container)?;
     let (profile, auto) = match request {
         ProfileRequest::Named(name) => (profile::resolve(name, config), false),
-        _ => (profile::for_node(facts.instance.as_ref().ok(), config), true),
+        _ => (
+            profile::for_node(facts.instance.as_ref().ok(), config),
+            true,
+        ),
     };
     let profile = profile.map_err(|error| error.to_string())?;
     let env = |name: &str| spank.env(name).ok().flatten();
-    let plan = plan::plan(&profile, auto, config.harmful, &facts, &env).map_err(|misfit| misfit.to_string())?;
+    let plan = plan::plan(&profile, auto, config.harmful, &facts, &env)
+        .map_err(|misfit| misfit.to_string())?;
     Ok((plan, facts))
 }
 
@@ -226,15 +293,23 @@ fn plan_for(
 fn observe(config: &Config, container: Option<&'static str>) -> Result<NodeFacts, String> {
     // slurmstepd itself sets this, from what slurmd told it; the job's own
     // environment is another.
-    let name = std::env::var("SLURMD_NODENAME").ok().and_then(|name| name.parse::<NodeName>().ok());
-    let sysroot = config.sysroot(name.as_ref()).map_err(|error| format!("{}: {error}", config.path.display()))?;
+    let name = std::env::var("SLURMD_NODENAME")
+        .ok()
+        .and_then(|name| name.parse::<NodeName>().ok());
+    let sysroot = config
+        .sysroot(name.as_ref())
+        .map_err(|error| format!("{}: {error}", config.path.display()))?;
     Ok(NodeFacts {
         instance: instance::detect(&sysroot).map_err(|error| error.to_string()),
         devices: efa::count(&sysroot)
             .map_err(|error| error.to_string())
             .and_then(|count| u32::try_from(count).map_err(|error| error.to_string())),
         // In a container the host's software says nothing.
-        stack: if container.is_some() { Stack::default() } else { Stack::probe(&sysroot) },
+        stack: if container.is_some() {
+            Stack::default()
+        } else {
+            Stack::probe(&sysroot)
+        },
         name,
         container,
     })
@@ -256,8 +331,12 @@ fn apply(spank: &mut Spank<'_>, plan: &Plan, facts: Option<&NodeFacts>) -> Resul
     let facts = facts.filter(|_| plan.profile.is_some());
     let values = [
         plan.profile.clone(),
-        facts.and_then(|facts| facts.instance.as_ref().ok()).map(ToString::to_string),
-        facts.and_then(|facts| facts.devices.as_ref().ok()).map(ToString::to_string),
+        facts
+            .and_then(|facts| facts.instance.as_ref().ok())
+            .map(ToString::to_string),
+        facts
+            .and_then(|facts| facts.devices.as_ref().ok())
+            .map(ToString::to_string),
         (!list.is_empty()).then_some(list),
     ];
     for (variable, value) in own::REPORT.iter().zip(values) {
