@@ -277,12 +277,13 @@ pub fn plan(
         return Ok(plan);
     }
 
-    judge_users_variables(harmful, node, env, &mut plan)?;
     let inherited = own::inherited(env);
-    let is_users = |variable: &str| -> Option<Vec<u8>> {
-        let value = env(variable)?;
-        (inherited.get(variable).map(String::as_bytes) != Some(&value)).then_some(value)
+    let is_ours = |variable: &str| {
+        let value = inherited.get(variable);
+        value.is_some() && value.map(String::as_bytes) == env(variable).as_deref()
     };
+    let users = |variable: &str| env(variable).filter(|_| !is_ours(variable));
+    judge_users_variables(profile, harmful, node, &users, &mut plan)?;
 
     let mut wanted: BTreeMap<String, (String, String)> = BTreeMap::new();
     for rule in RULES {
@@ -298,6 +299,8 @@ pub fn plan(
                 wanted.insert(rule.variable.to_owned(), (value, why));
             }
             (Truth::Yes(_), None) => {}
+            // Said below, as removed.
+            _ if is_ours(rule.variable) => {}
             (Truth::No(reason), _) => plan.note(
                 rule.variable,
                 Action::NotSet,
@@ -320,7 +323,7 @@ pub fn plan(
     }
 
     for (variable, (value, why)) in &wanted {
-        let action = match is_users(variable) {
+        let action = match users(variable) {
             Some(user) => Action::Kept {
                 user: printable(&String::from_utf8_lossy(&user), SHOWN),
                 ours: value.clone(),
@@ -340,9 +343,8 @@ pub fn plan(
             );
         }
     }
-    for variable in inherited.keys() {
-        let gone = !wanted.contains_key(variable) && !profile.unset.contains_key(variable);
-        if gone && is_users(variable).is_none() {
+    for variable in inherited.keys().filter(|variable| is_ours(variable)) {
+        if !wanted.contains_key(variable) && !profile.unset.contains_key(variable) {
             plan.note(
                 variable,
                 Action::Removed,
@@ -450,13 +452,14 @@ fn rule_value(value: Value, node: &NodeFacts) -> Option<String> {
 }
 
 fn judge_users_variables(
+    profile: &Profile,
     policy: HarmfulPolicy,
     node: &NodeFacts,
     env: Env<'_>,
     plan: &mut Plan,
 ) -> Result<(), Misfit> {
     for row in HARMFUL {
-        if !row.is_in(env) {
+        if profile.unset.contains_key(row.variable) || !row.is_in(env) {
             continue;
         }
         match (evaluate(&row.when, node), row.effect) {
@@ -538,5 +541,291 @@ fn has_no_gpudirect(fit: &Fit) -> bool {
             instance::family_specs(family).next().is_some()
                 && instance::family_specs(family).all(without)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::resolve;
+    use crate::request::ProfileName;
+    use node::Config;
+    use node::version::Version;
+    use std::path::Path;
+
+    fn found(version: &str) -> Option<Found> {
+        Some(Found {
+            version: Version::parse(version).unwrap(),
+            raw: version.to_owned(),
+            evidence: "test".to_owned(),
+        })
+    }
+
+    fn modern() -> Stack {
+        let mut stack = Stack::default();
+        stack.efa_installer = found("1.43.2");
+        stack.libfabric = found("2.1.0");
+        stack.aws_ofi_nccl = found("1.16.2");
+        stack.nccl = found("2.27.3");
+        stack.rdma_core = found("58.0");
+        stack.kernel = found("6.8.0");
+        stack
+    }
+
+    fn old() -> Stack {
+        let mut stack = Stack::default();
+        stack.efa_installer = found("1.22.0");
+        stack.libfabric = found("1.17.0");
+        stack.aws_ofi_nccl = found("1.5.0");
+        stack.nccl = found("2.16.2");
+        stack.rdma_core = found("43.0");
+        stack.kernel = found("5.10.0");
+        stack
+    }
+
+    fn node(instance: &str, devices: u32, stack: Stack) -> NodeFacts {
+        NodeFacts {
+            name: "n1".parse().ok(),
+            instance: instance.parse().map_err(|_| "unreadable".to_owned()),
+            devices: Ok(devices),
+            stack,
+            container: None,
+        }
+    }
+
+    fn config(text: &str) -> Config {
+        node::config::parse(text, Path::new("/etc/slurm-efa/slurm-efa.toml")).unwrap()
+    }
+
+    fn decide(
+        config: &Config,
+        name: &str,
+        node: &NodeFacts,
+        env: &[(&str, &str)],
+    ) -> Result<Plan, Misfit> {
+        let profile = resolve(&ProfileName::new(name).unwrap(), config).unwrap();
+        plan(&profile, false, config.harmful, node, &|name| {
+            env.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.as_bytes().to_vec())
+        })
+    }
+
+    fn set(plan: &Plan) -> Vec<(&str, &str)> {
+        plan.entries
+            .iter()
+            .filter_map(|entry| match &entry.action {
+                Action::Set { value } => Some((entry.variable.as_str(), value.as_str())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn action<'a>(plan: &'a Plan, variable: &str) -> Option<&'a Action> {
+        plan.entries
+            .iter()
+            .find(|entry| entry.variable == variable)
+            .map(|entry| &entry.action)
+    }
+
+    #[test]
+    fn a_modern_stack_is_left_to_tune_itself() {
+        let plan = decide(&config(""), "p5", &node("p5.48xlarge", 32, modern()), &[]).unwrap();
+        assert_eq!(set(&plan), [("NCCL_SOCKET_IFNAME", "^docker,lo,veth")]);
+    }
+
+    #[test]
+    fn an_old_stack_gets_what_it_needs() {
+        let plan = decide(&config(""), "p4d", &node("p4d.24xlarge", 4, old()), &[]).unwrap();
+        assert_eq!(
+            set(&plan),
+            [
+                ("FI_EFA_FORK_SAFE", "1"),
+                ("FI_EFA_USE_DEVICE_RDMA", "1"),
+                ("FI_PROVIDER", "efa"),
+                ("NCCL_BUFFSIZE", "8388608"),
+                ("NCCL_P2P_NET_CHUNKSIZE", "524288"),
+                ("NCCL_PROTO", "simple"),
+                ("NCCL_SOCKET_IFNAME", "^docker,lo,veth"),
+            ]
+        );
+    }
+
+    #[test]
+    fn rdma_is_never_forced_on_devices_that_lack_it() {
+        let plan = decide(&config(""), "g5", &node("g5.8xlarge", 1, old()), &[]).unwrap();
+        assert_eq!(
+            action(&plan, "FI_EFA_USE_DEVICE_RDMA"),
+            Some(&Action::NotSet)
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_set() {
+        let plan = decide(
+            &config(""),
+            "p4d",
+            &node("p4d.24xlarge", 4, Stack::default()),
+            &[],
+        )
+        .unwrap();
+        assert_eq!(set(&plan), [("NCCL_SOCKET_IFNAME", "^docker,lo,veth")]);
+    }
+
+    #[test]
+    fn in_a_container_the_nodes_versions_count_for_nothing() {
+        let node = NodeFacts {
+            container: Some("--container-image"),
+            ..node("p4d.24xlarge", 4, old())
+        };
+        let plan = decide(&config(""), "p4d", &node, &[]).unwrap();
+        assert_eq!(set(&plan), [("NCCL_SOCKET_IFNAME", "^docker,lo,veth")]);
+    }
+
+    #[test]
+    fn a_users_value_stays() {
+        let env = [("NCCL_SOCKET_IFNAME", "ens6")];
+        let plan = decide(&config(""), "p5", &node("p5.48xlarge", 32, modern()), &env).unwrap();
+        assert!(set(&plan).is_empty());
+        assert!(
+            matches!(action(&plan, "NCCL_SOCKET_IFNAME"), Some(Action::Kept { user, .. }) if user == "ens6")
+        );
+    }
+
+    #[test]
+    fn what_an_outer_step_set_is_ours_until_the_user_changes_it() {
+        let node = node("p5.48xlarge", 32, modern());
+        let ours = [
+            ("SLURM_EFA_SET", "NCCL_PROTO=simple"),
+            ("NCCL_PROTO", "simple"),
+        ];
+        let plan = decide(&config(""), "p5", &node, &ours).unwrap();
+        assert_eq!(action(&plan, "NCCL_PROTO"), Some(&Action::Removed));
+
+        let theirs = [
+            ("SLURM_EFA_SET", "NCCL_PROTO=simple"),
+            ("NCCL_PROTO", "LL128"),
+        ];
+        let plan = decide(&config(""), "p5", &node, &theirs).unwrap();
+        assert!(!plan.entries.iter().any(|e| e.action == Action::Removed));
+    }
+
+    #[test]
+    fn switching_off_takes_back_only_what_was_ours() {
+        let env = |name: &str| -> Option<Vec<u8>> {
+            match name {
+                "SLURM_EFA_SET" => Some(b"A=1 B=2".to_vec()),
+                "A" => Some(b"1".to_vec()),
+                "B" => Some(b"changed".to_vec()),
+                _ => None,
+            }
+        };
+        let plan = none(&env);
+        let removed: Vec<&str> = plan
+            .entries
+            .iter()
+            .map(|entry| entry.variable.as_str())
+            .collect();
+        assert_eq!(removed, ["A"]);
+        assert_eq!(plan.profile, None);
+    }
+
+    #[test]
+    fn a_profile_for_another_type_is_a_misfit_that_names_both() {
+        let misfit = decide(&config(""), "p5", &node("g5.8xlarge", 1, modern()), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            misfit.contains("p5 instances") && misfit.contains("g5.8xlarge"),
+            "{misfit}"
+        );
+    }
+
+    #[test]
+    fn fewer_devices_than_the_maximum_are_fine_unless_the_site_says_otherwise() {
+        let node = node("p5.48xlarge", 31, modern());
+        assert!(decide(&config(""), "p5", &node, &[]).is_ok());
+        let strict = config("[profile.p5]\ndevices = 32");
+        let misfit = decide(&strict, "p5", &node, &[]).unwrap_err().to_string();
+        assert!(
+            misfit.contains("needs 32") && misfit.contains("has 31"),
+            "{misfit}"
+        );
+    }
+
+    #[test]
+    fn a_profile_on_a_node_without_any_efa_device_is_a_misfit() {
+        assert!(decide(&config(""), "p5", &node("p5.48xlarge", 0, modern()), &[]).is_err());
+    }
+
+    #[test]
+    fn auto_on_a_node_without_efa_sets_nothing_and_warns_only_where_efa_is_expected() {
+        let config = config("");
+        let auto = |node: &NodeFacts| {
+            let profile = crate::profile::for_node(node.instance.as_ref().ok(), &config).unwrap();
+            plan(&profile, true, config.harmful, node, &|_| None).unwrap()
+        };
+        let plain = auto(&node("m5.large", 0, Stack::default()));
+        assert_eq!(plain.profile.as_deref(), Some("none"));
+        assert!(plain.entries.is_empty() && plain.warnings.is_empty());
+        assert_eq!(auto(&node("p5.48xlarge", 0, modern())).warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_type_that_cannot_be_read_does_not_fail_the_job() {
+        let facts = NodeFacts {
+            instance: Err("empty".to_owned()),
+            ..node("p5.48xlarge", 32, modern())
+        };
+        let plan = decide(&config(""), "p5", &facts, &[]).unwrap();
+        assert_eq!(plan.warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_variable_that_aborts_this_libfabric_fails_the_job_and_one_that_does_not_is_left() {
+        let env = [("FI_EFA_MTU_SIZE", "")];
+        let misfit = decide(&config(""), "p5", &node("p5.48xlarge", 32, modern()), &env)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            misfit.contains("FI_EFA_MTU_SIZE") && misfit.contains("unset"),
+            "{misfit}"
+        );
+        assert!(
+            decide(&config(""), "p4d", &node("p4d.24xlarge", 4, old()), &env).is_ok(),
+            "libfabric 1.17"
+        );
+        let lenient = config("harmful = \"warn\"");
+        let plan = decide(&lenient, "p5", &node("p5.48xlarge", 32, modern()), &env).unwrap();
+        assert_eq!(plan.warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_submission_is_judged_by_the_profile_where_no_node_is_known() {
+        let config = config("");
+        let profile = |name: &str| resolve(&ProfileName::new(name).unwrap(), &config).unwrap();
+        let env = |name: &str| (name == "FI_EFA_USE_DEVICE_RDMA").then(|| b"1".to_vec());
+        assert_eq!(fatal_at_submission(&profile("p5"), &env).count(), 0);
+        assert_eq!(fatal_at_submission(&profile("g5"), &env).count(), 1);
+    }
+
+    #[test]
+    fn a_site_adds_overrides_and_removes() {
+        let site = config(
+            r#"
+            [profile.site]
+            base = "p5"
+            env = { NCCL_DEBUG = "INFO" }
+            unset = ["NCCL_SOCKET_IFNAME", "NCCL_PROTO"]
+            "#,
+        );
+        let env = [("NCCL_PROTO", "LL")];
+        let plan = decide(&site, "site", &node("p5.48xlarge", 32, modern()), &env).unwrap();
+        assert_eq!(set(&plan), [("NCCL_DEBUG", "INFO")]);
+        assert!(
+            plan.entries
+                .iter()
+                .any(|e| e.variable == "NCCL_PROTO" && e.action == Action::Removed)
+        );
     }
 }
