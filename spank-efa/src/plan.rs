@@ -523,24 +523,30 @@ pub fn fatal_at_submission<'a>(
     env: Env<'a>,
 ) -> impl Iterator<Item = &'static Harmful> + 'a {
     HARMFUL.iter().filter(move |row| {
-        row.effect == Effect::Abort
-            && row.is_in(env)
-            && match row.when {
-                When::NoGpuDirect => has_no_gpudirect(&profile.fit),
-                _ => true,
-            }
+        row.effect == Effect::Abort && row.is_in(env) && may_hold(&row.when, &profile.fit)
     })
 }
 
-fn has_no_gpudirect(fit: &Fit) -> bool {
-    let without = |spec: &instance::Spec| gpudirect(spec) == Some(false);
-    match fit {
+/// Whether a condition can hold on a node that the profile is for. Versions
+/// are not known at submission and count as yes; a type must be known.
+fn may_hold(when: &When, fit: &Fit) -> bool {
+    let of_type = |test: &dyn Fn(&instance::Spec) -> bool| match fit {
         Fit::Any => false,
-        Fit::Type(instance) => instance::lookup(instance).is_some_and(without),
+        Fit::Type(instance) => instance::lookup(instance).is_some_and(test),
         Fit::Family(family) => {
-            instance::family_specs(family).next().is_some()
-                && instance::family_specs(family).all(without)
+            let mut specs = instance::family_specs(family).peekable();
+            specs.peek().is_some() && specs.all(test)
         }
+    };
+    match when {
+        When::Always | When::Below(..) | When::AtLeast(..) | When::TunerInstalled => true,
+        When::Family(families) => of_type(&|spec| families.contains(&spec.family())),
+        When::GpuDirect => of_type(&|spec| gpudirect(spec) == Some(true)),
+        When::NoGpuDirect => of_type(&|spec| gpudirect(spec) == Some(false)),
+        When::Nvidia => of_type(&|spec| matches!(spec.accelerator, Accelerator::Nvidia { .. })),
+        When::Neuron => of_type(&|spec| matches!(spec.accelerator, Accelerator::Neuron { .. })),
+        When::All(conditions) => conditions.iter().all(|condition| may_hold(condition, fit)),
+        When::Any(conditions) => conditions.iter().any(|condition| may_hold(condition, fit)),
     }
 }
 
@@ -561,26 +567,32 @@ mod tests {
         })
     }
 
+    fn stack(versions: [&str; 6]) -> Stack {
+        let [
+            efa_installer,
+            libfabric,
+            aws_ofi_nccl,
+            nccl,
+            rdma_core,
+            kernel,
+        ] = versions.map(found);
+        Stack {
+            efa_installer,
+            libfabric,
+            aws_ofi_nccl,
+            nccl,
+            rdma_core,
+            kernel,
+            ..Stack::default()
+        }
+    }
+
     fn modern() -> Stack {
-        let mut stack = Stack::default();
-        stack.efa_installer = found("1.43.2");
-        stack.libfabric = found("2.1.0");
-        stack.aws_ofi_nccl = found("1.16.2");
-        stack.nccl = found("2.27.3");
-        stack.rdma_core = found("58.0");
-        stack.kernel = found("6.8.0");
-        stack
+        stack(["1.43.2", "2.1.0", "1.16.2", "2.27.3", "58.0", "6.8.0"])
     }
 
     fn old() -> Stack {
-        let mut stack = Stack::default();
-        stack.efa_installer = found("1.22.0");
-        stack.libfabric = found("1.17.0");
-        stack.aws_ofi_nccl = found("1.5.0");
-        stack.nccl = found("2.16.2");
-        stack.rdma_core = found("43.0");
-        stack.kernel = found("5.10.0");
-        stack
+        stack(["1.22.0", "1.17.0", "1.5.0", "2.16.2", "43.0", "5.10.0"])
     }
 
     fn node(instance: &str, devices: u32, stack: Stack) -> NodeFacts {
@@ -807,6 +819,7 @@ mod tests {
         let env = |name: &str| (name == "FI_EFA_USE_DEVICE_RDMA").then(|| b"1".to_vec());
         assert_eq!(fatal_at_submission(&profile("p5"), &env).count(), 0);
         assert_eq!(fatal_at_submission(&profile("g5"), &env).count(), 1);
+        assert_eq!(fatal_at_submission(&profile("g6.8xlarge"), &env).count(), 1);
     }
 
     #[test]

@@ -115,21 +115,21 @@ pub const RULES: &[Rule] = &[
         value: Text("^docker,lo,veth"),
         when: Nvidia,
         why: "NCCL's bootstrap must not pick a container bridge; names such as eth0 differ between AMIs",
-        source: "awsome-distributed-ai (2026): the exclusion list works on HyperPod's ens6 and enp*, a name does not",
+        source: "awslabs/awsome-distributed-ai, 2026",
     },
     Rule {
         variable: "NCCL_SHM_USE_CUDA_MEMCPY",
         value: Text("1"),
         when: Family(&["g5", "g6"]),
-        why: "copies through host shared memory are faster by cudaMemcpy where GPUs have no NVLink",
-        source: "awsome-distributed-ai (2026), g5 and g6 only",
+        why: "AWS's samples copy through host shared memory by cudaMemcpy on these types",
+        source: "AWS's public samples, 2026; the gain was not measured here",
     },
     Rule {
         variable: "FI_PROVIDER",
         value: Text("efa"),
         when: Any(&[OFI_UP_TO_1_5_0, Neuron]),
         why: "aws-ofi-nccl up to 1.5.0 and Neuron do not choose the EFA provider by themselves",
-        source: "aws-ofi-nccl release notes; Neuron's trn1 guide",
+        source: "aws-ofi-nccl sources, 2026; AWS Neuron documentation, trn1 multi-node set-up",
     },
     Rule {
         variable: "FI_EFA_USE_DEVICE_RDMA",
@@ -143,7 +143,7 @@ pub const RULES: &[Rule] = &[
             All(&[GpuDirect, Neuron]),
         ]),
         why: "libfabric before 1.18 and aws-ofi-nccl before 1.7 leave RDMA off; Neuron asks for it",
-        source: "libfabric efa man page of 1.17 and 1.18; aws-ofi-nccl 1.7.0 notes; Neuron's trn1 guide",
+        source: "libfabric fi_efa(7); aws-ofi-nccl sources, 2026; AWS Neuron documentation, trn1 multi-node set-up",
     },
     Rule {
         variable: "FI_EFA_FORK_SAFE",
@@ -154,7 +154,7 @@ pub const RULES: &[Rule] = &[
             All(&[Neuron, Below(Kernel, v(5, 15, 0))]),
         ]),
         why: "before kernel 5.13 and rdma-core 35 a fork corrupts registered memory unless this is set",
-        source: "libfabric efa man page; rdma-core 35 notes; Neuron's guide (kernel before 5.15)",
+        source: "libfabric fi_efa(7) and prov/efa sources, 2026; AWS Neuron documentation (kernel before 5.15)",
     },
     Rule {
         variable: "FI_EFA_SET_CUDA_SYNC_MEMOPS",
@@ -164,15 +164,15 @@ pub const RULES: &[Rule] = &[
             Below(EfaInstaller, v(1, 29, 1)),
             AtLeast(Nccl, v(2, 19, 0)),
         ]),
-        why: "NCCL 2.19 and later fails on memory that libfabric of older installers marks",
-        source: "EFA installer 1.29.1 notes",
+        why: "NCCL 2.19 and later cannot register GPU memory with libfabric of installers before 1.29.1 otherwise",
+        source: "awslabs/awsome-distributed-ai issues 203 and 278; ofiwg/libfabric pull request 9459",
     },
     Rule {
         variable: "NCCL_PROTO",
         value: Text("simple"),
         when: All(&[Nvidia, OFI_UP_TO_1_5_0]),
-        why: "aws-ofi-nccl up to 1.5.0 does not turn the LL protocols off, which need ordered writes",
-        source: "aws-ofi-nccl 1.5.0 and 1.6.0 notes",
+        why: "aws-ofi-nccl up to 1.5.0 leaves the choice of protocol to NCCL, which may choose one that EFA cannot do",
+        source: "aws-ofi-nccl sources, 2026",
     },
     Rule {
         variable: "NCCL_BUFFSIZE",
@@ -199,7 +199,7 @@ pub const RULES: &[Rule] = &[
             Below(Nccl, v(2, 21, 0)),
         ]),
         why: "NCCL 2.19 and 2.20 load the tuner of aws-ofi-nccl only from a path",
-        source: "NCCL 2.19 notes; aws-ofi-nccl 1.16 needs no variable",
+        source: "aws-ofi-nccl sources, 2026; 1.16 and later need no variable",
     },
 ];
 
@@ -260,7 +260,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Abort,
         why: REMOVED_IN_1_19,
         fix: "unset FI_EFA_MTU_SIZE",
-        source: "libfabric 1.19.0, prov/efa",
+        source: "ofiwg/libfabric prov/efa sources, 1.19.0",
     },
     Harmful {
         variable: "FI_EFA_TX_IOV_LIMIT",
@@ -270,7 +270,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Abort,
         why: REMOVED_IN_1_19,
         fix: "unset FI_EFA_TX_IOV_LIMIT",
-        source: "libfabric 1.19.0, prov/efa",
+        source: "ofiwg/libfabric prov/efa sources, 1.19.0",
     },
     Harmful {
         variable: "FI_EFA_RX_IOV_LIMIT",
@@ -280,7 +280,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Abort,
         why: REMOVED_IN_1_19,
         fix: "unset FI_EFA_RX_IOV_LIMIT",
-        source: "libfabric 1.19.0, prov/efa",
+        source: "ofiwg/libfabric prov/efa sources, 1.19.0",
     },
     Harmful {
         variable: "FI_EFA_IFACE",
@@ -290,17 +290,17 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Abort,
         why: "libfabric 2.0 and later calls abort() if this variable is set to nothing",
         fix: "unset FI_EFA_IFACE, or name a device",
-        source: "libfabric 2.0, prov/efa",
+        source: "ofiwg/libfabric prov/efa sources, 2.0",
     },
     Harmful {
         variable: "FI_EFA_USE_DEVICE_RDMA",
         matches: Match::True,
         together_with: None,
-        when: When::NoGpuDirect,
+        when: Any(&[When::NoGpuDirect, Family(&["g4dn", "g5", "g6"])]),
         effect: Effect::Abort,
         why: "libfabric calls abort(): the EFA devices of this instance type have no RDMA read",
         fix: "unset FI_EFA_USE_DEVICE_RDMA (libfabric 1.18 and later decides by itself)",
-        source: "libfabric efa man page; the instance table for RDMA read",
+        source: "libfabric fi_efa(7); which types: the instance table",
     },
     Harmful {
         variable: "FI_EFA_USE_HUGE_PAGE",
@@ -310,7 +310,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Abort,
         why: FORK_ABORT,
         fix: "unset FI_EFA_USE_HUGE_PAGE",
-        source: "libfabric prov/efa, fork support",
+        source: "ofiwg/libfabric prov/efa sources, 2026",
     },
     Harmful {
         variable: "RDMAV_FORK_SAFE",
@@ -320,7 +320,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Harm,
         why: "its presence alone, even with the value 0, turns fork support on, which slows registration down",
         fix: "unset RDMAV_FORK_SAFE",
-        source: "rdma-core, libibverbs",
+        source: "rdma-core libibverbs sources; the cost was not measured here",
     },
     Harmful {
         variable: "IBV_FORK_SAFE",
@@ -330,7 +330,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Harm,
         why: "its presence alone, even with the value 0, turns fork support on, which slows registration down",
         fix: "unset IBV_FORK_SAFE",
-        source: "rdma-core, libibverbs",
+        source: "rdma-core libibverbs sources; the cost was not measured here",
     },
     Harmful {
         variable: "FI_EFA_DEVICE_NAME",
@@ -340,7 +340,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Harm,
         why: "libfabric has no such parameter; the value is ignored",
         fix: "use FI_EFA_IFACE (libfabric 2.0 and later)",
-        source: "libfabric prov/efa parameters",
+        source: "ofiwg/libfabric prov/efa sources, 2026",
     },
     Harmful {
         variable: "NCCL_PROTO",
@@ -353,7 +353,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Harm,
         why: "the tuner of aws-ofi-nccl before 1.20.0 can crash when this is set; it is not needed since 1.6",
         fix: "unset NCCL_PROTO",
-        source: "aws-ofi-nccl 1.20.0 notes",
+        source: "aws-ofi-nccl sources, 2026",
     },
     Harmful {
         variable: "NCCL_ALGO",
@@ -363,7 +363,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Harm,
         why: "the tuner of aws-ofi-nccl before 1.20.0 can crash when this is set",
         fix: "unset NCCL_ALGO",
-        source: "aws-ofi-nccl 1.20.0 notes",
+        source: "aws-ofi-nccl sources, 2026",
     },
     Harmful {
         variable: "OFI_NCCL_RDMA_MIN_POSTED_BOUNCE_BUFFERS",
@@ -373,7 +373,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Harm,
         why: "aws-ofi-nccl has removed this parameter; the value is ignored",
         fix: "unset it",
-        source: "aws-ofi-nccl parameters",
+        source: "aws-ofi-nccl sources, 2026",
     },
     Harmful {
         variable: "OFI_NCCL_RDMA_MAX_POSTED_BOUNCE_BUFFERS",
@@ -383,7 +383,7 @@ pub const HARMFUL: &[Harmful] = &[
         effect: Effect::Harm,
         why: "aws-ofi-nccl has removed this parameter; the value is ignored",
         fix: "unset it",
-        source: "aws-ofi-nccl parameters",
+        source: "aws-ofi-nccl sources, 2026",
     },
 ];
 
