@@ -5,10 +5,12 @@
 //! to root or to the user this process acts as, nobody else may write it, and
 //! the same holds for every directory above it (a sticky directory such as
 //! `/tmp` may be writable, since others cannot rename in it what is not
-//! theirs). Symbolic links are refused along the whole path: what is checked
-//! is then what is opened.
+//! theirs). A symbolic link on the way, such as HyperPod's `/opt/slurm`, is
+//! followed if it belongs to root or that user, and what it leads to is
+//! checked in the same way.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -530,22 +532,16 @@ fn read_trusted(path: &Path) -> Result<String, ConfigError> {
             "its path is not absolute or contains `..`; give the full path".to_owned(),
         ));
     }
-    for dir in path.ancestors().skip(1) {
-        let meta = fs::symlink_metadata(dir).map_err(io_error)?;
-        if let Some(reason) = distrust_directory(dir, &meta) {
-            return Err(untrusted(reason));
-        }
-    }
+    let real = resolve(path).map_err(|refusal| match refusal {
+        Refusal::Io(source) => io_error(source),
+        Refusal::Untrusted(reason) => untrusted(reason),
+    })?;
+    // A link could only appear here by the hand of someone who is trusted.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(|source| match source.raw_os_error() {
-            Some(libc::ELOOP) => {
-                untrusted("it is a symbolic link; name the file itself".to_owned())
-            }
-            _ => io_error(source),
-        })?;
+        .open(real)
+        .map_err(io_error)?;
     let meta = file.metadata().map_err(io_error)?;
     if let Some(reason) = distrust_file(path, &meta) {
         return Err(untrusted(reason));
@@ -564,13 +560,69 @@ fn read_trusted(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
+enum Refusal {
+    Io(io::Error),
+    Untrusted(String),
+}
+
+/// The file that a path leads to, where nobody untrusted could have led it
+/// elsewhere: every directory on the way passes [`distrust_directory`], and
+/// every link belongs to someone who is trusted.
+fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
+    /// The kernel's own limit for one path (path_resolution(7)).
+    const MOST_LINKS: usize = 40;
+    let mut links = 0;
+    let mut here = PathBuf::from("/");
+    let mut ahead: Vec<OsString> = words(path);
+    while let Some(name) = ahead.pop() {
+        let directory = fs::symlink_metadata(&here).map_err(Refusal::Io)?;
+        if let Some(reason) = distrust_directory(&here, &directory) {
+            return Err(Refusal::Untrusted(reason));
+        }
+        if name == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(&name);
+        let meta = fs::symlink_metadata(&next).map_err(Refusal::Io)?;
+        if !meta.is_symlink() {
+            here = next;
+            continue;
+        }
+        links += 1;
+        let shown = shown(&next);
+        if !trusted_owner(&meta) {
+            return Err(Refusal::Untrusted(format!(
+                "{shown} is a symbolic link that belongs to uid {}; run: chown -h root {shown}",
+                meta.uid()
+            )));
+        }
+        if links > MOST_LINKS {
+            return Err(Refusal::Untrusted(format!(
+                "{shown} is a symbolic link in a circle"
+            )));
+        }
+        let target = fs::read_link(&next).map_err(Refusal::Io)?;
+        if target.is_absolute() {
+            here = PathBuf::from("/");
+        }
+        ahead.extend(words(&target));
+    }
+    Ok(here)
+}
+
+/// The names of a path, the first one last; `..` stays, `.` and `/` go.
+fn words(path: &Path) -> Vec<OsString> {
+    let word = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    };
+    path.components().rev().filter_map(word).collect()
+}
+
 fn distrust_directory(dir: &Path, meta: &Metadata) -> Option<String> {
     let name = shown(dir);
-    if meta.is_symlink() {
-        return Some(format!(
-            "{name} is a symbolic link; give the path without links"
-        ));
-    }
     if !trusted_owner(meta) {
         return Some(format!(
             "{name} belongs to uid {}; run: chown root {name}",
@@ -897,17 +949,37 @@ grace = "60s"
     }
 
     #[test]
-    fn links_fifos_and_directories_are_not_read() {
-        let (_dir, file) = place();
-        let real = file.with_file_name("real.toml");
-        fs::write(&real, "").unwrap();
-        symlink("real.toml", &file).unwrap();
-        assert!(distrust(&file).contains("symbolic link"));
-        fs::remove_file(&file).unwrap();
-        symlink(".", file.with_file_name("linked")).unwrap();
-        assert!(
-            distrust(&file.with_file_name("linked").join("real.toml")).contains("symbolic link")
+    fn a_link_of_roots_is_followed_and_what_it_leads_to_is_checked() {
+        let (dir, file) = place();
+        let real = dir.path().join("slurm-24.11/real.toml");
+        fs::create_dir(dir.path().join("slurm-24.11")).unwrap();
+        fs::write(&real, "harmful = \"warn\"").unwrap();
+        set_mode(&real, 0o644);
+        symlink("slurm-24.11", dir.path().join("slurm")).unwrap();
+        symlink(
+            "../slurm-24.11/./real.toml",
+            dir.path().join("slurm/link.toml"),
+        )
+        .unwrap();
+        let linked = dir.path().join("slurm/link.toml");
+        assert_eq!(
+            Config::load(&linked, MissingIs::Error).unwrap().harmful,
+            Harmful::Warn
         );
+        set_mode(&real, 0o666);
+        assert!(distrust(&linked).contains("chmod go-w"));
+        symlink("circle", dir.path().join("circle")).unwrap();
+        assert!(distrust(&dir.path().join("circle")).contains("circle"));
+        set_mode(&real, 0o644);
+        if std::os::unix::fs::lchown(&linked, Some(12345), None).is_ok() {
+            assert!(distrust(&linked).contains("symbolic link that belongs to uid 12345"));
+        }
+        drop(file);
+    }
+
+    #[test]
+    fn fifos_and_directories_are_not_read() {
+        let (_dir, file) = place();
         assert!(
             std::process::Command::new("mkfifo")
                 .args(["-m", "600"])
