@@ -32,8 +32,11 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 # What the tests load into Slurm, where they look for it:
 #   target/debug/libspank_efa.so          the plugin
 #   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
+#   target/debug/examples/lib*.so         plugins and a libslurm made up for tests
 modules:
 	cargo build --quiet --package spank-efa
+	cargo build --quiet --package efa-check
+	cargo build --quiet --package slurm-spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 
 bench: linker ## Measure what the plugin costs a job step, against no plugin and a TaskProlog
@@ -47,6 +50,7 @@ dist: linker ## Build the files that are shipped, for every distribution: target
 
 matrix: dist ## Run those very files under every supported Slurm release (root; 1 GB in /var/cache/slurm-efa)
 	@$(XTASK) setup --for matrix
+	@$(XTASK) dist --inject
 	@$(XTASK) roots
 	@$(RUN) matrix
 

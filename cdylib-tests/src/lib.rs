@@ -5,6 +5,13 @@
 //!   runs on and leaves nothing behind, however the test ends.
 //! - [`simnode`]: directory trees that look like AWS instances with EFA, for
 //!   every reader that takes a sysroot.
+//! - [`modules`]: where the built plugin is; [`efa`]: a cluster that loads it;
+//!   [`panics`]: a panic forced in each of its hooks.
+//! - [`matrix`]: the shipped files under every supported Slurm release.
 
+pub mod efa;
+pub mod matrix;
+pub mod modules;
+pub mod panics;
 pub mod simnode;
 pub mod testbed;

@@ -16,7 +16,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Counters in `ports/1/hw_counters/` of an EFA device; the last five only
@@ -512,7 +512,10 @@ impl SimNode {
             &format!("sys/class/infiniband_verbs/uverbs{number}"),
             &format!("../../devices/{bridge}/{address}/infiniband_verbs/uverbs{number}"),
         )?;
-        self.write(&format!("dev/infiniband/uverbs{number}"), "")?;
+        let node = format!("dev/infiniband/uverbs{number}");
+        self.write(&node, "")?;
+        // As rdma-core's udev rules make it, whatever the umask here.
+        fs::set_permissions(self.path(&node), fs::Permissions::from_mode(0o666))?;
         Ok(pci)
     }
 
@@ -546,11 +549,13 @@ impl SimNode {
         self.link(&format!("{system_lib}/libibverbs.so.1"), &verbs)?;
 
         if let Some((version, dir)) = &stack.ofi {
-            let text = library(&[
-                "NET/OFI Initializing aws-ofi-nccl %s",
-                &format!("aws-ofi-nccl {version}"),
-                version,
-            ]);
+            // What the plugin logs at start, to be seen in public issues.
+            let verb = if version.starts_with("1.5.") {
+                "Using"
+            } else {
+                "Initializing"
+            };
+            let text = library(&[&format!("NET/OFI {verb} aws-ofi-nccl {version}")]);
             self.write(&format!("{dir}/libnccl-net.so"), &text)?;
         }
         if let Some(version) = &stack.nccl {

@@ -39,10 +39,10 @@ const LARGEST: u64 = 1024 * 1024;
 const LONGEST_VALUE: usize = 64 * 1024;
 
 /// Sections that belong to other parts of the suite; see [`Config::section`].
-const SECTIONS: [&str; 4] = ["hugepages", "health", "logout", "gres"];
+const SECTIONS: [&str; 5] = ["hugepages", "health", "logout", "gres", "report"];
 
-const TOP_LEVEL: &str = "`sysroot`, `state_dir`, `default_profile`, `harmful`, `profile`, \
-                         `hugepages`, `health`, `logout` or `gres`";
+const TOP_LEVEL: &str = "`sysroot`, `state_dir`, `default_profile`, `harmful`, `report_dir`, \
+                         `profile`, `hugepages`, `health`, `logout`, `gres` or `report`";
 
 const IN_PROFILE: &str = "`base`, `env`, `unset`, `devices`, `hugepages` or `memlock`";
 
@@ -139,6 +139,9 @@ pub struct Config {
     pub sysroot: Option<String>,
     /// Run-time state, with placeholders; see [`Config::state_dir`].
     pub state_dir: String,
+    /// Folder of the jobs' records, with placeholders; `dir` in `[report]`
+    /// wins over it, see [`crate::usage::Settings`].
+    pub report_dir: Option<String>,
     /// The profile of jobs that name none.
     pub default_profile: Option<String>,
     /// See [`Harmful`].
@@ -156,6 +159,7 @@ impl Config {
             path: path.to_owned(),
             sysroot: None,
             state_dir: DEFAULT_STATE_DIR.to_owned(),
+            report_dir: None,
             default_profile: None,
             harmful: Harmful::default(),
             profiles: BTreeMap::new(),
@@ -196,7 +200,7 @@ impl Config {
         expand(&self.state_dir, node)
     }
 
-    /// One of the sections `hugepages`, `health`, `logout`, `gres`, as its
+    /// One of the sections `hugepages`, `health`, `logout`, `gres`, `report`, as its
     /// owner's type; `None` where the file has no such section. A type with
     /// `#[serde(deny_unknown_fields)]` makes a misspelt key an error.
     ///
@@ -238,6 +242,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         match key.get_ref().as_ref() {
             "sysroot" => config.sysroot = Some(file.place(value)?),
             "state_dir" => config.state_dir = file.place(value)?,
+            "report_dir" => config.report_dir = Some(file.place(value)?),
             "default_profile" => config.default_profile = Some(file.default_profile(value)?),
             "harmful" => config.harmful = file.harmful(value)?,
             "profile" => config.profiles = file.profiles(value)?,

@@ -63,6 +63,8 @@ impl FromStr for InstanceType {
             && name.split_once('.').is_some_and(|(family, size)| {
                 !family.is_empty()
                     && !family.starts_with('-')
+                    // The prefix once more; what is accepted must parse back.
+                    && family != "ml"
                     && !size.is_empty()
                     && family.bytes().all(allowed)
                     && size.bytes().all(allowed)
@@ -328,6 +330,7 @@ mod tests {
             "../p5.48xlarge",
             "ml.p5",
             "ml.ml.p5.48xlarge",
+            "ml.ml.xlarge",
             "p5 .48xlarge",
             "p5.48xlärge",
             &long,

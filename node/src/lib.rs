@@ -10,12 +10,18 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod counters;
 pub mod efa;
+pub mod hugepages;
 pub mod instance;
 pub mod name;
 mod printable;
+pub mod registry;
 pub mod stack;
+pub mod state;
+pub mod stepd;
 pub mod sysroot;
+pub mod usage;
 pub mod version;
 
 pub use config::Config;

@@ -67,9 +67,11 @@ const OTHER_PLUGIN_DIRS: [&str; 3] = [
 const PLUGIN_FILES: [&str; 2] = ["libnccl-net-ofi.so", "libnccl-net.so"];
 const TUNER_FILES: [&str; 2] = ["libnccl-ofi-tuner.so", "libnccl-tuner-ofi.so"];
 
-/// The plugin logs this at start, so its file contains it; a version such as
-/// `1.13.2-aws` follows (aws-ofi-nccl, `nccl_net_ofi_create_plugin`).
-const PLUGIN_BANNER: &[u8] = b"Initializing aws-ofi-nccl ";
+/// The plugin logs its name at start, so its file contains it: `Initializing
+/// aws-ofi-nccl 1.13.2-aws` (`nccl_net_ofi_create_plugin`), and in 1.5.0 `Using
+/// aws-ofi-nccl 1.5.0aws` (logs in public issues). This is what both have in
+/// common; the version follows.
+const PLUGIN_BANNER: &[u8] = b"ing aws-ofi-nccl ";
 
 /// No version text is longer, in bytes or characters.
 const LONGEST_VERSION: usize = 64;
@@ -268,6 +270,22 @@ fn rdma_core_version(name: &str) -> Option<&str> {
 fn nccl_version(name: &str) -> Option<&str> {
     let version = name.strip_prefix("libnccl.so.")?;
     version.contains('.').then_some(version)
+}
+
+/// NCCL's network plugin, wherever it was installed; only whether it is there,
+/// for who does not need a version.
+#[must_use]
+pub fn plugin_file(sysroot: &Sysroot) -> Option<PathBuf> {
+    first_file(sysroot, &INSTALLER_PLUGIN_DIRS, &PLUGIN_FILES)
+        .or_else(|| first_file(sysroot, &OTHER_PLUGIN_DIRS, &PLUGIN_FILES))
+        .map(|(_, file)| sysroot.path(&file))
+}
+
+/// The libfabric of the EFA installer, likewise.
+#[must_use]
+pub fn libfabric_file(sysroot: &Sysroot) -> Option<PathBuf> {
+    const DIRS: [&str; 2] = ["opt/amazon/efa/lib", "opt/amazon/efa/lib64"];
+    first_file(sysroot, &DIRS, &["libfabric.so.1"]).map(|(_, file)| sysroot.path(&file))
 }
 
 /// The first of `files` in the first of `dirs` that has one: directory and path.
@@ -656,6 +674,15 @@ mod tests {
         assert!(
             found.evidence.starts_with("text in ") && found.evidence.ends_with("libnccl-net.so")
         );
+    }
+
+    #[test]
+    fn the_banner_of_1_5_is_read_too() {
+        let tree = Tree::new().file(
+            "opt/aws-ofi-nccl/lib/libnccl-net.so",
+            "NET/OFI Using aws-ofi-nccl 1.5.0aws\0",
+        );
+        assert_eq!(version(&tree.probe().aws_ofi_nccl), "1.5.0");
     }
 
     #[test]

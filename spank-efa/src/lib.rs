@@ -10,6 +10,7 @@
 mod arguments;
 mod client;
 pub mod explain;
+mod node_name;
 pub mod own;
 pub mod plan;
 pub mod plugin;
@@ -18,6 +19,7 @@ pub mod request;
 pub mod rules;
 mod stepd;
 
+pub use client::Export;
 use plugin::Efa;
 
 slurm_spank::plugin! {

@@ -146,6 +146,15 @@ fn broken(config: &Config, what: &str) -> ProfileError {
     ProfileError::Configuration(format!("{}: {what}", config.path.display()))
 }
 
+/// As [`broken`], where the line of a site's profile is to be mended.
+fn broken_profile(config: &Config, name: &str, what: &str) -> ProfileError {
+    let line = config.profiles.get(name).map_or(1, |site| site.line);
+    ProfileError::Configuration(format!(
+        "{}:{line}: [profile.{name}]: {what}",
+        config.path.display()
+    ))
+}
+
 fn resolve_unchecked(name: &str, config: &Config) -> Result<Profile, ProfileError> {
     // From the profile asked for down to the built-in one.
     let mut chain = Vec::new();
@@ -163,9 +172,10 @@ fn resolve_unchecked(name: &str, config: &Config) -> Result<Profile, ProfileErro
                 None => {
                     let base = printable(&current, 64);
                     let user = chain.last().copied().unwrap_or(name);
-                    return Err(broken(
+                    return Err(broken_profile(
                         config,
-                        &format!("[profile.{user}]: base \"{base}\" does not exist"),
+                        user,
+                        &format!("base \"{base}\" does not exist"),
                     ));
                 }
             };
@@ -175,12 +185,10 @@ fn resolve_unchecked(name: &str, config: &Config) -> Result<Profile, ProfileErro
             .get_key_value(&current)
             .map_or(name, |(key, _)| key.as_str());
         if chain.contains(&key) {
-            return Err(broken(
+            return Err(broken_profile(
                 config,
-                &format!(
-                    "[profile.{key}]: base leads back to itself: {}",
-                    cycle(&chain, key)
-                ),
+                key,
+                &format!("base leads back to itself: {}", cycle(&chain, key)),
             ));
         }
         chain.push(key);

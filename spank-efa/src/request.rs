@@ -1,6 +1,6 @@
 //! What the user asked for on the command line.
 
-use node::printable;
+use node::{InstanceType, printable};
 use slurm_spank::{Argument, OptionSpec, OptionValue};
 
 /// The plugin's options, in the order of their indices.
@@ -56,7 +56,11 @@ impl ProfileName {
         if !fits {
             return Err(BadValue::Profile(printable(text, MAX_NAME)));
         }
-        Ok(Self(text.strip_prefix("ml.").unwrap_or(text).to_owned()))
+        // Only before a type: `ml.auto` is not the word `auto`, nor `ml.` a name.
+        Ok(Self(match text.parse::<InstanceType>() {
+            Ok(instance) => instance.to_string(),
+            Err(_) => text.to_owned(),
+        }))
     }
 
     /// The name.
@@ -153,6 +157,15 @@ mod tests {
     #[test]
     fn hyperpods_prefix_means_the_same_type() {
         assert_eq!(parse("ml.p5.48xlarge"), parse("p5.48xlarge"));
+    }
+
+    #[test]
+    fn hyperpods_prefix_stays_where_no_type_follows() {
+        for name in ["ml.", "ml.auto", "ml.none", "ml.ml.auto", "ml.p5"] {
+            let request = parse(name).unwrap();
+            assert_eq!(request.as_str(), name);
+            assert!(matches!(request, ProfileRequest::Named(_)), "{name}");
+        }
     }
 
     #[test]

@@ -6,12 +6,13 @@
 //! `init_post_opt` or `user_init` drains the node for a batch job.
 
 use node::config::Config;
-use node::{NodeName, Stack, efa, instance};
+use node::{Stack, efa, instance};
 use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, log};
 
 use crate::arguments::Arguments;
 use crate::client::{INHERITED_EXPLAIN, INHERITED_PROFILE, REQUESTS};
 use crate::explain;
+use crate::node_name::node_name;
 use crate::own;
 use crate::plan::{self, Action, NodeFacts, Plan};
 use crate::profile;
@@ -291,11 +292,7 @@ fn plan_for(
 
 /// Reads what this node is.
 fn observe(config: &Config, container: Option<&'static str>) -> Result<NodeFacts, String> {
-    // slurmstepd itself sets this, from what slurmd told it; the job's own
-    // environment is another.
-    let name = std::env::var("SLURMD_NODENAME")
-        .ok()
-        .and_then(|name| name.parse::<NodeName>().ok());
+    let name = node_name();
     let sysroot = config
         .sysroot(name.as_ref())
         .map_err(|error| format!("{}: {error}", config.path.display()))?;

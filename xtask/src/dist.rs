@@ -19,7 +19,6 @@ enum Kind {
     /// Loaded by Slurm or PAM.
     Module,
     /// Run by a person or by systemd.
-    #[allow(dead_code, reason = "the first program comes with its own crate")]
     Program,
 }
 
@@ -32,14 +31,43 @@ struct Artifact {
     /// What everyone else calls it.
     shipped: &'static str,
     kind: Kind,
+    /// Of a module, every symbol that its host shall see, in alphabetical order.
+    exports: &'static [&'static str],
 }
 
-const ARTIFACTS: &[Artifact] = &[Artifact {
-    package: "spank-efa",
-    built: "libspank_efa.so",
-    shipped: "spank_efa.so",
-    kind: Kind::Module,
-}];
+const ARTIFACTS: &[Artifact] = &[
+    Artifact {
+        package: "spank-efa",
+        built: "libspank_efa.so",
+        shipped: "spank_efa.so",
+        kind: Kind::Module,
+        exports: &[
+            "plugin_name",
+            "plugin_type",
+            "plugin_version",
+            "slurm_spank_init",
+            "slurm_spank_init_post_opt",
+            "slurm_spank_task_init",
+            "slurm_spank_user_init",
+        ],
+    },
+    Artifact {
+        package: "efa-check",
+        built: "efa-check",
+        shipped: "efa-check",
+        kind: Kind::Program,
+        exports: &[],
+    },
+];
+
+/// What is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// The files that are shipped.
+    Shipped,
+    /// The same with `panic-injection`, for the tests of every release.
+    Inject,
+}
 
 /// The first must be there; the others are made where Rust has their target.
 const ARCHES: &[&str] = &["x86_64", "aarch64"];
@@ -59,11 +87,12 @@ const LIBRARIES: &[&str] = &[
     "ld-linux-aarch64.so.1",
 ];
 
-/// Builds every artifact into `target/dist/<arch>/` and checks each.
+/// Builds every artifact into `target/dist/<arch>/`, or the variant for tests
+/// into `target/dist-test/<arch>/`, and checks each.
 ///
 /// # Errors
 /// When a build fails, or a file asks more of a machine than promised.
-pub fn dist() -> Result<()> {
+pub fn dist(variant: Variant) -> Result<()> {
     let tools = venv::programs(
         &command::target().join("tools/dist"),
         "requirements-dist.txt",
@@ -81,13 +110,13 @@ pub fn dist() -> Result<()> {
             continue;
         }
         // What stays after a failure must not be taken for this build's.
-        remove_shipped(arch)?;
-        build(arch, &tools)?;
+        remove_shipped(variant, arch)?;
+        build(variant, arch, &tools)?;
         for artifact in ARTIFACTS {
-            let built = built(arch, artifact);
+            let built = built(variant, arch, artifact);
             report(arch, artifact, &built)
                 .with_context(|| format!("{} is not fit to be shipped", built.display()))?;
-            ship(arch, artifact, &built)?;
+            ship(variant, arch, artifact, &built)?;
         }
     }
     Ok(())
@@ -115,7 +144,7 @@ fn target_installed(triple: &str) -> Result<()> {
     Ok(())
 }
 
-fn build(arch: &str, tools: &Path) -> Result<()> {
+fn build(variant: Variant, arch: &str, tools: &Path) -> Result<()> {
     let (major, minor) = GLIBC;
     let mut zigbuild = Command::new(tools.join("cargo-zigbuild"));
     zigbuild
@@ -130,6 +159,10 @@ fn build(arch: &str, tools: &Path) -> Result<()> {
     }
     for artifact in ARTIFACTS {
         zigbuild.args(["--package", artifact.package]);
+    }
+    zigbuild.arg("--target-dir").arg(build_dir(variant));
+    if variant == Variant::Inject {
+        zigbuild.args(["--features", "spank-efa/panic-injection"]);
     }
     command::run(&mut zigbuild)
 }
@@ -180,19 +213,30 @@ fn source_date() -> Option<String> {
     })
 }
 
-fn built(arch: &str, artifact: &Artifact) -> PathBuf {
-    let release = command::target().join(triple(arch)).join("release");
+/// The variants do not rebuild each other's.
+fn build_dir(variant: Variant) -> PathBuf {
+    match variant {
+        Variant::Shipped => command::target(),
+        Variant::Inject => command::target().join("inject"),
+    }
+}
+
+fn built(variant: Variant, arch: &str, artifact: &Artifact) -> PathBuf {
+    let release = build_dir(variant).join(triple(arch)).join("release");
     release.join(artifact.built)
 }
 
-fn shipped(arch: &str, artifact: &Artifact) -> PathBuf {
-    let dist = command::target().join("dist");
+fn shipped(variant: Variant, arch: &str, artifact: &Artifact) -> PathBuf {
+    let dist = command::target().join(match variant {
+        Variant::Shipped => "dist",
+        Variant::Inject => "dist-test",
+    });
     dist.join(arch).join(artifact.shipped)
 }
 
-fn remove_shipped(arch: &str) -> Result<()> {
+fn remove_shipped(variant: Variant, arch: &str) -> Result<()> {
     for artifact in ARTIFACTS {
-        let file = shipped(arch, artifact);
+        let file = shipped(variant, arch, artifact);
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("{}", file.display()));
@@ -204,16 +248,17 @@ fn remove_shipped(arch: &str) -> Result<()> {
 }
 
 /// Puts the built file under its own name, whole or not at all.
-fn ship(arch: &str, artifact: &Artifact, built: &Path) -> Result<()> {
-    let file = shipped(arch, artifact);
-    let directory = command::target().join("dist").join(arch);
-    let unfinished = directory.join(format!(".{}.new", artifact.shipped));
+fn ship(variant: Variant, arch: &str, artifact: &Artifact, built: &Path) -> Result<()> {
+    let file = shipped(variant, arch, artifact);
+    let unfinished = file.with_file_name(format!(".{}.new", artifact.shipped));
     let mode = match artifact.kind {
         Kind::Module => 0o644,
         Kind::Program => 0o755,
     };
     let copy = || -> io::Result<()> {
-        fs::create_dir_all(&directory)?;
+        if let Some(directory) = file.parent() {
+            fs::create_dir_all(directory)?;
+        }
         fs::copy(built, &unfinished)?;
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode))?;
         fs::rename(&unfinished, &file)
@@ -225,7 +270,7 @@ fn ship(arch: &str, artifact: &Artifact, built: &Path) -> Result<()> {
 fn report(arch: &str, artifact: &Artifact, file: &Path) -> Result<()> {
     let data = fs::read(file)?;
     let needs = Needs::read(&data)?;
-    let faults = faults(arch, artifact.kind, &needs, &data, &private_paths());
+    let faults = faults(arch, artifact, &needs, &data, &private_paths());
     let glibc = needs
         .glibc
         .as_ref()
@@ -245,7 +290,7 @@ fn report(arch: &str, artifact: &Artifact, file: &Path) -> Result<()> {
 /// Everything about a file that would hurt on a user's machine, as sentences.
 fn faults(
     arch: &str,
-    kind: Kind,
+    artifact: &Artifact,
     needs: &Needs,
     data: &[u8],
     private: &[(PathBuf, &str)],
@@ -269,6 +314,16 @@ fn faults(
         .filter(|name| !LIBRARIES.contains(&name.as_str()))
     {
         faults.push(format!("it needs {library}, which a node may lack"));
+    }
+    let Artifact { kind, exports, .. } = *artifact;
+    let shown = needs.exports.iter().map(String::as_str);
+    if kind == Kind::Module && !shown.eq(exports.iter().copied()) {
+        let shown: Vec<&str> = needs.exports.iter().map(String::as_str).collect();
+        faults.push(format!(
+            "it exports {} instead of {}",
+            shown.join(" "),
+            exports.join(" ")
+        ));
     }
     if kind == Kind::Module && !needs.nodelete {
         faults.push(
@@ -298,19 +353,34 @@ mod tests {
 
     use super::*;
 
+    const MODULE: Artifact = Artifact {
+        package: "hooks",
+        built: "libhooks.so",
+        shipped: "hooks.so",
+        kind: Kind::Module,
+        exports: &["hook"],
+    };
+
+    const PROGRAM: Artifact = Artifact {
+        kind: Kind::Program,
+        exports: &[],
+        ..MODULE
+    };
+
     fn fit() -> Needs {
         Needs {
             arch: "x86_64",
             glibc: Some(Glibc::new(2, 14)),
             unstable: BTreeSet::new(),
             libraries: BTreeSet::from(["libc.so.6".to_owned()]),
+            exports: BTreeSet::from(["hook".to_owned()]),
             nodelete: true,
             debug_info: false,
         }
     }
 
     fn faults_of(needs: &Needs) -> String {
-        faults("x86_64", Kind::Module, needs, b"", &[]).join("; ")
+        faults("x86_64", &MODULE, needs, b"", &[]).join("; ")
     }
 
     #[test]
@@ -359,7 +429,18 @@ mod tests {
             ..fit()
         };
         assert!(faults_of(&needs).contains("nodelete"));
-        assert!(faults("x86_64", Kind::Program, &needs, b"", &[]).is_empty());
+        assert!(faults("x86_64", &PROGRAM, &needs, b"", &[]).is_empty());
+    }
+
+    #[test]
+    fn a_module_that_exports_more_or_less_than_its_hooks_is_a_fault() {
+        for exports in [&[][..], &["hook", "init"]] {
+            let needs = Needs {
+                exports: exports.iter().map(|name| (*name).to_owned()).collect(),
+                ..fit()
+            };
+            assert!(faults_of(&needs).contains("instead of hook"));
+        }
     }
 
     #[test]
@@ -388,12 +469,9 @@ mod tests {
     fn a_path_of_the_build_machine_is_a_fault() {
         let private = [(PathBuf::from("/home/me/slurm-efa"), "/slurm-efa")];
         let data = b"\0/home/me/slurm-efa/node/src/lib.rs\0";
-        assert_eq!(
-            faults("x86_64", Kind::Module, &fit(), data, &private).len(),
-            1
-        );
+        assert_eq!(faults("x86_64", &MODULE, &fit(), data, &private).len(), 1);
         let clean = b"\0/slurm-efa/node/src/lib.rs\0";
-        assert!(faults("x86_64", Kind::Module, &fit(), clean, &private).is_empty());
+        assert!(faults("x86_64", &MODULE, &fit(), clean, &private).is_empty());
     }
 
     #[test]

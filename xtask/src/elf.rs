@@ -5,9 +5,11 @@ use std::fmt;
 
 use anyhow::{Context, Result, anyhow};
 use object::Endianness;
-use object::elf::{DF_1_NODELETE, DT_FLAGS_1, DT_NEEDED, EM_AARCH64, EM_X86_64, FileHeader64};
+use object::elf::{
+    DF_1_NODELETE, DT_FLAGS_1, DT_NEEDED, EM_AARCH64, EM_X86_64, FileHeader64, SHT_DYNSYM,
+};
 use object::read::StringTable;
-use object::read::elf::{Dyn, FileHeader, SectionHeader, SectionTable};
+use object::read::elf::{Dyn, FileHeader, SectionHeader, SectionTable, Sym};
 
 type Header = FileHeader64<Endianness>;
 
@@ -49,6 +51,8 @@ pub struct Needs {
     pub unstable: BTreeSet<String>,
     /// The shared libraries, by DT_NEEDED.
     pub libraries: BTreeSet<String>,
+    /// The symbols that it shows to others.
+    pub exports: BTreeSet<String>,
     /// True when the loader keeps the file mapped after dlclose().
     pub nodelete: bool,
     /// True when debugging sections were left in.
@@ -78,6 +82,7 @@ impl Needs {
             glibc: None,
             unstable: BTreeSet::new(),
             libraries: BTreeSet::new(),
+            exports: BTreeSet::new(),
             nodelete: false,
             debug_info: sections.iter().any(|section| {
                 sections
@@ -87,6 +92,7 @@ impl Needs {
         };
         needs.read_dynamic(&sections, endian, data)?;
         needs.read_versions(&sections, endian, data)?;
+        needs.read_exports(&sections, endian, data)?;
         Ok(needs)
     }
 
@@ -128,6 +134,22 @@ impl Needs {
                 while let Some(version) = versions.next()? {
                     self.add_version(&text(&strings, version.vna_name.get(endian))?);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_exports(
+        &mut self,
+        sections: &SectionTable<'_, Header>,
+        endian: Endianness,
+        data: &[u8],
+    ) -> Result<()> {
+        let symbols = sections.symbols(endian, data, SHT_DYNSYM)?;
+        let strings = symbols.strings();
+        for symbol in symbols.iter() {
+            if symbol.is_definition(endian, strings) {
+                self.exports.insert(text(&strings, symbol.st_name(endian))?);
             }
         }
         Ok(())

@@ -31,7 +31,12 @@ enum Chore {
         purpose: setup::Purpose,
     },
     /// Build and check the shipped files: target/dist/<arch>/
-    Dist,
+    Dist {
+        /// Build the modules of the matrix instead, which can panic in any hook:
+        /// target/dist-test/<arch>/
+        #[arg(long)]
+        inject: bool,
+    },
     /// Write slurm-spank/src/bindings.rs from Slurm's headers
     Bindings {
         /// The directory that holds slurm/spank.h
@@ -44,6 +49,9 @@ enum Chore {
     /// Make the Debian roots of the release matrix: /var/cache/slurm-efa/roots/, or
     /// $SLURM_EFA_CACHE/roots/
     Roots {
+        /// Print a line for each root, `SLURM SUITE DIRECTORY`, instead of making any
+        #[arg(long)]
+        list: bool,
         /// Debian suites; all of the table by default
         #[arg(value_name = "SUITE")]
         suites: Vec<String>,
@@ -55,9 +63,13 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Setup { purpose } => setup::setup(purpose),
-        Chore::Dist => dist::dist(),
+        Chore::Dist { inject } => dist::dist(if inject {
+            dist::Variant::Inject
+        } else {
+            dist::Variant::Shipped
+        }),
         Chore::Bindings { headers, check } => bindings::bindings(&headers, check),
-        Chore::Roots { suites } => roots::roots(&suites),
+        Chore::Roots { list, suites } => roots::roots(&suites, list),
         Chore::CiDeny => deny::deny(),
     };
     match outcome {

@@ -42,11 +42,11 @@ const PACKAGES: &str = "slurm-wlm,munge,libslurm-dev";
 const STAMP: &str = "slurm-efa-root";
 
 /// Makes the roots of `suites`, or of all releases, unless they are there and
-/// complete.
+/// complete. With `list` it only prints which they are and where they belong.
 ///
 /// # Errors
 /// For an unknown suite, without root's rights, or when debootstrap fails.
-pub fn roots(suites: &[String]) -> Result<()> {
+pub fn roots(suites: &[String], list: bool) -> Result<()> {
     for suite in suites {
         if !RELEASES.iter().any(|release| release.suite == suite) {
             let known: Vec<&str> = RELEASES.iter().map(|release| release.suite).collect();
@@ -57,11 +57,17 @@ pub fn roots(suites: &[String]) -> Result<()> {
         }
     }
     let directory = command::cache().join("roots");
-    let wanted: Vec<&Release> = RELEASES
+    let mut wanted: Vec<&Release> = RELEASES
         .iter()
         .filter(|release| suites.is_empty() || suites.iter().any(|suite| suite == release.suite))
-        .filter(|release| !complete(&directory.join(release.suite)))
         .collect();
+    if list {
+        for Release { suite, slurm } in wanted {
+            println!("{slurm} {suite} {}", directory.join(suite).display());
+        }
+        return Ok(());
+    }
+    wanted.retain(|release| !complete(&directory.join(release.suite)));
     if wanted.is_empty() {
         return Ok(());
     }
@@ -207,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_unknown_suite_is_refused_with_the_known_ones() {
-        let error = roots(&["buster".to_owned()]).expect_err("not in the table");
+        let error = roots(&["buster".to_owned()], true).expect_err("not in the table");
         assert!(error.to_string().contains("bullseye"), "{error}");
     }
 }

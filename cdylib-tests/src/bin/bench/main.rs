@@ -1,0 +1,103 @@
+//! `make bench`: what the plugin costs a job step.
+//!
+//! Nothing here asserts a time; it reports what it measured and how.
+
+mod host;
+mod instructions;
+mod statistics;
+mod steps;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a measurement ends.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// Measure what the plugin costs a job step.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// How often each of the four ways runs a step.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(3..))]
+    rounds: u32,
+    /// Only count the instructions of the plugin's hooks; needs no root and no Slurm.
+    #[arg(long)]
+    instructions_only: bool,
+    /// Measure this plugin instead of the release build beside this program.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What this program does as a part of itself.
+#[derive(Subcommand)]
+enum Part {
+    /// Loads a plugin as Slurm would and calls its hooks.
+    #[command(hide = true)]
+    Host {
+        plugin: PathBuf,
+        /// `slurmstepd` or `srun`.
+        role: host::Role,
+        /// The plugin's argument in plugstack.conf.
+        word: String,
+        /// The value of --efa-profile.
+        #[arg(long)]
+        profile: Option<String>,
+    },
+    /// Runs a command and prints its wall and CPU time in microseconds.
+    #[command(hide = true)]
+    Time {
+        #[arg(trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("bench: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Outcome {
+    match arguments.part {
+        Some(Part::Host {
+            plugin,
+            role,
+            word,
+            profile,
+        }) => return host::run(&plugin, role, &word, profile.as_deref()),
+        Some(Part::Time { command }) => return steps::time(&command),
+        None => {}
+    }
+    let plugin = match arguments.plugin {
+        Some(plugin) => plugin,
+        None => release_build()?,
+    };
+    instructions::measure(&plugin)?;
+    if !arguments.instructions_only {
+        steps::measure(&plugin, arguments.rounds)?;
+    }
+    Ok(())
+}
+
+/// The plugin that `make bench` has built.
+fn release_build() -> Outcome<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.parent().and_then(Path::parent);
+    let plugin = target
+        .ok_or("this program lies in no target directory")?
+        .join("release/libspank_efa.so");
+    if plugin.is_file() {
+        Ok(plugin)
+    } else {
+        Err(format!("{} is not built; run `make bench`", plugin.display()).into())
+    }
+}

@@ -1,0 +1,383 @@
+//! The behaviours that every release must show.
+
+use std::error::Error;
+
+use super::{Context, Row, Verdict, cluster, xtask};
+use crate::efa::Vars;
+use crate::panics;
+use crate::testbed::{JobState, Output};
+
+/// The nodes of every cluster: n1, n2, n3.
+pub(super) const NODES: [&str; 3] = ["p5.48xlarge", "p4d_old_stack", "g5.8xlarge"];
+
+/// The rows. A new one is one line.
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "the plugin loads",
+        check: loads,
+    },
+    Row {
+        name: "no option, nothing set",
+        check: nothing_asked,
+    },
+    Row {
+        name: "profile on a modern p5",
+        check: modern_p5,
+    },
+    Row {
+        name: "profile on an old p4d",
+        check: old_p4d,
+    },
+    Row {
+        name: "the user's value stays",
+        check: users_value,
+    },
+    Row {
+        name: "auto over two types",
+        check: auto_over_two_types,
+    },
+    Row {
+        name: "unknown name refused",
+        check: unknown_name,
+    },
+    Row {
+        name: "harmful variable refused",
+        check: harmful_variable,
+    },
+    Row {
+        name: "command line beats #SBATCH",
+        check: command_line_wins,
+    },
+    Row {
+        name: "batch with --export=NONE",
+        check: export_none,
+    },
+    Row {
+        name: "step with --efa-profile=none",
+        check: none_on_a_step,
+    },
+    Row {
+        name: "het component 1 untouched",
+        check: het_component,
+    },
+    Row {
+        name: "srun's misfit, no drain",
+        check: misfit_of_srun,
+    },
+    Row {
+        name: "sbatch's misfit, no drain",
+        check: misfit_of_sbatch,
+    },
+    Row {
+        name: "a panic in any hook survived",
+        check: panics_survived,
+    },
+    Row {
+        name: "bindings are the release's",
+        check: bindings,
+    },
+];
+
+/// Fails a row with a sentence unless the condition holds.
+macro_rules! expect {
+    ($condition:expr, $($sentence:tt)+) => {
+        if !$condition {
+            return Err(format!($($sentence)+).into());
+        }
+    };
+}
+
+impl Context {
+    fn srun(&self, arguments: &[&str]) -> Result<Output, Box<dyn Error>> {
+        Ok(self.tb.srun("alice", arguments)?)
+    }
+
+    /// The environment of a step.
+    fn step_env(&self, arguments: &[&str]) -> Result<Vars, Box<dyn Error>> {
+        let output = self.srun(&[arguments, &["env"]].concat())?;
+        expect!(output.success(), "srun {arguments:?}: {output}");
+        Ok(Vars::of(&output.stdout))
+    }
+
+    /// Runs a batch job to its end: its state and all it printed.
+    fn batch(
+        &self,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<(JobState, String), Box<dyn Error>> {
+        let job = self.tb.sbatch("alice", script, arguments)?;
+        let state = self.tb.wait_job(job)?;
+        Ok((state, self.tb.job_output(job)?))
+    }
+
+    /// The environment that a batch script prints.
+    fn batch_env(&self, script: &str, arguments: &[&str]) -> Result<Vars, Box<dyn Error>> {
+        let (state, output) = self.batch(script, arguments)?;
+        expect!(
+            state == JobState::Completed,
+            "sbatch {arguments:?}: {state:?}, {output}"
+        );
+        Ok(Vars::of(&output))
+    }
+
+    /// Nothing is drained, and every node runs the next job.
+    fn all_nodes_serve(&self) -> Verdict {
+        for node in self.tb.nodes() {
+            let state = self.tb.node_state(node)?;
+            expect!(!state.is_drained(), "{node} is drained: {state:?}");
+            let next = self.srun(&["-w", node, "true"])?;
+            expect!(next.success(), "the next job on {node}: {next}");
+        }
+        Ok(())
+    }
+
+    fn refused(&self, output: &Output, words: &[&str]) -> Verdict {
+        expect!(!output.success(), "not refused: {output}");
+        for word in words {
+            expect!(output.stderr.contains(word), "{word:?} is not in: {output}");
+        }
+        let queued = self.tb.queue_len()?;
+        expect!(queued == 0, "refused, but queued: {output}");
+        Ok(())
+    }
+}
+
+/// Checks variables for equality, `None` for absence.
+fn expect_vars(vars: &Vars, wanted: &[(&str, Option<&str>)]) -> Verdict {
+    for (name, value) in wanted {
+        let seen = vars.get(name);
+        expect!(
+            seen == *value,
+            "{name} is {seen:?}, not {value:?}; all: {:?}",
+            vars.efa()
+        );
+    }
+    Ok(())
+}
+
+fn loads(c: &Context) -> Verdict {
+    for node in c.tb.nodes() {
+        let log = c.tb.log(&format!("slurmd {node}"));
+        let bad = log.lines().find(|line| {
+            line.contains("ncompatible") || (line.contains("error") && line.contains("spank"))
+        });
+        expect!(bad.is_none(), "slurmd of {node} said: {bad:?}");
+    }
+    for client in ["srun", "sbatch", "salloc"] {
+        let help = c.tb.run("alice", &[client, "--help"], &[])?;
+        expect!(
+            help.stdout.contains("--efa-profile="),
+            "{client} --help: {help}"
+        );
+    }
+    let list = c.srun(&["--efa-profile=list"])?;
+    expect!(
+        list.success() && list.stdout.contains("p5.48xlarge"),
+        "{list}"
+    );
+    Ok(())
+}
+
+fn nothing_asked(c: &Context) -> Verdict {
+    for vars in [c.step_env(&[])?, c.batch_env("#!/bin/bash\nenv\n", &[])?] {
+        expect!(vars.efa().is_empty(), "{:?}", vars.efa());
+    }
+    Ok(())
+}
+
+fn modern_p5(c: &Context) -> Verdict {
+    let step = c.srun(&["-wn1", "--efa-profile=p5", "--efa-explain", "env"])?;
+    let wanted = [
+        ("SLURM_EFA_PROFILE", Some("p5")),
+        ("SLURM_EFA_INSTANCE_TYPE", Some("p5.48xlarge")),
+        ("SLURM_EFA_DEVICES", Some("32")),
+        ("NCCL_PROTO", None),
+        ("NCCL_ALGO", None),
+        ("NCCL_BUFFSIZE", None),
+        ("FI_EFA_FORK_SAFE", None),
+    ];
+    expect_vars(&Vars::of(&step.stdout), &wanted)?;
+    expect!(
+        step.stderr.contains("efa: n1: profile p5"),
+        "not explained: {step}"
+    );
+    expect_vars(
+        &c.batch_env("#!/bin/bash\n#SBATCH --efa-profile=p5\nenv\n", &["-wn1"])?,
+        &wanted,
+    )
+}
+
+fn old_p4d(c: &Context) -> Verdict {
+    let step = c.srun(&["-wn2", "--efa-profile=p4d", "--efa-explain=all", "env"])?;
+    expect_vars(
+        &Vars::of(&step.stdout),
+        &[
+            ("SLURM_EFA_DEVICES", Some("4")),
+            ("FI_PROVIDER", Some("efa")),
+            ("FI_EFA_USE_DEVICE_RDMA", Some("1")),
+            ("FI_EFA_FORK_SAFE", Some("1")),
+            ("NCCL_PROTO", Some("simple")),
+            ("NCCL_BUFFSIZE", Some("8388608")),
+        ],
+    )?;
+    expect!(
+        step.stderr.contains("efa: n2: set NCCL_PROTO=simple"),
+        "not explained: {step}"
+    );
+    Ok(())
+}
+
+fn users_value(c: &Context) -> Verdict {
+    let step =
+        c.tb.command("alice", &["srun", "-wn2", "--efa-profile=p4d", "env"])
+            .env("NCCL_BUFFSIZE", "1")
+            .output()?;
+    expect_vars(&Vars::of(&step.stdout), &[("NCCL_BUFFSIZE", Some("1"))])
+}
+
+fn auto_over_two_types(c: &Context) -> Verdict {
+    let script = "echo $SLURMD_NODENAME $SLURM_EFA_INSTANCE_TYPE";
+    let step = c.srun(&["-wn1,n2", "--efa-profile=auto", "sh", "-c", script])?;
+    for line in ["n1 p5.48xlarge\n", "n2 p4d.24xlarge\n"] {
+        expect!(step.stdout.contains(line), "{line:?} is not in: {step}");
+    }
+    Ok(())
+}
+
+fn unknown_name(c: &Context) -> Verdict {
+    let words = ["p55", "did you mean \"p5\""];
+    c.refused(&c.srun(&["--efa-profile=p55", "true"])?, &words)?;
+    let script = "#!/bin/bash\n#SBATCH --efa-profile=p55\n";
+    c.refused(&c.tb.try_sbatch::<&str>("alice", script, &[])?, &words)
+}
+
+fn harmful_variable(c: &Context) -> Verdict {
+    for client in [&["srun", "true"][..], &["sbatch", "--wrap=true"]] {
+        let output =
+            c.tb.command("alice", &client[..1])
+                .arg("--efa-profile=p5")
+                .args(&client[1..])
+                .env("FI_EFA_MTU_SIZE", "")
+                .output()?;
+        c.refused(&output, &["unset FI_EFA_MTU_SIZE"])?;
+    }
+    Ok(())
+}
+
+fn command_line_wins(c: &Context) -> Verdict {
+    let script = "#!/bin/bash\n#SBATCH --efa-profile=g5\nenv\n";
+    let job =
+        c.tb.command(
+            "alice",
+            &["sbatch", "-wn1", "--parsable", "--efa-profile=p5.48xlarge"],
+        )
+        .env("SBATCH_EFA_PROFILE", "p4d")
+        .stdin(script)
+        .success()?;
+    let job = crate::testbed::JobId(job.stdout.trim().parse()?);
+    c.tb.wait_job(job)?;
+    let vars = Vars::of(&c.tb.job_output(job)?);
+    expect_vars(&vars, &[("SLURM_EFA_PROFILE", Some("p5.48xlarge"))])
+}
+
+fn export_none(c: &Context) -> Verdict {
+    // Without the user's PATH, too.
+    let script = "#!/bin/bash\nenv\necho ---\nsrun /usr/bin/env\n";
+    let (_, output) = c.batch(script, &["-wn1", "--export=NONE", "--efa-profile=p5"])?;
+    let environments: Vec<Vars> = output.split("---\n").map(Vars::of).collect();
+    expect!(environments.len() == 2, "{output}");
+    for (environment, whose) in environments.iter().zip(["script", "step"]) {
+        expect_vars(environment, &[("SLURM_EFA_PROFILE", Some("p5"))])
+            .map_err(|error| format!("the {whose}'s {error}\n{output}"))?;
+    }
+    Ok(())
+}
+
+fn none_on_a_step(c: &Context) -> Verdict {
+    let script = "#!/bin/bash\nsrun --efa-profile=none env\n";
+    let vars = c.batch_env(script, &["-wn2", "--efa-profile=p4d"])?;
+    expect!(
+        vars.matching(|name| name.starts_with("NCCL_")).is_empty(),
+        "{:?}",
+        vars.efa()
+    );
+    expect_vars(&vars, &[("SLURM_EFA_PROFILE", None)])?;
+    let script = "#!/bin/bash\nsrun env\n";
+    let vars = c.batch_env(script, &["-wn2", "--efa-profile=p4d"])?;
+    expect_vars(&vars, &[("SLURM_EFA_PROFILE", Some("p4d"))])
+}
+
+fn het_component(c: &Context) -> Verdict {
+    let report = "echo $SLURMD_NODENAME:$SLURM_EFA_PROFILE:$NCCL_SOCKET_IFNAME";
+    let lines = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let wanted = ["n1:p5:^docker,lo,veth", "n2::"];
+    let step = [
+        "-wn1",
+        "--efa-profile=p5",
+        "sh",
+        "-c",
+        report,
+        ":",
+        "-wn2",
+        "sh",
+        "-c",
+        report,
+    ];
+    let step = c.srun(&step)?;
+    expect!(lines(&step.stdout) == wanted, "srun: {step}");
+    let script = format!("#!/bin/bash\nsrun --het-group=0,1 sh -c '{report}'\n");
+    let (_, output) = c.batch(&script, &["-wn1", "--efa-profile=p5", ":", "-wn2"])?;
+    expect!(lines(&output) == wanted, "sbatch: {output}");
+    Ok(())
+}
+
+fn misfit_of_srun(c: &Context) -> Verdict {
+    let step = c.srun(&["-wn3", "--efa-profile=p5", "echo", "the task ran"])?;
+    expect!(!step.success() && step.stdout.is_empty(), "{step}");
+    let sentence = "efa: error: --efa-profile=p5 is for p5 instances, but n3 is a g5.8xlarge";
+    expect!(
+        step.stderr.contains(sentence),
+        "{sentence:?} is not in: {step}"
+    );
+    c.all_nodes_serve()
+}
+
+fn misfit_of_sbatch(c: &Context) -> Verdict {
+    let (state, output) = c.batch(
+        "#!/bin/bash\necho the task ran\n",
+        &["-wn3", "--efa-profile=p5"],
+    )?;
+    expect!(state == JobState::Failed, "{state:?}: {output}");
+    let sentence = "efa: error: --efa-profile=p5 is for p5 instances, but n3 is a g5.8xlarge";
+    expect!(
+        output.contains(sentence),
+        "{sentence:?} is not in: {output}"
+    );
+    expect!(!output.contains("the task ran"), "{output}");
+    c.all_nodes_serve()
+}
+
+fn panics_survived(c: &Context) -> Verdict {
+    let tb = cluster(&c.release, &NODES[..1], &c.plugin)
+        .bind(&c.injected)
+        .start()?;
+    for forced in panics::HOOKS {
+        panics::survived(&tb, forced, &c.plugin, &c.injected)?;
+    }
+    Ok(())
+}
+
+/// The bindings in the tree against that release's own header.
+fn bindings(c: &Context) -> Verdict {
+    let headers = c.release.root.join("usr/include");
+    let output = xtask(&["bindings", "--check", "--headers"])
+        .arg(&headers)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    expect!(output.status.success(), "{}: {said}", headers.display());
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Where the built plugin is, for the tests that load it into a real Slurm.
+//!
+//! `make modules` builds it, twice: as it is, and able to panic in any hook.
+
+use std::path::{Path, PathBuf};
+
+/// The plugin.
+///
+/// # Panics
+/// When it has not been built.
+pub fn plugin() -> PathBuf {
+    built(Path::new("debug/libspank_efa.so"), MODULES)
+}
+
+/// The plugin of test builds, which panics in the hook that `panic=HOOK`
+/// behind its path in plugstack.conf names.
+///
+/// # Panics
+/// When it has not been built.
+pub fn injected() -> PathBuf {
+    built(Path::new("inject/debug/libspank_efa.so"), MODULES)
+}
+
+/// An example of slurm-spank: a plugin or a libslurm made up for tests.
+///
+/// # Panics
+/// When it has not been built.
+pub fn example(name: &str) -> PathBuf {
+    built(Path::new(&format!("debug/examples/lib{name}.so")), MODULES)
+}
+
+/// A program of the suite.
+///
+/// # Panics
+/// When it has not been built.
+pub fn program(name: &str) -> PathBuf {
+    built(&Path::new("debug").join(name), MODULES)
+}
+
+/// The plugin as it is shipped.
+///
+/// # Panics
+/// When it has not been built.
+pub fn shipped() -> PathBuf {
+    let dir = Path::new("dist").join(std::env::consts::ARCH);
+    built(&dir.join("spank_efa.so"), "`make dist`")
+}
+
+/// The same with what [`injected`] can do.
+///
+/// # Panics
+/// When it has not been built.
+pub fn shipped_injected() -> PathBuf {
+    let dir = Path::new("dist-test").join(std::env::consts::ARCH);
+    built(&dir.join("spank_efa.so"), "`cargo xtask dist --inject`")
+}
+
+const MODULES: &str = "`make test`, or `make modules` first";
+
+/// A file of the target directory that this very program was built into.
+fn built(file: &Path, fix: &str) -> PathBuf {
+    let program = std::env::current_exe().expect("the test's own path");
+    let path = target_dir(&program)
+        .unwrap_or_else(|| panic!("{} lies in no target directory", program.display()))
+        .join(file);
+    assert!(path.is_file(), "{} is not built; run {fix}", path.display());
+    path
+}
+
+/// Tests lie in `TARGET/PROFILE/deps/`, binaries in `TARGET/PROFILE/`.
+fn target_dir(program: &Path) -> Option<&Path> {
+    let dir = program.parent()?;
+    let profile = if dir.ends_with("deps") {
+        dir.parent()?
+    } else {
+        dir
+    };
+    profile.parent()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_and_a_program_find_the_same_target_directory() {
+        for program in [
+            "/t/debug/deps/scope-1a2b",
+            "/t/debug/demo",
+            "/t/release/bench",
+        ] {
+            assert_eq!(target_dir(Path::new(program)), Some(Path::new("/t")));
+        }
+    }
+}

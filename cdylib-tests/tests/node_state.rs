@@ -1,0 +1,143 @@
+//! Registry and sockets against a real slurmd and its slurmstepds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cdylib_tests::testbed::{JobId, JobState, Progress, Testbed};
+use node::NodeName;
+use node::registry::{self, BootId, Existence, JobKey, Known, Registry, Start};
+use node::state::{Deadline, StateDir};
+use node::stepd::{self, JobState as Steps, Limits, LiveJobs};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const SLEEP: &str = "#!/bin/bash\nsrun sleep 600\n";
+
+struct Node<'a> {
+    tb: &'a Testbed,
+    name: NodeName,
+}
+
+impl<'a> Node<'a> {
+    fn of(tb: &'a Testbed) -> Self {
+        let name = tb.nodes()[0].parse().unwrap();
+        Self { tb, name }
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.tb.dir().join("spool").join(self.name.as_str())
+    }
+
+    fn live(&self, each: Duration) -> LiveJobs {
+        let all = Deadline::after(Duration::from_secs(10));
+        stepd::live_jobs(&self.spool(), &self.name, Limits { each, all }).unwrap()
+    }
+
+    /// Waits until the node's jobs are these; slurmstepd announces nothing.
+    fn wait_for(&self, expected: &LiveJobs) {
+        self.tb
+            .wait_until("the node's jobs", LIMIT, || {
+                let live = self.live(Duration::from_secs(5));
+                Ok(if live == *expected {
+                    Progress::Done(())
+                } else {
+                    Progress::Waiting(format!("{live:?}"))
+                })
+            })
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn submit(&self, user: &str) -> JobId {
+        let job = self.tb.sbatch::<&str>(user, SLEEP, &["-n1"]).unwrap();
+        self.tb
+            .wait_job_until(job, LIMIT, |state| *state == JobState::Running)
+            .unwrap();
+        job
+    }
+
+    /// Sends a signal to every slurmstepd of the testbed.
+    fn signal_stepds(&self, signal: &str) {
+        let script = "for comm in $(grep -l '^slurmstepd' /proc/[0-9]*/comm); do \
+                      pid=${comm#/proc/}; kill -\"$0\" \"${pid%/comm}\"; done";
+        let sent = self.tb.run("root", &["sh", "-c", script, signal], &[]);
+        assert!(sent.unwrap().success());
+    }
+}
+
+fn id(job: JobId) -> registry::JobId {
+    registry::JobId(job.to_string().parse().unwrap())
+}
+
+fn alive(job: JobId, uid: u32) -> (registry::JobId, Steps) {
+    (id(job), Steps::Alive { uid })
+}
+
+#[test]
+fn the_sockets_tell_each_users_jobs_until_they_end_and_across_a_restart_of_slurmd() {
+    let tb = Testbed::builder().start().unwrap();
+    let node = Node::of(&tb);
+    assert_eq!(node.live(Duration::from_secs(5)), LiveJobs::new());
+    let first = node.submit("alice");
+    let second = node.submit("bob");
+    let both: LiveJobs = [alive(first, 20_001), alive(second, 20_002)].into();
+    node.wait_for(&both);
+    tb.restart_slurmd(node.name.as_str()).unwrap();
+    assert_eq!(node.live(Duration::from_secs(5)), both);
+    tb.scancel(first).unwrap();
+    node.wait_for(&[alive(second, 20_002)].into());
+    tb.scancel(second).unwrap();
+    node.wait_for(&LiveJobs::new());
+}
+
+#[test]
+fn a_stopped_slurmstepd_is_unknown_and_a_killed_one_is_gone_although_its_socket_stays() {
+    let tb = Testbed::builder().start().unwrap();
+    let node = Node::of(&tb);
+    let job = node.submit("alice");
+    node.wait_for(&[alive(job, 20_001)].into());
+    node.signal_stepds("STOP");
+    let stopped = node.live(Duration::from_millis(200));
+    assert_eq!(stopped, [(id(job), Steps::Unknown)].into());
+    node.signal_stepds("CONT");
+    node.wait_for(&[alive(job, 20_001)].into());
+    // Otherwise slurmd would remove the sockets when it is told of the end.
+    tb.stop_slurmd(node.name.as_str()).unwrap();
+    node.signal_stepds("KILL");
+    node.wait_for(&LiveJobs::new());
+    let sockets = stepd::Sockets::list(&node.spool(), &node.name).unwrap();
+    assert!(sockets.has(id(job)), "no dead socket to be seen");
+}
+
+#[test]
+fn a_job_exists_by_its_record_or_its_sockets_and_is_gone_without_both() {
+    let tb = Testbed::builder().start().unwrap();
+    let node = Node::of(&tb);
+    let state = tempfile::tempdir().unwrap();
+    let state = StateDir::open(state.path()).unwrap();
+    let mut registry = Registry::open(&state).unwrap();
+    let boot = BootId::current().unwrap();
+    let job = node.submit("alice");
+    node.wait_for(&[alive(job, 20_001)].into());
+    let key = JobKey {
+        job: id(job),
+        node: node.name.clone(),
+    };
+    let start = Start::now(boot.clone()).unwrap();
+    let record = registry::Job::new(&key, start, 20_001, 20_001, node.spool());
+    let existence = |registry: &Registry| {
+        let deadline = Deadline::after(Duration::from_secs(10));
+        Known::read(registry, boot.clone(), Some(node.spool()), deadline).existence(&key, None)
+    };
+    assert_eq!(existence(&registry), Existence::Exists, "by its sockets");
+    registry.put(&record).unwrap();
+    tb.scancel(job).unwrap();
+    node.wait_for(&LiveJobs::new());
+    assert_eq!(existence(&registry), Existence::Exists, "by its record");
+    registry.note_contained(&key).unwrap();
+    assert_eq!(
+        existence(&registry),
+        Existence::Gone,
+        "its epilog was missed"
+    );
+    registry.remove(&key).unwrap();
+    assert_eq!(existence(&registry), Existence::Gone, "without both");
+}

@@ -1,0 +1,618 @@
+//! The command line, and what each command does.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+use node::state::{Deadline, StateDir, Store};
+use node::{NodeName, printable};
+
+use crate::checks::{self, CHECKS, Facts};
+use crate::counters::Wanted;
+use crate::expect::{self, Expectation};
+use crate::observe::{self, Ask, Observation};
+use crate::report::{Report, Status};
+use crate::rounds::{self, Now, Rounds};
+use crate::settings::has_profile;
+use crate::site::{self, Named, Site};
+use crate::slurm::Wish;
+use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE, drain, metrics, pingpong, probe};
+
+/// How long a round waits for another that writes the state.
+const STATE_LIMIT: Duration = Duration::from_millis(500);
+
+/// How often late devices are looked for.
+const LATE_POLL: Duration = Duration::from_millis(250);
+
+/// Checks a node's EFA devices.
+#[derive(Debug, Parser)]
+#[command(name = "efa-check", version, about, after_help = EXIT_CODES)]
+struct Line {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 healthy, 1 warnings, 2 fatal, 3 could not tell; 64 and up: \
+wrong use.\n`prolog` exits with 2 for a fatal finding, and with 0 otherwise, whatever happens: any \
+other code would drain the node.\nCalled by a link named efa-check-prolog or efa-check-watch, it does \
+what the link says.";
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The configuration [default: /etc/slurm-efa/slurm-efa.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Slurm's name of this node [default: SLURMD_NODENAME, else the host's].
+    #[arg(long, global = true, value_name = "NAME")]
+    node_name: Option<NodeName>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check this node, for a person or a program.
+    Node {
+        /// The whole report as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Show the checks that found nothing, too.
+        #[arg(long, short)]
+        verbose: bool,
+        /// Write counters and results for node_exporter.
+        #[arg(long, value_name = "FILE")]
+        metrics: Option<PathBuf>,
+    },
+    /// For slurm.conf's Prolog=.
+    Prolog,
+    /// For slurm.conf's HealthCheckProgram=.
+    Watch {
+        /// Write counters and results for node_exporter.
+        #[arg(long, value_name = "FILE")]
+        metrics: Option<PathBuf>,
+    },
+    /// Write down which devices this healthy node has.
+    Record {
+        /// Also where a check finds something.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show every check.
+    List {
+        /// As JSON.
+        #[arg(long, conflicts_with = "markdown")]
+        json: bool,
+        /// As a table for the manual.
+        #[arg(long)]
+        markdown: bool,
+    },
+    /// Say what a check proves, why, and what to do about a finding.
+    Explain {
+        /// The check, as `list` shows it.
+        id: String,
+    },
+    /// Send packets from each device to itself; only on an idle node.
+    Pingpong {
+        /// Only this device.
+        #[arg(long, value_name = "NAME")]
+        device: Option<String>,
+        /// The results as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = args.next().unwrap_or_default();
+    let mut args: Vec<OsString> = args.collect();
+    match args.first().and_then(|arg| arg.to_str()) {
+        Some(probe::READER) => return probe::reader_main(args.into_iter().skip(1)),
+        Some(drain::SPEAKER) => return drain::speaker_main(args.into_iter().skip(1)),
+        _ => {}
+    }
+    // Slurm's Prolog= and HealthCheckProgram= take a path and no arguments.
+    let called = Path::new(&program).file_name().and_then(OsStr::to_str);
+    let called = called.and_then(|name| name.strip_prefix("efa-check-"));
+    if let Some(command @ ("prolog" | "watch")) = called {
+        args.insert(0, command.into());
+    }
+    let is_prolog = args.iter().any(|arg| arg == "prolog");
+    let parsed = Line::try_parse_from(std::iter::once("efa-check".into()).chain(args));
+    let code = match parsed {
+        Ok(line) => run(&line),
+        Err(error) => {
+            // Nothing can be done if even this cannot be printed.
+            let _ = error.print();
+            if error.use_stderr() { EX_USAGE } else { 0 }
+        }
+    };
+    // Any other code of a prolog drains the node, for a slip of the site's.
+    ExitCode::from(if is_prolog && code != 2 { 0 } else { code })
+}
+
+fn run(line: &Line) -> u8 {
+    match &line.command {
+        Command::List { json, markdown } => return list(*json, *markdown),
+        Command::Explain { id } => return explain(id),
+        _ => {}
+    }
+    let config = line.place.config.as_deref();
+    let site = match Site::load(config, line.place.node_name.clone(), Named::Yes) {
+        Ok(site) => site,
+        Err(reason) => {
+            complain(&reason);
+            if matches!(line.command, Command::Prolog | Command::Watch { .. }) {
+                drain::log(&reason);
+            }
+            return EX_CONFIG;
+        }
+    };
+    match &line.command {
+        Command::Node {
+            json,
+            verbose,
+            metrics,
+        } => node(&site, *json, *verbose, metrics.as_deref()),
+        Command::Prolog => prolog(&site),
+        Command::Watch { metrics } => watch(&site, metrics.as_deref()),
+        Command::Record { force } => record(&site, *force),
+        Command::Pingpong { device, json } => pingpong(&site, device.as_deref(), *json),
+        Command::List { .. } | Command::Explain { .. } => 0,
+    }
+}
+
+/// One look, judged.
+struct Round {
+    seen: Observation,
+    report: Report,
+    now: Now,
+    rounds: Rounds,
+}
+
+/// Whether the next round shall know of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// Yes: prolog and watch.
+    State,
+    /// No: a person's look must not use up what a round would have found.
+    Nothing,
+}
+
+/// What counts and is done beside the checks.
+struct How<'a> {
+    counters: Wanted,
+    /// Warnings that are fatal here.
+    hold: &'a [String],
+    stack: bool,
+    from_slurmd: bool,
+    wait: bool,
+    keep: Keep,
+}
+
+fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -> Round {
+    let settings = &site.settings;
+    let early = site::now(&site.sysroot);
+    // Read twice: now for what hangs, and below under the lock.
+    let held = match StateDir::open_existing(&site.state_dir) {
+        Ok(Some(state)) => load(&state, &early).held(),
+        _ => std::collections::BTreeMap::new(),
+    };
+    let ask = Ask {
+        counters: how.counters,
+        stack: how.stack,
+        from_slurmd: how.from_slurmd,
+        held: &held,
+    };
+    if how.wait {
+        wait_for_late_devices(site);
+    }
+    let seen = observe::observe(&site.sysroot, settings, ask);
+    let expected = Expectation::of(
+        settings,
+        seen.instance.as_ref().ok(),
+        expect::read(&site.record),
+    );
+    let now = site::now(&site.sysroot);
+    let judge = |last: &Rounds| {
+        let (changes, next) = last.advance(&seen, &settings.rates, &now);
+        let mut report = Report::of(&Facts {
+            seen: &seen,
+            expected: &expected,
+            settings,
+            rounds: &next,
+            changes: &changes,
+        });
+        report.hold(how.hold);
+        (report, next)
+    };
+    let kept = match how.keep {
+        Keep::Nothing => None,
+        Keep::State => StateDir::open(&site.state_dir)
+            .and_then(|mut state| {
+                let _lock = state.lock(rounds::LOCK, Deadline::after(STATE_LIMIT))?;
+                let last = load(&state, &now);
+                let (report, mut next) = judge(&last);
+                after(&report, &mut next);
+                if let (true, Ok(bytes)) = (last.is_before(&now), next.bytes()) {
+                    state.write(rounds::FILE, &bytes)?;
+                }
+                Ok((report, next))
+            })
+            .map_err(|error| {
+                complain(&format!(
+                    "the next round will know nothing of this: {error}"
+                ))
+            })
+            .ok(),
+    };
+    let (report, rounds) = kept.unwrap_or_else(|| {
+        let last = match StateDir::open_existing(&site.state_dir) {
+            Ok(Some(state)) => load(&state, &now),
+            _ => Rounds::first(&now),
+        };
+        judge(&last)
+    });
+    Round {
+        seen,
+        report,
+        now,
+        rounds,
+    }
+}
+
+/// The last round's state; one that cannot be read is none.
+fn load(state: &StateDir, now: &Now) -> Rounds {
+    match state.read(rounds::FILE) {
+        Ok(Some(bytes)) => Rounds::parse(&bytes, now),
+        Ok(None) | Err(_) => Rounds::first(now),
+    }
+}
+
+/// Just after boot, devices may still be on their way.
+fn wait_for_late_devices(site: &Site) {
+    if !is_young(site) {
+        return;
+    }
+    let instance = node::instance::detect(&site.sysroot).ok();
+    let record = expect::read(&site.record);
+    let expected = Expectation::of(&site.settings, instance.as_ref(), record);
+    let Some(want) = expected.count else {
+        return;
+    };
+    let late = || observe::count(&site.sysroot).is_none_or(|have| have < want as usize);
+    let start = Instant::now();
+    // The last limit is for a simulated tree, whose time stands still.
+    while is_young(site) && late() && start.elapsed() < site.settings.wait_boot {
+        // sysfs has nothing to wait on.
+        std::thread::sleep(LATE_POLL);
+    }
+}
+
+/// Whether the machine was booted so recently that devices may be on their way.
+fn is_young(site: &Site) -> bool {
+    observe::uptime(&site.sysroot).is_some_and(|up| up < site.settings.wait_boot)
+}
+
+fn node(site: &Site, json: bool, verbose: bool, file: Option<&Path>) -> u8 {
+    let how = How {
+        counters: Wanted::All,
+        hold: &[],
+        stack: true,
+        from_slurmd: false,
+        wait: false,
+        keep: Keep::Nothing,
+    };
+    let round = round(site, &how, |_, _| {});
+    let report = &round.report;
+    if json {
+        print_json(report);
+    } else {
+        print(&report.text(verbose));
+    }
+    let written = write_metrics(file, &round);
+    if written {
+        report.status.code()
+    } else {
+        EX_CANTCREAT
+    }
+}
+
+fn write_metrics(file: Option<&Path>, round: &Round) -> bool {
+    let Some(file) = file else {
+        return true;
+    };
+    let text = metrics::text(&round.report, &round.seen, round.now.unix);
+    let written = metrics::write(file, &text);
+    if let Err(error) = &written {
+        let file = printable(&file.to_string_lossy(), 300);
+        complain(&format!("cannot write {file}: {error}"));
+    }
+    written.is_ok()
+}
+
+fn prolog(site: &Site) -> u8 {
+    let profile = site::job_profile();
+    let profile = profile.as_deref().map(OsStr::to_string_lossy);
+    // Hostile text, used for nothing but this: to be lenient.
+    let wants_efa = match profile {
+        Some(name) => has_profile(Some(&name)),
+        None => site.settings.default_profile,
+    };
+    let how = How {
+        counters: Wanted::Judged,
+        hold: if wants_efa { &site.settings.hold } else { &[] },
+        // Fatal only where every job has a profile; then whoever comes.
+        stack: wants_efa || site.settings.default_profile,
+        from_slurmd: true,
+        wait: true,
+        keep: Keep::State,
+    };
+    let round = round(site, &how, |report, rounds| {
+        if report.status == Status::Fatal {
+            rounds.healthy = 0;
+            rounds.drained = true;
+        }
+    });
+    let report = round.report;
+    for finding in report.findings() {
+        complain(&format!("{}: {}", finding.check, finding.message));
+    }
+    if report.status != Status::Fatal {
+        return 0;
+    }
+    ask_slurm(
+        site,
+        &Wish::Drain {
+            reason: report.reason(),
+            on_fatal: site.settings.on_fatal,
+            after_prolog: true,
+        },
+    );
+    2
+}
+
+fn watch(site: &Site, file: Option<&Path>) -> u8 {
+    let how = How {
+        counters: Wanted::All,
+        hold: &[],
+        stack: true,
+        from_slurmd: true,
+        wait: false,
+        keep: Keep::State,
+    };
+    let round = round(site, &how, |report, rounds| match report.status {
+        Status::Fatal => {
+            rounds.healthy = 0;
+            rounds.drained = true;
+        }
+        // Neither healthy nor the opposite.
+        Status::Unknown => {}
+        // The next job with a profile would be held again.
+        Status::Warning if holds(site, report) => rounds.healthy = 0,
+        Status::Ok | Status::Warning => rounds.healthy = rounds.healthy.saturating_add(1),
+    });
+    let report = &round.report;
+    print(&report.text(false));
+    let written = write_metrics(file, &round);
+    let settings = &site.settings;
+    let late = still_young(site, report);
+    if report.status == Status::Fatal && !late {
+        let reason = report.reason();
+        let on_fatal = settings.on_fatal;
+        let after_prolog = false;
+        ask_slurm(
+            site,
+            &Wish::Drain {
+                reason,
+                on_fatal,
+                after_prolog,
+            },
+        );
+    }
+    let healed = round.rounds.healthy >= settings.resume_after;
+    if settings.resume && healed && round.rounds.drained {
+        ask_slurm(site, &Wish::Resume);
+    }
+    if written {
+        report.status.code()
+    } else {
+        EX_CANTCREAT
+    }
+}
+
+/// Whether there is a warning that holds jobs with a profile.
+fn holds(site: &Site, report: &Report) -> bool {
+    report
+        .findings()
+        .any(|finding| site.settings.hold.iter().any(|id| id == finding.check))
+}
+
+/// Whether all that is wrong is that devices are missing just after boot.
+fn still_young(site: &Site, report: &Report) -> bool {
+    is_young(site)
+        && report
+            .checks
+            .iter()
+            .filter(|finding| finding.status == Status::Fatal)
+            .all(|finding| finding.check == "device-count")
+}
+
+fn ask_slurm(site: &Site, wish: &Wish) {
+    let Some(node) = &site.node else {
+        complain("Slurm was not told: the name of this node is not known; set --node-name");
+        return;
+    };
+    if let Err(error) = drain::send(wish, &site.config, node) {
+        let text = format!("Slurm was not told, because no process could be started: {error}");
+        complain(&text);
+        drain::log(&text);
+    }
+}
+
+fn record(site: &Site, force: bool) -> u8 {
+    let how = How {
+        counters: Wanted::Judged,
+        hold: &[],
+        stack: false,
+        from_slurmd: false,
+        wait: true,
+        keep: Keep::Nothing,
+    };
+    let round = round(site, &how, |_, _| {});
+    // How many there are is what is being written down.
+    let findings: Vec<_> = round
+        .report
+        .findings()
+        .filter(|finding| finding.check != "device-count" && finding.status != Status::Warning)
+        .collect();
+    for finding in &findings {
+        complain(&format!("{}: {}", finding.check, finding.message));
+    }
+    if !findings.is_empty() && !force {
+        complain(
+            "nothing was recorded, because the node is not healthy; --force records it anyway",
+        );
+        return round.report.status.code();
+    }
+    let record = match expect::record_of(&round.seen, round.now.unix) {
+        Ok(record) => record,
+        Err(reason) => {
+            complain(&format!("nothing was recorded: {reason}"));
+            return Status::Unknown.code();
+        }
+    };
+    if let Err(reason) = expect::write(&site.record, &record) {
+        complain(&format!("nothing was recorded: {reason}"));
+        return EX_CANTCREAT;
+    }
+    print(&format!(
+        "{}: {} EFA devices of a {}\n",
+        printable(&site.record.to_string_lossy(), 300),
+        record.devices.len(),
+        record.instance_type
+    ));
+    0
+}
+
+fn list(json: bool, markdown: bool) -> u8 {
+    if markdown {
+        print(&checks::markdown());
+    } else if json {
+        let all: Vec<_> = CHECKS
+            .iter()
+            .map(|check| {
+                serde_json::json!({
+                    "id": check.id,
+                    "proves": check.proves,
+                    "severity": check.severity.word(),
+                    "cost": check.cost,
+                    "source": check.source,
+                    "remedy": check.remedy,
+                })
+            })
+            .collect();
+        print_json(&all);
+    } else {
+        let mut text = String::new();
+        for check in CHECKS {
+            let severity = check.severity.word();
+            text.push_str(&format!(
+                "{:<20} {severity:<8} {}\n",
+                check.id, check.proves
+            ));
+        }
+        print(&text);
+    }
+    0
+}
+
+fn explain(id: &str) -> u8 {
+    let Some(check) = checks::find(id) else {
+        let id = printable(id, 60);
+        complain(&format!(
+            "there is no check `{id}`; `efa-check list` shows all"
+        ));
+        return EX_USAGE;
+    };
+    print(&format!(
+        "{} ({})\n\nFinds nothing: {}.\nCost:          {}.\nSource:        {}.\n\n{}\n",
+        check.id,
+        check.severity.word(),
+        check.proves,
+        check.cost,
+        check.source,
+        check.remedy
+    ));
+    0
+}
+
+fn pingpong(site: &Site, only: Option<&str>, json: bool) -> u8 {
+    let devices = match node::efa::devices(&site.sysroot) {
+        Ok(devices) => devices,
+        Err(error) => {
+            complain(&error.to_string());
+            return Status::Unknown.code();
+        }
+    };
+    let names: Vec<&str> = devices
+        .iter()
+        .map(|device| device.name.as_str())
+        .filter(|name| only.is_none_or(|only| only == *name))
+        .collect();
+    if names.is_empty() {
+        complain(match only {
+            Some(_) => "there is no such EFA device; `efa-check node` counts them",
+            None => "there is no EFA device",
+        });
+        return Status::Unknown.code();
+    }
+    let mut results = Vec::new();
+    for (done, name) in names.iter().enumerate() {
+        let shown = printable(name, 60);
+        let result = pingpong::test(&site.settings, name);
+        let words = match &result {
+            Ok(took) => format!("fine, {} ms", took.as_millis()),
+            Err(reason) => format!("FAILED: {reason}"),
+        };
+        if !json {
+            print(&format!(
+                "{:>3}/{} {shown}: {words}\n",
+                done + 1,
+                names.len()
+            ));
+        }
+        results.push(serde_json::json!({
+            "device": name,
+            "ok": result.is_ok(),
+            "reason": result.as_ref().err(),
+            "seconds": result.as_ref().ok().map(Duration::as_secs_f64),
+        }));
+    }
+    if json {
+        print_json(&results);
+    }
+    let failed = results.iter().any(|result| result["ok"] != true);
+    if failed { 2 } else { 0 }
+}
+
+/// To standard output; who closed it wants no more.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "efa-check: {text}");
+}

@@ -1,0 +1,44 @@
+//! `efa-check`: whether a node's EFA devices are fit for the next job.
+//!
+//! ```text
+//! command.rs ── site.rs      where: configuration, node name, directories
+//!            ── observe.rs   what is seen ── probe.rs   counters, by a child that may hang
+//!            ── expect.rs    what shall be there
+//!            ── rounds.rs    what changed since the last round
+//!            ── checks.rs    the table, and each check's judgement (pure)
+//!            ── report.rs    text, JSON, drain reason ── metrics.rs
+//!            ── slurm.rs     what to ask of Slurm (pure), scontrol ── drain.rs   who asks
+//! ```
+//!
+//! It runs as root in slurmd's prolog and health check. It starts no thread,
+//! opens nothing below `/sys` that could block it, and ends in a bounded time.
+
+#![forbid(unsafe_code)]
+
+pub mod bounded;
+pub mod checks;
+pub mod command;
+pub mod counters;
+pub mod drain;
+pub mod expect;
+pub mod metrics;
+pub mod observe;
+pub mod pingpong;
+pub mod probe;
+pub mod report;
+pub mod rounds;
+pub mod settings;
+pub mod site;
+pub mod slurm;
+
+/// sysexits(3): the command line is wrong.
+pub const EX_USAGE: u8 = 64;
+/// sysexits(3): a file cannot be written.
+pub const EX_CANTCREAT: u8 = 73;
+/// sysexits(3): the configuration is wrong.
+pub const EX_CONFIG: u8 = 78;
+
+/// This very program, even if its file was replaced or removed meanwhile.
+fn own_program() -> &'static str {
+    "/proc/self/exe"
+}

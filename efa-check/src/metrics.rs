@@ -1,0 +1,184 @@
+//! A textfile for Prometheus' node_exporter.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::counters::{DEVICE, PORT};
+use crate::observe::Observation;
+use crate::probe::Probe;
+use crate::report::Report;
+
+/// The file's text.
+#[must_use]
+pub fn text(report: &Report, seen: &Observation, unix: u64) -> String {
+    let mut text = String::new();
+    let devices = seen.devices.as_deref().unwrap_or_default();
+    let instance = escape(report.instance_type.as_deref().unwrap_or("unknown"));
+    head(
+        &mut text,
+        "efa_node_info",
+        "gauge",
+        "The node's instance type.",
+    );
+    let _ = writeln!(text, "efa_node_info{{instance_type=\"{instance}\"}} 1");
+    if let Some(count) = report.devices {
+        head(
+            &mut text,
+            "efa_devices",
+            "gauge",
+            "EFA devices that are there.",
+        );
+        let _ = writeln!(text, "efa_devices {count}");
+    }
+    if let Some(count) = report.expected_devices {
+        head(
+            &mut text,
+            "efa_devices_expected",
+            "gauge",
+            "EFA devices that shall be there.",
+        );
+        let _ = writeln!(text, "efa_devices_expected {count}");
+    }
+    head(
+        &mut text,
+        "efa_health_status",
+        "gauge",
+        "Health of the node: 0 healthy, 1 warnings, 2 fatal, 3 could not tell.",
+    );
+    let _ = writeln!(text, "efa_health_status {}", report.status.code());
+    head(
+        &mut text,
+        "efa_check_status",
+        "gauge",
+        "Result of one check: 0 fine, 1 warning, 2 fatal, 3 could not tell.",
+    );
+    for finding in &report.checks {
+        let (check, code) = (finding.check, finding.status.code());
+        let _ = writeln!(text, "efa_check_status{{check=\"{check}\"}} {code}");
+    }
+    head(
+        &mut text,
+        "efa_check_duration_seconds",
+        "gauge",
+        "Time that a part of the checks took.",
+    );
+    for (part, seconds) in &report.seconds {
+        let _ = writeln!(
+            text,
+            "efa_check_duration_seconds{{part=\"{part}\"}} {seconds:.6}"
+        );
+    }
+    head(
+        &mut text,
+        "efa_check_timestamp_seconds",
+        "gauge",
+        "When the checks were made.",
+    );
+    let _ = writeln!(text, "efa_check_timestamp_seconds {unix}");
+    head(
+        &mut text,
+        "efa_device_readable",
+        "gauge",
+        "Whether the device answered when its counters were read.",
+    );
+    for device in devices {
+        let readable = u8::from(matches!(device.probe, Probe::Values(_)));
+        let labels = labels(&device.name, device.pci.as_deref());
+        let _ = writeln!(text, "efa_device_readable{{{labels}}} {readable}");
+    }
+    for counter in PORT.into_iter().chain(DEVICE) {
+        let mut samples = devices.iter().filter_map(|device| match &device.probe {
+            Probe::Values(values) => Some((device, values.get(counter)?)),
+            _ => None,
+        });
+        // A metric without samples has no head either.
+        let Some(first) = samples.next() else {
+            continue;
+        };
+        let name = format!("efa_{counter}_total");
+        head(
+            &mut text,
+            &name,
+            "counter",
+            &format!("The EFA device's counter {counter}."),
+        );
+        for (device, value) in std::iter::once(first).chain(samples) {
+            let labels = labels(&device.name, device.pci.as_deref());
+            let _ = writeln!(text, "{name}{{{labels}}} {value}");
+        }
+    }
+    text
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn labels(device: &str, pci: Option<&str>) -> String {
+    let pci = pci.unwrap_or_default();
+    format!("device=\"{}\",pci=\"{}\"", escape(device), escape(pci))
+}
+
+/// A label's value, as the text format of Prometheus wants it.
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// Puts the text there in one step; node_exporter never sees half of it, nor
+/// the file in between, whose name does not end in `.prom`.
+///
+/// # Errors
+/// The old file stays.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    name.push(format!(".{}", std::process::id()));
+    let unfinished = path.with_file_name(name);
+    // Of a process that had our number and died; never a link that somebody
+    // set as a trap: `create_new` follows none.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&unfinished)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_break_out_of_its_quotes() {
+        assert_eq!(escape("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+
+    #[test]
+    fn the_file_appears_whole_and_leaves_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("efa.prom");
+        write(&path, "one 1\n").unwrap();
+        write(&path, "two 2\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two 2\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write(&dir.path().join("none/efa.prom"), "").is_err());
+        fs::create_dir(dir.path().join("dir.prom")).unwrap();
+        assert!(write(&dir.path().join("dir.prom"), "").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,283 @@
+//! What is looked at. Nothing is judged here.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use node::efa::{self, Devices};
+use node::{InstanceType, Sysroot, instance, stack};
+
+use crate::counters::Wanted;
+use crate::probe::{self, Holder, Probe};
+use crate::settings::Settings;
+
+/// Kernel modules without which EFA does not work.
+pub const MODULES: [&str; 3] = ["efa", "ib_uverbs", "ib_core"];
+
+/// More devices than any instance has; a longer list is no list of devices.
+pub const MOST_DEVICES: usize = 256;
+
+/// How a process of a user gets to a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uverbs {
+    /// `/dev/infiniband/uverbsN` is there for everybody.
+    Fine,
+    /// The kernel made none for this device.
+    None,
+    /// It is not in `/dev`.
+    Missing(String),
+    /// Users may not read and write it.
+    Closed(String, u32),
+    /// It could not be looked at.
+    Unreadable(String),
+}
+
+/// One EFA device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The kernel's name.
+    pub name: String,
+    /// PCI address.
+    pub pci: Option<String>,
+    /// See [`efa::Device::has_p2p`].
+    pub has_p2p: Option<bool>,
+    /// Its character device.
+    pub uverbs: Uverbs,
+    /// Its counters.
+    pub probe: Probe,
+}
+
+/// Everything that was seen of a node.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The instance type, or why it is not known.
+    pub instance: Result<InstanceType, String>,
+    /// The EFA devices, or why they are not known.
+    pub devices: Result<Vec<Seen>, String>,
+    /// RDMA devices that may be EFA devices: name and reason.
+    pub skipped: Vec<(String, String)>,
+    /// Those of [`MODULES`] that are not loaded.
+    pub modules_missing: Vec<&'static str>,
+    /// Whether libfabric and NCCL's plugin are on the node; `None` where nobody asked.
+    pub stack: Option<Software>,
+    /// What a process of slurmd may lock, in bytes (`u64::MAX`: all);
+    /// `None` where that is not known here.
+    pub memlock: Option<u64>,
+    /// Yama's setting; `None` without Yama.
+    pub ptrace_scope: Option<Result<u32, String>>,
+    /// 2 MiB pages in the pool.
+    pub hugepages: Option<Result<u64, String>>,
+    /// How long each part took.
+    pub took: Vec<(&'static str, Duration)>,
+}
+
+/// The node's own software.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Software {
+    /// `/opt/amazon/efa/lib*/libfabric.so.1`.
+    pub libfabric: bool,
+    /// aws-ofi-nccl.
+    pub plugin: bool,
+}
+
+/// What shall be looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The counters.
+    pub counters: Wanted,
+    /// libfabric and the plugin.
+    pub stack: bool,
+    /// Whether this process has slurmd's limits.
+    pub from_slurmd: bool,
+    /// Processes that hang since an earlier round.
+    pub held: &'a BTreeMap<String, Holder>,
+}
+
+/// Looks at the node once.
+#[must_use]
+pub fn observe(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observation {
+    let mut took = Vec::new();
+    let mut timed = Instant::now();
+    let mut lap = |part| {
+        took.push((part, timed.elapsed()));
+        timed = Instant::now();
+    };
+    let (devices, skipped) = list(sysroot);
+    lap("devices");
+    let mut node = None;
+    let devices = devices.map(|found| {
+        let names: Vec<&str> = found.iter().map(|d| d.name.as_str()).collect();
+        let (limit, mut uverbs) = (settings.probe_limit, Vec::new());
+        let probes = probe::probe(sysroot, &names, ask.counters, limit, ask.held, || {
+            uverbs.extend(names.iter().map(|name| uverbs_of(sysroot, name)));
+            node = Some(look_around(sysroot, settings, ask));
+        });
+        let parts = found.devices.into_iter().zip(uverbs).zip(probes);
+        parts
+            .map(|((device, uverbs), probe)| Seen {
+                name: device.name,
+                pci: device.pci_address,
+                has_p2p: device.has_p2p,
+                uverbs,
+                probe,
+            })
+            .collect()
+    });
+    lap("counters");
+    let around = node.unwrap_or_else(|| look_around(sysroot, settings, ask));
+    Observation {
+        devices,
+        skipped,
+        took,
+        ..around
+    }
+}
+
+/// What is not about single devices.
+fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observation {
+    let modules_missing = MODULES
+        .into_iter()
+        .filter(|module| !sysroot.path(&format!("sys/module/{module}")).is_dir())
+        .collect();
+    let stack = ask.stack.then(|| Software {
+        libfabric: stack::libfabric_file(sysroot).is_some(),
+        plugin: stack::plugin_file(sysroot).is_some(),
+    });
+    let memlock = if ask.from_slurmd {
+        memlock(sysroot, "proc/self/limits")
+    } else {
+        slurmd_limits(sysroot).and_then(|rel| memlock(sysroot, &rel))
+    };
+    Observation {
+        instance: instance::detect(sysroot).map_err(|error| error.to_string()),
+        devices: Ok(Vec::new()),
+        skipped: Vec::new(),
+        modules_missing,
+        stack,
+        memlock,
+        ptrace_scope: number(sysroot, "proc/sys/kernel/yama/ptrace_scope"),
+        hugepages: settings.hugepages.and_then(|_| {
+            let pool = "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+            number(sysroot, pool)
+        }),
+        took: Vec::new(),
+    }
+}
+
+/// How many EFA devices there are now, for who waits for them.
+#[must_use]
+pub fn count(sysroot: &Sysroot) -> Option<usize> {
+    efa::count(sysroot).ok()
+}
+
+/// Time since boot.
+#[must_use]
+pub fn uptime(sysroot: &Sysroot) -> Option<Duration> {
+    let text = sysroot.read_small("proc/uptime").ok()?;
+    let seconds: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn list(sysroot: &Sysroot) -> (Result<Devices, String>, Vec<(String, String)>) {
+    match efa::devices(sysroot) {
+        Ok(mut found) => {
+            let skipped = found
+                .skipped
+                .drain(..)
+                // Without a place on a bus it is software, such as soft-RoCE.
+                .filter(|(name, _)| {
+                    sysroot
+                        .path(&format!("{}/{name}/device", efa::CLASS))
+                        .exists()
+                })
+                .map(|(name, reason)| (name, reason.to_string()))
+                .collect();
+            if found.len() > MOST_DEVICES {
+                let reason = format!("{} devices: no instance has so many", found.len());
+                return (Err(reason), skipped);
+            }
+            (Ok(found), skipped)
+        }
+        Err(error) => (Err(error.to_string()), Vec::new()),
+    }
+}
+
+fn uverbs_of(sysroot: &Sysroot, device: &str) -> Uverbs {
+    let folder = format!("{}/{device}/device/infiniband_verbs", efa::CLASS);
+    let names = match sysroot.list(&folder) {
+        Ok(names) => names,
+        Err(error) if error.is_missing() => return Uverbs::None,
+        Err(error) => return Uverbs::Unreadable(error.to_string()),
+    };
+    let Some(name) = names.into_iter().find(|name| name.starts_with("uverbs")) else {
+        return Uverbs::None;
+    };
+    let place = format!("/dev/infiniband/{name}");
+    match std::fs::metadata(sysroot.path(&place)) {
+        Ok(meta) => {
+            let mode = meta.permissions().mode() & 0o777;
+            if mode & 0o006 == 0o006 {
+                Uverbs::Fine
+            } else {
+                Uverbs::Closed(place, mode)
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Uverbs::Missing(place),
+        Err(error) => Uverbs::Unreadable(format!("{place}: {error}")),
+    }
+}
+
+fn number<T: std::str::FromStr>(sysroot: &Sysroot, rel: &str) -> Option<Result<T, String>> {
+    match sysroot.read_small(rel) {
+        Ok(text) => Some(text.parse().map_err(|_| {
+            let text = node::printable(&text, 40);
+            format!("/{rel}: `{text}` is no number")
+        })),
+        Err(error) if error.is_missing() => None,
+        Err(error) => Some(Err(error.to_string())),
+    }
+}
+
+/// The soft limit of `Max locked memory` in a file of proc(5)'s `limits`.
+fn memlock(sysroot: &Sysroot, rel: &str) -> Option<u64> {
+    let text = sysroot.read_small(rel).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?;
+    match line.split_ascii_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        bytes => bytes.parse().ok(),
+    }
+}
+
+/// The limits of the slurmd of this node, for who was not started by it.
+fn slurmd_limits(sysroot: &Sysroot) -> Option<String> {
+    // A node runs thousands of processes at most; `list` has a bound anyway.
+    let pids = sysroot.list("proc").ok()?;
+    pids.iter()
+        .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
+        .find(|pid| {
+            sysroot
+                .read_small(&format!("proc/{pid}/comm"))
+                .is_ok_and(|comm| comm == "slurmd")
+        })
+        .map(|pid| format!("proc/{pid}/limits"))
+}
+
+#[cfg(test)]
+impl Observation {
+    /// Nothing was seen.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            instance: Err(String::new()),
+            devices: Ok(Vec::new()),
+            skipped: Vec::new(),
+            modules_missing: Vec::new(),
+            stack: None,
+            memlock: None,
+            ptrace_scope: None,
+            hugepages: None,
+            took: Vec::new(),
+        }
+    }
+}

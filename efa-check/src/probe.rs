@@ -1,0 +1,421 @@
+//! Reads the counters in a process that may hang, so that this one does not.
+//!
+//! A port counter makes the driver ask the device (an admin command), so a
+//! read is the cheap proof that the device still answers; and it may hang in
+//! the kernel, where no signal reaches it. So a child reads, and says on a pipe
+//! which device it is at. Half of the limit is for one child that reads all
+//! devices in a row. If it has not ended by then, the device it hangs on is
+//! named, and each of the others gets a child of its own for the other half.
+//! Nobody waits for a child that was killed: a read that hangs in the kernel
+//! keeps even a killed process.
+//!
+//! The child opens and reads as `cat` would: a FIFO in a simulated tree makes
+//! it hang as a dead device would.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use node::{Sysroot, printable};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::counters::{self, Wanted};
+use crate::own_program;
+
+/// The hidden first argument of the child.
+pub const READER: &str = "counter-reader";
+
+/// A counter of sysfs has at most a page; a number of 64 bits far less.
+const LARGEST: usize = 64;
+
+/// Children at one time, however many devices a tree claims to have.
+const MOST_CHILDREN: usize = 64;
+
+/// What reading the counters of one device gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// The counters that the driver has.
+    Values(BTreeMap<&'static str, u64>),
+    /// A read failed.
+    Failed {
+        /// Counter and reason.
+        reason: String,
+    },
+    /// A read never came back.
+    Stuck {
+        /// The process that hangs, if it cannot be killed.
+        holder: Option<Holder>,
+    },
+    /// It could not be found out.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A process that hangs in the kernel; the same number may be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pid: u32,
+    /// Its start, in clock ticks since boot.
+    start: u64,
+}
+
+impl Holder {
+    /// Whether it still hangs.
+    #[must_use]
+    pub fn lives(self) -> bool {
+        process(self.pid).is_some_and(|(state, start)| start == self.start && state != 'Z')
+    }
+}
+
+/// Reads the counters of `devices`, in at most `limit` and a little, and does
+/// something else `meanwhile`.
+///
+/// A device in `held` is not read again while the process that hung on it
+/// last time still does: such processes must not pile up.
+#[must_use]
+pub fn probe(
+    sysroot: &Sysroot,
+    devices: &[&str],
+    wanted: Wanted,
+    limit: Duration,
+    held: &BTreeMap<String, Holder>,
+    meanwhile: impl FnOnce(),
+) -> Vec<Probe> {
+    let start = Instant::now();
+    let mut found: Vec<Option<Probe>> = devices
+        .iter()
+        .map(|name| {
+            let holder = held.get(*name).copied().filter(|holder| holder.lives())?;
+            let holder = Some(holder);
+            Some(Probe::Stuck { holder })
+        })
+        .collect();
+    let mut readers = Readers {
+        sysroot,
+        devices,
+        wanted,
+        found: &mut found,
+        running: Vec::new(),
+    };
+    readers.start(&readers.open());
+    meanwhile();
+    readers.drive(start + limit / 2);
+    readers.stop(limit / 4);
+    let open = readers.open();
+    for some in open.chunks(open.len().div_ceil(MOST_CHILDREN).max(1)) {
+        readers.start(some);
+    }
+    readers.drive(start + limit);
+    readers.stop(Duration::ZERO);
+    found
+        .into_iter()
+        .map(|probe| {
+            probe.unwrap_or_else(|| Probe::Unknown {
+                reason: format!("not reached within {} ms", limit.as_millis()),
+            })
+        })
+        .collect()
+}
+
+/// The children, and what they found so far.
+struct Readers<'a> {
+    sysroot: &'a Sysroot,
+    devices: &'a [&'a str],
+    wanted: Wanted,
+    found: &'a mut [Option<Probe>],
+    running: Vec<Reader>,
+}
+
+/// One child.
+struct Reader {
+    child: Child,
+    pipe: ChildStdout,
+    /// What came and is no whole line yet.
+    text: Vec<u8>,
+    /// The devices it reads, as places in `devices`.
+    places: Vec<usize>,
+    /// How many of them it is done with.
+    done: usize,
+    /// Since when it is at the next.
+    since: Instant,
+    values: BTreeMap<&'static str, u64>,
+    ended: bool,
+}
+
+impl Readers<'_> {
+    /// The devices of which nothing is known yet.
+    fn open(&self) -> Vec<usize> {
+        (0..self.devices.len())
+            .filter(|place| self.found[*place].is_none())
+            .collect()
+    }
+
+    fn start(&mut self, places: &[usize]) {
+        if places.is_empty() {
+            return;
+        }
+        let mut command = Command::new(own_program());
+        command
+            .arg(READER)
+            .arg(match self.wanted {
+                Wanted::Judged => "judged",
+                Wanted::All => "all",
+            })
+            .arg(self.sysroot.path(""))
+            .args(places.iter().map(|place| self.devices[*place]))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let refused = |reason: String| {
+            let reason = format!("the process that reads counters did not start: {reason}");
+            Some(Probe::Unknown { reason })
+        };
+        match command.spawn() {
+            Ok(mut child) => match child.stdout.take() {
+                Some(pipe) => self.running.push(Reader {
+                    child,
+                    pipe,
+                    text: Vec::new(),
+                    places: places.to_vec(),
+                    done: 0,
+                    since: Instant::now(),
+                    values: BTreeMap::new(),
+                    ended: false,
+                }),
+                None => drop(child.kill()),
+            },
+            Err(error) => {
+                for place in places {
+                    self.found[*place] = refused(error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Takes what the children say until all have ended or `deadline` is there.
+    fn drive(&mut self, deadline: Instant) {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut waiting: Vec<&mut Reader> =
+                self.running.iter_mut().filter(|r| !r.ended).collect();
+            if waiting.is_empty() || left.is_zero() {
+                return;
+            }
+            let mut polled: Vec<PollFd<'_>> = waiting
+                .iter()
+                .map(|reader| PollFd::from_borrowed_fd(reader.pipe.as_fd(), PollFlags::IN))
+                .collect();
+            let timeout = Timespec::try_from(left).ok();
+            match poll(&mut polled, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+            for (reader, ready) in waiting.iter_mut().zip(ready) {
+                if ready {
+                    reader.take(self.found);
+                }
+            }
+        }
+    }
+
+    /// Ends the children. A device at which one has been for `patience` or
+    /// longer is stuck.
+    fn stop(&mut self, patience: Duration) {
+        for mut reader in self.running.drain(..) {
+            if !reader.ended && reader.since.elapsed() >= patience {
+                let pid = reader.child.id();
+                // A process that could run but got no processor proves nothing
+                // about the device.
+                let busy = matches!(process(pid), Some(('R', _)));
+                let holder = process(pid).map(|(_, start)| Holder { pid, start });
+                // It has ended, or is beyond reach; either way there is no more to do.
+                let _ = reader.child.kill();
+                if let Some(place) = reader.places.get(reader.done) {
+                    self.found[*place] = Some(if busy {
+                        Probe::Unknown {
+                            reason: "the node was too busy to read the counters".to_owned(),
+                        }
+                    } else {
+                        Probe::Stuck { holder }
+                    });
+                }
+            }
+            let _ = reader.child.kill();
+            if reader.ended {
+                // Ended means that its pipe is closed: this takes no time.
+                let _ = reader.child.wait();
+            } else {
+                let _ = reader.child.try_wait();
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn take(&mut self, found: &mut [Option<Probe>]) {
+        let mut bytes = [0; 16 * 1024];
+        match self.pipe.read(&mut bytes) {
+            Ok(0) => self.ended = true,
+            Ok(n) => self.text.extend(&bytes[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.ended = true,
+        }
+        while let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.text.drain(..=end).collect();
+            self.line(&String::from_utf8_lossy(&line[..end]), found);
+        }
+        if self.ended {
+            for place in self.places.iter().skip(self.done) {
+                let reason = "the process that reads counters ended early".to_owned();
+                found[*place].get_or_insert(Probe::Unknown { reason });
+            }
+        }
+    }
+
+    /// One line of [`Report`].
+    fn line(&mut self, line: &str, found: &mut [Option<Probe>]) {
+        let result = match line.split_once(' ') {
+            None if line == "." => Probe::Values(std::mem::take(&mut self.values)),
+            Some(("!", reason)) => Probe::Failed {
+                reason: printable(reason, 200),
+            },
+            Some((name, value)) => {
+                if let (Some(name), Ok(value)) = (counters::find(name), value.parse()) {
+                    self.values.insert(name, value);
+                }
+                return;
+            }
+            None => return,
+        };
+        if let Some(place) = self.places.get(self.done) {
+            found[*place] = Some(result);
+        }
+        self.values.clear();
+        self.done += 1;
+        self.since = Instant::now();
+    }
+}
+
+/// State letter and start of a process.
+fn process(pid: u32) -> Option<(char, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, brackets too.
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // proc(5): state is field 3, starttime field 22.
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}
+
+/// The child: `counter-reader all|judged SYSROOT DEVICE…`. For each device
+/// lines of `COUNTER VALUE`, then `.`, or `! REASON` in place of all.
+#[must_use]
+pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    // Without its parent nobody reads what it says.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let wanted = match args.next() {
+        Some(word) if word == "all" => Wanted::All,
+        _ => Wanted::Judged,
+    };
+    let Some(root) = args.next() else {
+        return ExitCode::from(crate::EX_USAGE);
+    };
+    let sysroot = Sysroot::new(root.into());
+    let mut out = io::stdout().lock();
+    for device in args.filter_map(|name| name.into_string().ok()) {
+        let mut text = String::new();
+        match read_device(&sysroot, &device, wanted, &mut text) {
+            Ok(()) => text.push_str(".\n"),
+            Err(reason) => text = format!("! {}\n", printable(&reason, 200)),
+        }
+        if out
+            .write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err()
+        {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn read_device(
+    sysroot: &Sysroot,
+    device: &str,
+    wanted: Wanted,
+    text: &mut String,
+) -> Result<(), String> {
+    let base = format!("{}/{device}", node::efa::CLASS);
+    let port = folder(sysroot, &format!("{base}/ports/1/hw_counters"))?;
+    let own = folder(sysroot, &format!("{base}/hw_counters"))?;
+    let Some(port) = port else {
+        return Err("ports/1/hw_counters: no such directory".to_owned());
+    };
+    let mut any = false;
+    for counter in wanted.port() {
+        if let Some(value) = read_counter(&port, counter)? {
+            any = true;
+            let _ = writeln!(text, "{counter} {value}");
+        }
+    }
+    if !any {
+        return Err("ports/1/hw_counters: none of EFA's counters".to_owned());
+    }
+    for counter in wanted.device() {
+        let value = match &own {
+            Some(own) => read_counter(own, counter)?,
+            None => None,
+        };
+        let value = match value {
+            // Kernels before 5.16 list the counters of a device with its port's.
+            None => read_counter(&port, counter)?,
+            value => value,
+        };
+        if let Some(value) = value {
+            let _ = writeln!(text, "{counter} {value}");
+        }
+    }
+    Ok(())
+}
+
+fn folder(sysroot: &Sysroot, rel: &str) -> Result<Option<OwnedFd>, String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(sysroot.path(rel), flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(format!("{rel}: {errno}")),
+    }
+}
+
+/// A counter's value; `None` where the driver does not have it.
+fn read_counter(folder: &OwnedFd, counter: &str) -> Result<Option<u64>, String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let failed = |why: &dyn std::fmt::Display| format!("{counter}: {why}");
+    let file = match rustix::fs::openat(folder, counter, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(failed(&errno)),
+    };
+    // sysfs gives a whole attribute to one read.
+    let mut bytes = [0; LARGEST];
+    let length = rustix::io::read(&file, &mut bytes).map_err(|errno| failed(&errno))?;
+    let text = String::from_utf8_lossy(&bytes[..length]);
+    let text = text.trim();
+    // `parse` would take a sign.
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(value) if digits => Ok(Some(value)),
+        _ => Err(format!("{counter}: `{}` is no number", printable(text, 40))),
+    }
+}

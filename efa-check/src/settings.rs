@@ -1,0 +1,368 @@
+//! The `[health]` section of the configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use node::config::{Config, ConfigError};
+use node::{InstanceType, printable};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use crate::checks::{self, Severity};
+use crate::counters::{RATES, Rate};
+
+/// Where `record` writes and the others read. Not in `state_dir`: what a
+/// healthy node looks like must survive a reboot, and `/run` does not.
+pub const DEFAULT_RECORD: &str = "/var/lib/slurm-efa/efa-expected.json";
+
+/// No limit of time is longer: a prolog holds a job for as long.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// What happens to a node with a fatal finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFatal {
+    /// `State=DRAIN` with a reason that says what is wrong.
+    #[default]
+    Drain,
+    /// `State=FAIL Reason="Action:Replace"`: HyperPod replaces the instance.
+    HyperpodReplace,
+    /// `State=FAIL Reason="Action:Reboot"`: HyperPod reboots the instance.
+    HyperpodReboot,
+}
+
+/// Where jobs find libfabric and NCCL's plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StackPlace {
+    /// On the node.
+    #[default]
+    Host,
+    /// In the jobs' images, so that the node needs none.
+    Container,
+}
+
+/// `expected_devices`: one number, or one for each type.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    All(u32),
+    ByType(BTreeMap<String, u32>),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateSetting {
+    burst: u64,
+    per_minute: u64,
+}
+
+/// The section as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Section {
+    expected_devices: Option<Expected>,
+    record: String,
+    #[serde(deserialize_with = "duration")]
+    wait_boot: Duration,
+    #[serde(deserialize_with = "duration")]
+    probe_limit: Duration,
+    on_fatal: OnFatal,
+    resume: bool,
+    resume_after: u32,
+    scontrol: Option<PathBuf>,
+    slurm_conf: Option<PathBuf>,
+    #[serde(deserialize_with = "duration")]
+    scontrol_limit: Duration,
+    #[serde(deserialize_with = "duration")]
+    drain_limit: Duration,
+    stack: StackPlace,
+    memlock: u64,
+    hugepages: Option<u64>,
+    hold: Vec<String>,
+    disable: Vec<String>,
+    rates: BTreeMap<String, RateSetting>,
+    fi_pingpong: PathBuf,
+    #[serde(deserialize_with = "duration")]
+    pingpong_limit: Duration,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            expected_devices: None,
+            record: DEFAULT_RECORD.to_owned(),
+            wait_boot: Duration::from_secs(60),
+            probe_limit: Duration::from_secs(4),
+            on_fatal: OnFatal::default(),
+            resume: false,
+            resume_after: 3,
+            scontrol: None,
+            slurm_conf: None,
+            scontrol_limit: Duration::from_secs(10),
+            drain_limit: Duration::from_secs(600),
+            stack: StackPlace::default(),
+            // No source gives a figure; libfabric and NCCL pin gigabytes.
+            memlock: 16 << 30,
+            hugepages: None,
+            hold: Vec::new(),
+            disable: Vec::new(),
+            rates: BTreeMap::new(),
+            fi_pingpong: PathBuf::from("/opt/amazon/efa/bin/fi_pingpong"),
+            pingpong_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the site decided, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    expected_devices: Option<Expected>,
+    /// The file of `efa-check record`, with `%n`.
+    pub record: String,
+    /// A prolog waits for late devices until the machine has been up this long.
+    pub wait_boot: Duration,
+    /// All counters of all devices are read in this time, or named.
+    pub probe_limit: Duration,
+    /// See [`OnFatal`].
+    pub on_fatal: OnFatal,
+    /// Whether `watch` resumes what we drained.
+    pub resume: bool,
+    /// After this many rounds in a row without a fatal finding.
+    pub resume_after: u32,
+    /// The site's scontrol, if not in one of the usual places.
+    pub scontrol: Option<PathBuf>,
+    /// `SLURM_CONF` for scontrol.
+    pub slurm_conf: Option<PathBuf>,
+    /// For one call of scontrol.
+    pub scontrol_limit: Duration,
+    /// For all calls of scontrol that one drain takes.
+    pub drain_limit: Duration,
+    /// See [`StackPlace`].
+    pub stack: StackPlace,
+    /// Less memlock than this, in bytes, is a warning.
+    pub memlock: u64,
+    /// Fewer 2 MiB hugepages than this are a warning.
+    pub hugepages: Option<u64>,
+    /// Warnings that hold back a job with an EFA profile.
+    pub hold: Vec<String>,
+    /// Checks that are not made.
+    pub disable: Vec<String>,
+    /// Which counters warn, and when.
+    pub rates: Vec<Rate>,
+    /// The program of the active test.
+    pub fi_pingpong: PathBuf,
+    /// For one device.
+    pub pingpong_limit: Duration,
+    /// Whether every job has a profile, and so needs the node's stack.
+    pub default_profile: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// The section is not what it must be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A value has no meaning.
+    #[error("{}: [health] {reason}", printable(&path.to_string_lossy(), 300))]
+    Meaningless {
+        /// The configuration.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+impl Settings {
+    /// The settings of a configuration.
+    ///
+    /// # Errors
+    /// See [`SettingsError`].
+    pub fn of(config: &Config) -> Result<Self, SettingsError> {
+        let section: Section = config.section("health")?.unwrap_or_default();
+        let refuse = |reason: String| {
+            let path = config.path.clone();
+            Err(SettingsError::Meaningless { path, reason })
+        };
+        for id in &section.disable {
+            if checks::find(id).is_none() {
+                return refuse(unknown("disable", id));
+            }
+        }
+        for id in &section.hold {
+            match checks::find(id) {
+                Some(check) if check.severity == Severity::Warning => {}
+                Some(_) => return refuse(format!("`hold`: `{id}` is fatal for every job anyway")),
+                None => return refuse(unknown("hold", id)),
+            }
+        }
+        for (key, place) in [
+            ("scontrol", &section.scontrol),
+            ("slurm_conf", &section.slurm_conf),
+        ] {
+            if place.as_deref().is_some_and(|path| !path.is_absolute()) {
+                return refuse(format!("`{key}` is not an absolute path"));
+            }
+        }
+        if !Path::new(&section.record).is_absolute() {
+            return refuse("`record` is not an absolute path".to_owned());
+        }
+        if section.probe_limit < Duration::from_millis(100) {
+            return refuse("`probe_limit` is below 100 ms: a busy node would never do".to_owned());
+        }
+        let mut rates = RATES.to_vec();
+        for (counter, setting) in &section.rates {
+            let Some(rate) = rates.iter_mut().find(|rate| rate.counter == *counter) else {
+                let known: Vec<&str> = RATES.iter().map(|rate| rate.counter).collect();
+                let counter = printable(counter, 60);
+                return refuse(format!(
+                    "`rates`: `{counter}` is none of {}",
+                    known.join(", ")
+                ));
+            };
+            rate.burst = setting.burst;
+            rate.per_minute = setting.per_minute;
+        }
+        Ok(Self {
+            expected_devices: section.expected_devices,
+            record: section.record,
+            wait_boot: section.wait_boot,
+            probe_limit: section.probe_limit,
+            on_fatal: section.on_fatal,
+            resume: section.resume,
+            resume_after: section.resume_after.max(1),
+            scontrol: section.scontrol,
+            slurm_conf: section.slurm_conf,
+            scontrol_limit: section.scontrol_limit,
+            drain_limit: section.drain_limit,
+            stack: section.stack,
+            memlock: section.memlock,
+            hugepages: section.hugepages,
+            hold: section.hold,
+            disable: section.disable,
+            rates,
+            fi_pingpong: section.fi_pingpong,
+            pingpong_limit: section.pingpong_limit,
+            default_profile: has_profile(config.default_profile.as_deref()),
+        })
+    }
+
+    /// The site's `expected_devices` for this type.
+    #[must_use]
+    pub fn expected_devices(&self, instance: Option<&InstanceType>) -> Option<u32> {
+        match self.expected_devices.as_ref()? {
+            Expected::All(count) => Some(*count),
+            Expected::ByType(counts) => counts.get(instance?.as_str()).copied(),
+        }
+    }
+}
+
+/// Whether this value of `--efa-profile` or `default_profile` asks for one.
+#[must_use]
+pub fn has_profile(name: Option<&str>) -> bool {
+    name.is_some_and(|name| name != "none" && !name.is_empty())
+}
+
+fn unknown(key: &str, id: &str) -> String {
+    let id = printable(id, 60);
+    format!("`{key}`: there is no check `{id}`; `efa-check list` shows all")
+}
+
+/// `500ms`, `4s`, `10m`, `1h`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| {
+        let text = printable(&text, 40);
+        D::Error::custom(format!(
+            "`{text}` is no time: write a whole number and ms, s, m or h, at most 1h, e.g. \"4s\""
+        ))
+    })
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let duration = Duration::from_millis(number.checked_mul(milliseconds)?);
+    (duration <= LONGEST).then_some(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, SettingsError> {
+        let path = Path::new("/etc/slurm-efa/slurm-efa.toml");
+        Settings::of(&node::config::parse(text, path).unwrap())
+    }
+
+    fn refusal(text: &str) -> String {
+        settings(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_a_section_the_defaults_hold() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.record, DEFAULT_RECORD);
+        assert_eq!(settings.on_fatal, OnFatal::Drain);
+        assert!(!settings.resume && !settings.default_profile);
+        assert_eq!(settings.expected_devices(None), None);
+    }
+
+    #[test]
+    fn the_expectation_is_one_number_or_one_for_each_type() {
+        let p5: InstanceType = "p5.48xlarge".parse().unwrap();
+        let one = settings("[health]\nexpected_devices = 4").unwrap();
+        assert_eq!(one.expected_devices(None), Some(4));
+        let text = "[health]\nexpected_devices = { \"p5.48xlarge\" = 31 }";
+        let each = settings(text).unwrap();
+        assert_eq!(each.expected_devices(Some(&p5)), Some(31));
+        let g5 = "g5.8xlarge".parse().unwrap();
+        assert_eq!(each.expected_devices(Some(&g5)), None);
+    }
+
+    #[test]
+    fn a_misspelt_key_a_check_that_is_none_and_a_time_that_is_none_are_refused() {
+        assert!(refusal("[health]\nresume_afetr = 3").contains("resume_afetr"));
+        assert!(refusal("[health]\ndisable = [\"x\"]").contains("no check `x`"));
+        assert!(refusal("[health]\nhold = [\"device-count\"]").contains("fatal"));
+        assert!(refusal("[health]\nprobe_limit = \"4\"").contains("no time"));
+        assert!(refusal("[health]\nprobe_limit = \"2h\"").contains("no time"));
+        assert!(refusal("[health]\nprobe_limit = \"1ms\"").contains("below 100 ms"));
+        assert!(refusal("[health]\nscontrol = \"scontrol\"").contains("absolute"));
+        let rate = "[health.rates]\nrx_dropz = { burst = 1, per_minute = 1 }";
+        assert!(refusal(rate).contains("rx_drops"));
+    }
+
+    #[test]
+    fn a_rate_of_the_site_replaces_ours() {
+        let text = "[health.rates]\nrx_drops = { burst = 7, per_minute = 8 }";
+        let rates = settings(text).unwrap().rates;
+        let drops = rates.iter().find(|r| r.counter == "rx_drops").unwrap();
+        assert_eq!((drops.burst, drops.per_minute), (7, 8));
+    }
+
+    #[test]
+    fn none_is_no_profile() {
+        assert!(
+            settings("default_profile = \"auto\"")
+                .unwrap()
+                .default_profile
+        );
+        assert!(
+            !settings("default_profile = \"none\"")
+                .unwrap()
+                .default_profile
+        );
+    }
+}

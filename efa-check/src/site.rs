@@ -1,0 +1,111 @@
+//! Where this program is: configuration, node name, directories, time.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use node::config::{self, MissingIs};
+use node::{Config, NodeName, Sysroot, name};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::rounds::Now;
+use crate::settings::Settings;
+
+/// Whether the configuration was named by somebody, so that it must exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// On the command line.
+    Yes,
+    /// Passed on by ourselves: it may be the default, which may be missing.
+    Perhaps,
+}
+
+/// Everything that does not change while the program runs.
+#[derive(Debug)]
+pub struct Site {
+    /// The configuration's path.
+    pub config: PathBuf,
+    /// The `[health]` section.
+    pub settings: Settings,
+    /// Slurm's name of the node.
+    pub node: Option<NodeName>,
+    /// The tree to look at.
+    pub sysroot: Sysroot,
+    /// Where state between rounds lies.
+    pub state_dir: PathBuf,
+    /// Where the record lies.
+    pub record: PathBuf,
+}
+
+impl Site {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn load(path: Option<&Path>, node: Option<NodeName>, named: Named) -> Result<Self, String> {
+        let missing = match (path, named) {
+            (Some(_), Named::Yes) => MissingIs::Error,
+            _ => MissingIs::Default,
+        };
+        let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
+        let config = Config::load(path, missing).map_err(|error| error.to_string())?;
+        let settings = Settings::of(&config).map_err(|error| error.to_string())?;
+        let node = node.or_else(node_name);
+        let unknown = |error: name::NameError| {
+            format!(
+                "{error}; give it by --node-name, or run under slurmd, which sets SLURMD_NODENAME"
+            )
+        };
+        let sysroot = config.sysroot(node.as_ref()).map_err(unknown)?;
+        let state_dir = config.state_dir(node.as_ref()).map_err(unknown)?;
+        let record = name::expand(&settings.record, node.as_ref()).map_err(unknown)?;
+        Ok(Self {
+            config: path.to_owned(),
+            settings,
+            node,
+            sysroot,
+            state_dir,
+            record,
+        })
+    }
+}
+
+/// slurmd's word for prolog and health check; for a person, the machine's name
+/// up to the first dot, as slurmd itself takes it.
+fn node_name() -> Option<NodeName> {
+    let given = std::env::var_os("SLURMD_NODENAME").and_then(|name| name.into_string().ok());
+    if let Some(name) = given {
+        return name.parse().ok();
+    }
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_str().ok()?;
+    host.split('.').next()?.parse().ok()
+}
+
+/// The time of a look.
+#[must_use]
+pub fn now(sysroot: &Sysroot) -> Now {
+    let boot = sysroot
+        .read_small("proc/sys/kernel/random/boot_id")
+        .or_else(|_| Sysroot::real().read_small("proc/sys/kernel/random/boot_id"))
+        .unwrap_or_default();
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+    let unix = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Now {
+        boot,
+        uptime: Duration::new(seconds, nanoseconds),
+        unix,
+    }
+}
+
+/// The job's `--efa-profile`, as a prolog sees it.
+///
+/// A user can forge this variable, so it may only ever spare the job a warning.
+#[must_use]
+pub fn job_profile() -> Option<OsString> {
+    std::env::var_os("SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile")
+}

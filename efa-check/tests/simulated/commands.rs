@@ -1,0 +1,482 @@
+//! What each command does beside judging.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cdylib_tests::simnode::Spec;
+
+use crate::{Node, eventually, fifo, said};
+
+/// A scontrol that writes down how it was called, and shows what `shown` holds.
+fn scontrol(node: &Node, script: &str) {
+    let path = node.path("scontrol");
+    let dir = node.dir.path().display();
+    let text = format!("#!/bin/sh\ncd {dir}\n{script}\n");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+const NOTES: &str = "case $1 in show) cat shown ;; \
+    *) printf '%s|' \"$@\" >called.new; env | sort >environment; mv called.new called ;; esac";
+
+fn sick(health: &str) -> Node {
+    let mut node = Node::named("p4d.24xlarge");
+    node.configure(&format!(
+        "scontrol = \"{}\"\n{health}",
+        node.path("scontrol").display()
+    ));
+    scontrol(&node, NOTES);
+    fs::write(node.path("shown"), "NodeName=n1 State=IDLE Owner=N/A\n").unwrap();
+    assert_eq!(node.run(&["record"]).code, 0);
+    node.sim.remove_device(3).unwrap();
+    node
+}
+
+fn called(node: &Node) -> String {
+    eventually("a call of scontrol", || {
+        fs::read_to_string(node.path("called")).ok()
+    })
+}
+
+#[test]
+fn a_fatal_prolog_drains_with_a_reason_that_says_it() {
+    let node = sick("");
+    let said = node.run(&["prolog"]);
+    assert_eq!(said.code, 2);
+    let called = called(&node);
+    assert!(
+        called.starts_with(
+            "update|NodeName=n1|State=DRAIN|Reason=EFA: 3/4 devices, rdmap160s27 gone"
+        ),
+        "{called}"
+    );
+}
+
+#[test]
+fn scontrol_sees_nothing_of_the_environment_but_slurm_conf() {
+    let node = sick("");
+    let mut command = node.command(&["prolog"]);
+    command
+        .env("SLURM_CONF", "/etc/some/slurm.conf")
+        .env("LD_PRELOAD", "/tmp/evil.so")
+        .env("SPANK_X", "1");
+    assert_eq!(said(&mut command).code, 2);
+    called(&node);
+    let text = fs::read_to_string(node.path("environment")).unwrap();
+    let own = |line: &&str| {
+        !["PWD=", "OLDPWD=", "_=", "SHLVL="]
+            .iter()
+            .any(|own| line.starts_with(own))
+    };
+    let names: Vec<&str> = text.lines().filter(own).collect();
+    assert_eq!(
+        names,
+        [
+            "LC_ALL=C",
+            "PATH=/usr/bin:/bin",
+            "SLURM_CONF=/etc/some/slurm.conf"
+        ]
+    );
+}
+
+#[test]
+fn a_scontrol_that_hangs_or_fails_does_not_hold_the_prolog_and_is_tried_again() {
+    for broken in ["exec sleep 300", "echo slurm_load_node error >&2; exit 1"] {
+        let node = sick("scontrol_limit = \"1s\"");
+        scontrol(&node, broken);
+        let start = Instant::now();
+        assert_eq!(node.run(&["prolog"]).code, 2);
+        assert!(
+            start.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(!node.path("called").exists());
+        // slurmctld is back. A script that runs is not written to.
+        fs::remove_file(node.path("scontrol")).unwrap();
+        scontrol(&node, NOTES);
+        assert!(called(&node).contains("State=DRAIN"));
+    }
+}
+
+#[test]
+fn the_prolog_leaves_nobody_behind_who_holds_its_output_or_its_group() {
+    use std::os::unix::process::CommandExt;
+    let node = sick("");
+    scontrol(&node, &format!("sleep 1; {NOTES}"));
+    let mut command = node.command(&["prolog"]);
+    let mut child = command
+        .process_group(0)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let group = child.id();
+    let start = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    // What slurmd does when a prolog has ended.
+    let killed = std::process::Command::new("/bin/kill")
+        .args(["-KILL", "--", &format!("-{group}")])
+        .output();
+    assert!(killed.is_ok());
+    // Both pipes end now, not when the child that talks to Slurm does.
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(900),
+        "{:?} {output:?}",
+        start.elapsed()
+    );
+    assert!(called(&node).contains("State=DRAIN"));
+}
+
+#[test]
+fn hyperpod_is_asked_in_its_own_words() {
+    for (how, words) in [
+        ("hyperpod-replace", "State=FAIL|Reason=Action:Replace|"),
+        ("hyperpod-reboot", "State=FAIL|Reason=Action:Reboot|"),
+    ] {
+        let node = sick(&format!("on_fatal = \"{how}\""));
+        node.run(&["prolog"]);
+        assert!(called(&node).ends_with(words));
+    }
+}
+
+#[test]
+fn watch_drains_and_after_enough_healthy_rounds_resumes_only_what_is_ours() {
+    for (reason, expected) in [
+        ("EFA: 3/4 devices", Some("update|NodeName=n1|State=RESUME|")),
+        ("disk is full", None),
+    ] {
+        let node = sick("resume = true\nresume_after = 3");
+        assert_eq!(node.run(&["watch"]).code, 2);
+        assert!(called(&node).contains("State=DRAIN"));
+        fs::remove_file(node.path("called")).unwrap();
+        let line =
+            format!("NodeName=n1 State=IDLE+DRAIN Reason={reason} [root@2026-11-22T09:12:00]\n");
+        fs::write(node.path("shown"), line).unwrap();
+        node.configure(&format!(
+            "scontrol = \"{}\"\nresume = true\nresume_after = 3\nexpected_devices = 3",
+            node.path("scontrol").display()
+        ));
+        let settled = || {
+            let text = fs::read_to_string(node.path("state/efa-check.json")).unwrap();
+            text.contains("\"drained\":false").then_some(())
+        };
+        for _ in 0..2 {
+            assert_eq!(node.run(&["watch"]).code, 0);
+            assert!(settled().is_none());
+        }
+        assert_eq!(node.run(&["watch"]).code, 0);
+        eventually("the end of the drain", settled);
+        let called = fs::read_to_string(node.path("called")).ok();
+        assert_eq!(called.as_deref(), expected);
+        // Slurm is not asked again in every round.
+        scontrol(&node, "touch asked");
+        assert_eq!(node.run(&["watch"]).code, 0);
+        assert!(!node.path("asked").exists());
+    }
+}
+
+#[test]
+fn without_resume_a_healed_node_stays_drained() {
+    let node = sick("");
+    node.configure("resume_after = 1\nexpected_devices = 3\nscontrol = \"/nonexistent\"");
+    assert_eq!(node.run(&["watch"]).code, 0);
+    let state = fs::read_to_string(node.path("state/efa-check.json")).unwrap();
+    assert!(state.contains("\"drained\":true"));
+}
+
+#[test]
+fn only_a_warning_that_the_site_names_holds_a_job_and_only_one_with_a_profile() {
+    let option = "SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile";
+    let node = Node::named("g5.8xlarge");
+    node.sim
+        .write("proc/sys/kernel/yama/ptrace_scope", "1\n")
+        .unwrap();
+    let exits = |health: &str, profile: Option<&str>| {
+        node.configure(&format!("scontrol = \"/nonexistent\"\n{health}"));
+        let mut command = node.command(&["prolog"]);
+        command.envs(profile.map(|profile| (option, profile)));
+        said(&mut command).code
+    };
+    assert_eq!(exits("", Some("p5")), 0);
+    let hold = "hold = [\"ptrace-scope\"]";
+    assert_eq!(exits(hold, Some("p5")), 2);
+    assert_eq!(exits(hold, None), 0);
+    assert_eq!(exits(hold, Some("none")), 0);
+    assert_eq!(exits("disable = [\"ptrace-scope\"]", Some("p5")), 0);
+}
+
+#[test]
+fn no_profile_that_a_user_makes_up_helps_on_a_sick_node_or_hurts_on_a_healthy_one() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let option = "SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile";
+    let long = "x".repeat(100_000);
+    let (healthy, ill) = (Node::named("g5.8xlarge"), sick(""));
+    for profile in [
+        b"none".as_slice(),
+        b"",
+        b"\xff\xfe",
+        b"../../x",
+        long.as_bytes(),
+    ] {
+        for (node, expected) in [(&healthy, 0), (&ill, 2)] {
+            let mut command = node.command(&["prolog"]);
+            command.env(option, OsStr::from_bytes(profile));
+            assert_eq!(said(&mut command).code, expected, "{profile:?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_is_wrong_with_the_site_or_the_call_a_prolog_does_not_drain_the_node() {
+    let node = Node::named("g5.8xlarge");
+    fs::write(node.config(), "[health]\nprobe_limit = 7\n").unwrap();
+    let said_ = node.run(&["prolog"]);
+    assert_eq!(said_.code, 0);
+    assert!(said_.err.contains("slurm-efa.toml:2: "), "{said_:?}");
+    assert_eq!(node.run(&["node"]).code, 78);
+    fs::write(node.config(), "x = 1").unwrap();
+    assert_eq!(node.run(&["prolog"]).code, 0);
+    fs::remove_file(node.config()).unwrap();
+    assert_eq!(node.run(&["prolog"]).code, 0);
+    assert_eq!(node.run(&["prolog", "--no-such-option"]).code, 0);
+    assert_eq!(node.run(&["node", "--no-such-option"]).code, 64);
+    assert_eq!(node.run(&["no-such-command"]).code, 64);
+    assert_eq!(node.run(&["explain", "no-such-check"]).code, 64);
+    // A state that cannot be written costs the comparison, not the verdict.
+    node.configure("");
+    fs::write(node.path("state"), "in the way").unwrap();
+    let said_ = node.run(&["prolog"]);
+    assert_eq!(said_.code, 0);
+    assert!(
+        said_.err.contains("the next round will know nothing"),
+        "{said_:?}"
+    );
+}
+
+#[test]
+fn a_link_named_after_a_command_is_that_command() {
+    let node = Node::named("g5.8xlarge");
+    for name in ["prolog", "watch"] {
+        let link = node.path(&format!("efa-check-{name}"));
+        symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+        let mut command = std::process::Command::new(&link);
+        command.arg("--config").arg(node.config()).env_clear();
+        assert_eq!(said(&mut command).code, 0);
+        assert!(node.path("state/efa-check.json").exists());
+        fs::remove_dir_all(node.path("state")).unwrap();
+    }
+}
+
+#[test]
+fn a_node_that_just_booted_waits_for_late_devices_and_no_other_does() {
+    let mut node = Node::named("g5.8xlarge");
+    node.configure("wait_boot = \"2s\"\nscontrol = \"/nonexistent\"");
+    node.sim.remove_device(0).unwrap();
+    node.sim.write("proc/uptime", "5000.00 1.00\n").unwrap();
+    let start = Instant::now();
+    assert_eq!(node.run(&["prolog"]).code, 2);
+    assert!(start.elapsed() < Duration::from_millis(1800));
+    node.sim.write("proc/uptime", "1.50 1.00\n").unwrap();
+    let start = Instant::now();
+    assert_eq!(node.run(&["prolog"]).code, 2);
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    // It comes while the prolog waits.
+    node.configure("wait_boot = \"30s\"\nscontrol = \"/nonexistent\"");
+    let waiting = node.command(&["prolog"]).spawn().unwrap();
+    let other = Node::named("g5.8xlarge");
+    let place = node.sim.path("sys");
+    fs::remove_dir_all(&place).unwrap();
+    fs::rename(other.sim.path("sys"), &place).unwrap();
+    let dev = node.sim.path("dev");
+    fs::remove_dir_all(&dev).unwrap();
+    fs::rename(other.sim.path("dev"), &dev).unwrap();
+    assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn watch_does_not_drain_for_devices_that_may_be_late() {
+    let node = sick("");
+    node.sim.write("proc/uptime", "1.50 1.00\n").unwrap();
+    assert_eq!(node.run(&["watch"]).code, 2);
+    node.sim.write("proc/uptime", "100.50 1.00\n").unwrap();
+    let before = node.path("called").exists();
+    assert_eq!(node.run(&["watch"]).code, 2);
+    assert!(!before && called(&node).contains("State=DRAIN"));
+}
+
+#[test]
+fn a_hung_probe_costs_the_prolog_at_most_its_limit() {
+    let node = Node::named("p5.48xlarge");
+    node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
+    fifo(&node.counter(0, "rx_drops"));
+    fifo(&node.counter(31, "no_completion_cmds"));
+    let start = Instant::now();
+    let said = node.run(&["prolog"]);
+    assert!(
+        start.elapsed() < Duration::from_millis(3500),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(said.code, 2);
+    for device in [0, 31] {
+        assert!(
+            said.err.contains(node.sim.devices()[device].as_str()),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_recorded_of_a_sick_node_unless_it_must_be() {
+    let node = Node::named("g5.8xlarge");
+    fs::write(node.counter(0, "rx_drops"), "x").unwrap();
+    assert_eq!(node.run(&["record"]).code, 2);
+    assert!(!node.path("record").exists());
+    assert_eq!(node.run(&["record", "--force"]).code, 0);
+    assert!(node.path("record/efa.json").exists());
+}
+
+#[test]
+fn a_persons_look_does_not_use_up_what_a_round_would_find() {
+    let node = Node::named("g5.8xlarge");
+    node.configure("scontrol = \"/nonexistent\"");
+    node.run(&["watch"]);
+    node.add(0, "no_completion_cmds", 1);
+    assert_eq!(node.findings(), ["admin-queue: fatal"]);
+    assert_eq!(node.findings(), ["admin-queue: fatal"]);
+    assert_eq!(node.run(&["prolog"]).code, 2);
+    assert_eq!(node.findings(), [""; 0]);
+}
+
+#[test]
+fn the_state_of_another_boot_alarms_nobody() {
+    let node = Node::named("g5.8xlarge");
+    let boot = "proc/sys/kernel/random/boot_id";
+    node.sim
+        .write(boot, "11111111-1111-1111-1111-111111111111\n")
+        .unwrap();
+    node.run(&["watch"]);
+    node.add(0, "no_completion_cmds", 1);
+    node.sim
+        .write(boot, "22222222-2222-2222-2222-222222222222\n")
+        .unwrap();
+    assert_eq!(node.run(&["watch"]).code, 0);
+}
+
+#[test]
+fn metrics_are_a_whole_textfile_with_every_counter_of_every_device() {
+    let node = Node::named("p4d.24xlarge");
+    let file = node.path("efa.prom");
+    node.add(2, "rx_drops", 77);
+    let name = file.to_str().unwrap();
+    assert_eq!(node.run(&["node", "--metrics", name]).code, 0);
+    let text = fs::read_to_string(&file).unwrap();
+    let device = &node.sim.devices()[2];
+    assert!(
+        text.contains(&format!(
+            "efa_rx_drops_total{{device=\"{device}\",pci=\"0000:"
+        )),
+        "{text}"
+    );
+    assert!(text.contains("\"} 77\n"), "{text}");
+    assert!(
+        text.contains("efa_node_info{instance_type=\"p4d.24xlarge\"} 1\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("efa_health_status 0\n") && text.contains("efa_devices 4\n"),
+        "{text}"
+    );
+    let samples = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!(samples("efa_") - samples("efa_check_"), 34 * 4 + 4 + 4);
+    // Each metric has its two lines in front of all its samples, once.
+    let mut heads = std::collections::BTreeSet::new();
+    let mut current = "";
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            current = help.split(' ').next().unwrap();
+            assert!(heads.insert(current), "{current} twice");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            assert!(kind.starts_with(current), "{kind}");
+            assert_eq!(kind.ends_with(" counter"), current.ends_with("_total"));
+        } else {
+            assert!(line.starts_with(current), "{line} under {current}");
+        }
+    }
+    assert_eq!(
+        node.run(&["node", "--metrics", "/nonexistent/efa.prom"])
+            .code,
+        73
+    );
+}
+
+#[test]
+fn every_check_can_be_listed_and_explained() {
+    let node = Node::named("g5.8xlarge");
+    let list = node.run(&["list"]).out;
+    for line in list.lines() {
+        let id = line.split(' ').next().unwrap();
+        assert!(node.run(&["explain", id]).out.starts_with(id));
+    }
+    assert!(list.lines().count() > 10);
+    assert!(node.run(&["list", "--json"]).out.starts_with("[\n"));
+}
+
+#[test]
+fn the_manual_shows_the_table_that_the_program_prints() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/efa-check.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let table = Node::named("g5.8xlarge").run(&["list", "--markdown"]).out;
+    assert!(
+        docs.contains(&table),
+        "put this into docs/efa-check.md:\n{table}"
+    );
+}
+
+#[test]
+fn pingpong_tests_each_device_and_names_the_one_that_fails() {
+    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap());
+    let program = node.path("fi_pingpong");
+    // The server waits to be killed or told; the client decides by the device.
+    let bad = node.sim.devices()[2].clone();
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *127.0.0.1) case \"$*\" in *{bad}-rdm*) echo no route >&2; exit 1;; esac; exit 0;; esac\nexit 0\n"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    node.configure(&format!("fi_pingpong = \"{}\"", program.display()));
+    let said = node.run(&["pingpong"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.out.contains(&format!("3/4 {bad}: FAILED: no route")),
+        "{said:?}"
+    );
+    assert_eq!(said.out.matches(": fine, ").count(), 3, "{said:?}");
+    let one = node.sim.devices()[0].clone();
+    assert_eq!(node.run(&["pingpong", "--device", &one]).code, 0);
+    assert_eq!(node.run(&["pingpong", "--device", "none"]).code, 3);
+}
+
+#[test]
+fn a_warning_that_holds_jobs_is_not_health_and_resumes_nothing() {
+    let node = Node::named("g5.8xlarge");
+    let scope = "proc/sys/kernel/yama/ptrace_scope";
+    node.sim.write(scope, "1\n").unwrap();
+    scontrol(&node, "touch asked; echo NodeName=n1 State=IDLE");
+    node.configure(&format!(
+        "scontrol = \"{}\"\nresume = true\nresume_after = 1\nhold = [\"ptrace-scope\"]",
+        node.path("scontrol").display()
+    ));
+    assert_eq!(node.run(&["watch"]).code, 1);
+    assert!(!node.path("asked").exists());
+    node.sim.write(scope, "0\n").unwrap();
+    assert_eq!(node.run(&["watch"]).code, 0);
+    eventually("a question to Slurm", || {
+        node.path("asked").exists().then_some(())
+    });
+}

@@ -1,0 +1,145 @@
+//! The program on simulated nodes, as a prolog, a health check or a person
+//! would call it.
+
+mod commands;
+mod defects;
+mod mutations;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use cdylib_tests::simnode::{SimNode, Spec};
+use serde_json::Value;
+
+/// A simulated node with a configuration, a state and a record of its own.
+struct Node {
+    dir: tempfile::TempDir,
+    sim: SimNode,
+}
+
+impl Node {
+    fn new(spec: &Spec) -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let sim = SimNode::build(&dir.path().join("root"), spec).unwrap();
+        let node = Node { dir, sim };
+        node.configure("");
+        node
+    }
+
+    fn named(name: &str) -> Node {
+        Node::new(&Spec::named(name).unwrap())
+    }
+
+    /// Writes the configuration; `health` is the text of its section.
+    fn configure(&self, health: &str) {
+        self.configure_all("", health);
+    }
+
+    fn configure_all(&self, top: &str, health: &str) {
+        let dir = self.dir.path().display();
+        let text = format!(
+            "sysroot = \"{dir}/root\"\nstate_dir = \"{dir}/state\"\n{top}\n[health]\n\
+             record = \"{dir}/record/efa.json\"\n{health}\n"
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path("slurm-efa.toml")
+    }
+
+    fn path(&self, rel: &str) -> PathBuf {
+        self.dir.path().join(rel)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_efa-check"));
+        command
+            .args(args)
+            .arg("--config")
+            .arg(self.config())
+            .env_clear()
+            .env("SLURMD_NODENAME", "n1");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        said(&mut self.command(args))
+    }
+
+    /// What `node` finds: `check: status`, without those that are fine.
+    fn findings(&self) -> Vec<String> {
+        let said = self.run(&["node", "--json"]);
+        let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
+        let code = match report["status"].as_str().unwrap() {
+            "ok" => 0,
+            "warning" => 1,
+            "fatal" => 2,
+            "unknown" => 3,
+            other => panic!("{other}"),
+        };
+        assert_eq!(said.code, code, "{said:?}");
+        report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|finding| finding["status"] != "ok")
+            .map(|f| format!("{}: {}", f["check"], f["status"]).replace('"', ""))
+            .collect()
+    }
+
+    fn counter(&self, device: usize, counter: &str) -> PathBuf {
+        let name = &self.sim.devices()[device];
+        let base = self.sim.path("sys/class/infiniband").join(name);
+        let port = base.join("ports/1/hw_counters").join(counter);
+        if port.exists() {
+            port
+        } else {
+            base.join("hw_counters").join(counter)
+        }
+    }
+
+    fn add(&self, device: usize, counter: &str, more: u64) {
+        let name = self.sim.devices()[device].clone();
+        let value = self.sim.counter(&name, counter).unwrap();
+        self.sim.set_counter(&name, counter, value + more).unwrap();
+    }
+}
+
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn said(command: &mut Command) -> Said {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    Said {
+        code: status.code().unwrap_or(-1),
+        out: String::from_utf8(stdout).unwrap(),
+        err: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+fn fifo(path: &Path) {
+    let _ = fs::remove_file(path);
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Waits for something that another process does.
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = std::time::Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed().as_secs() < 30, "{what} did not happen");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,253 @@
+//! Healthy trees, changed in every place and way: never a crash, never a hang,
+//! never "healthy" for a tree that lost a device.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::{Node, fifo, said};
+
+/// Every file, link and directory of a tree, links not followed.
+fn everything(root: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let entry = entry.unwrap();
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                open.push(path.clone());
+            }
+            all.push(path);
+        }
+    }
+    all.sort();
+    all
+}
+
+/// What is put in the place of something that was taken away.
+type Mutation = (&'static str, fn(&Path));
+
+const MUTATIONS: [Mutation; 9] = [
+    ("removed", |_| {}),
+    ("empty", |path| fs::write(path, "").unwrap()),
+    ("garbled", |path| {
+        fs::write(path, b"\xff\x00\x1b[2J99999999999999999999999\n").unwrap()
+    }),
+    ("a long text", |path| {
+        fs::write(path, [b'7'; 100_000]).unwrap()
+    }),
+    ("a directory", |path| fs::create_dir(path).unwrap()),
+    ("a link to itself", |path| {
+        symlink(path.file_name().unwrap(), path).unwrap()
+    }),
+    ("an endless device", |path| {
+        symlink("/dev/zero", path).unwrap()
+    }),
+    ("a FIFO that never answers", fifo),
+    ("swapped for another file", |path| {
+        symlink("/proc/version", path).unwrap()
+    }),
+];
+
+/// The program's limits, and what a busy machine adds.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+#[test]
+fn no_change_of_any_file_or_directory_makes_it_crash_or_hang_or_miss_a_lost_device() {
+    let node = Node::named("g5.8xlarge");
+    node.configure("probe_limit = \"200ms\"");
+    let aside = node.path("aside");
+    for path in everything(node.sim.root()) {
+        for (name, mutate) in MUTATIONS {
+            fs::rename(&path, &aside).unwrap();
+            mutate(&path);
+            let start = Instant::now();
+            let said = node.run(&["node", "--json"]);
+            assert!(start.elapsed() < DEADLINE, "{name}: {}", path.display());
+            assert!(
+                (0..=3).contains(&said.code),
+                "{name}: {}: {said:?}",
+                path.display()
+            );
+            assert!(!said.err.contains("panicked"), "{name}: {said:?}");
+            assert!(
+                !said.out.chars().any(|c| c.is_control() && c != '\n'),
+                "{name}: {}: {said:?}",
+                path.display()
+            );
+            if visible(&node) == 0 {
+                assert_ne!(said.code, 0, "{name}: {}: {said:?}", path.display());
+            }
+            match fs::symlink_metadata(&path) {
+                Ok(meta) if meta.is_dir() => fs::remove_dir(&path).unwrap(),
+                Ok(_) => fs::remove_file(&path).unwrap(),
+                Err(_) => {}
+            }
+            fs::rename(&aside, &path).unwrap();
+        }
+    }
+    assert_eq!(node.findings(), [""; 0], "the tree is whole again");
+}
+
+/// The EFA devices of a tree, found in the plainest way.
+fn visible(node: &Node) -> usize {
+    let Ok(entries) = fs::read_dir(node.sim.path("sys/class/infiniband")) else {
+        return 0;
+    };
+    let id = |path: PathBuf| {
+        let regular = fs::metadata(&path).is_ok_and(|meta| meta.is_file());
+        regular.then(|| fs::read_to_string(path).ok()).flatten()
+    };
+    entries
+        .filter(|entry| {
+            let device = entry.as_ref().unwrap().path().join("device");
+            id(device.join("vendor")).is_some_and(|text| text.trim() == "0x1d0f")
+                && id(device.join("device")).is_some_and(|text| text.starts_with("0xefa"))
+        })
+        .count()
+}
+
+#[test]
+fn directories_of_a_hundred_thousand_files_cost_no_more_than_a_look() {
+    // A million would only make the test slower: names are read up to 4096.
+    for rel in [
+        "sys/class/infiniband",
+        "sys/class/infiniband/rdmap0s29/ports/1/hw_counters",
+    ] {
+        let node = Node::named("g5.8xlarge");
+        let dir = node.sim.path(rel);
+        let dir = if dir.exists() {
+            dir
+        } else {
+            let name = &node.sim.devices()[0];
+            node.sim
+                .path("sys/class/infiniband")
+                .join(name)
+                .join("ports/1/hw_counters")
+        };
+        for n in 0..100_000 {
+            symlink("x", dir.join(format!("x{n}"))).unwrap();
+        }
+        let start = Instant::now();
+        let said = node.run(&["node", "--json"]);
+        assert!(start.elapsed() < DEADLINE, "{rel}");
+        // The list of devices was not read to its end, so it proves nothing.
+        let expected = if rel.ends_with("infiniband") { 3 } else { 0 };
+        assert_eq!(said.code, expected, "{said:?}");
+    }
+}
+
+#[test]
+fn a_user_who_may_not_read_a_counter_is_told_so_and_not_that_all_is_well() {
+    let node = Node::named("g5.8xlarge");
+    let counter = node.counter(0, "rx_drops");
+    fs::set_permissions(&counter, fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = node.path("efa-check");
+    fs::copy(env!("CARGO_BIN_EXE_efa-check"), &program).unwrap();
+    let mut command = std::process::Command::new("setpriv");
+    command
+        .args(["--reuid=20001", "--regid=20001", "--clear-groups"])
+        .arg(&program)
+        .args(["node", "--config"])
+        .arg(node.config());
+    let said = said(&mut command);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.out.contains("rx_drops: Permission denied"), "{said:?}");
+}
+
+#[test]
+fn a_tree_with_every_counter_hanging_costs_the_limit_once_and_names_devices() {
+    let node = Node::named("p5.48xlarge");
+    for device in 0..32 {
+        fifo(&node.counter(device, "rx_drops"));
+    }
+    node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
+    let start = Instant::now();
+    let said = node.run(&["prolog"]);
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(said.code, 2);
+    assert!(
+        said.err.contains("a read hangs") && said.err.contains("and 30 more"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn one_hanging_device_is_named_and_the_others_are_still_judged() {
+    let node = Node::named("p5.48xlarge");
+    fifo(&node.counter(7, "rx_drops"));
+    fs::write(node.counter(30, "tx_pkts"), "no number").unwrap();
+    node.configure("probe_limit = \"2s\"");
+    let said = node.run(&["node"]);
+    let (stuck, bad) = (&node.sim.devices()[7], &node.sim.devices()[30]);
+    assert!(said.out.contains(&format!("{stuck} (pci ")), "{said:?}");
+    assert!(said.out.contains("a read hangs"), "{said:?}");
+    assert!(
+        said.out.contains(bad) && said.out.contains("`no number` is no number"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn no_process_is_left_when_a_read_hangs_or_the_program_is_killed() {
+    let node = Node::named("g5.8xlarge");
+    fifo(&node.counter(0, "rx_drops"));
+    node.configure("probe_limit = \"60s\"");
+    let mut child = node
+        .command(&["node"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let root = node.sim.root().display().to_string();
+    let readers = || {
+        let mut found = 0;
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            found += usize::from(line.contains("counter-reader") && line.contains(&root));
+        }
+        found
+    };
+    crate::eventually("the reader's start", || (readers() == 1).then_some(()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    crate::eventually("the reader's end", || (readers() == 0).then_some(()));
+}
+
+#[test]
+fn a_state_file_of_any_content_is_a_first_round() {
+    let node = Node::named("g5.8xlarge");
+    assert_eq!(node.run(&["watch"]).code, 0);
+    let state = node.path("state/efa-check.json");
+    let whole = fs::read(&state).unwrap();
+    node.add(0, "no_completion_cmds", 1);
+    let mut contents: Vec<Vec<u8>> = (0..whole.len())
+        .step_by(41)
+        .map(|n| whole[..n].to_vec())
+        .collect();
+    contents.push(b"{}".to_vec());
+    contents.push(b"\xff".repeat(10_000));
+    contents.push([b'['].repeat(60_000));
+    for content in contents {
+        let mut file = fs::File::create(&state).unwrap();
+        file.write_all(&content).unwrap();
+        let said = node.run(&["watch"]);
+        assert_eq!(
+            said.code,
+            0,
+            "{:?}: {said:?}",
+            String::from_utf8_lossy(&content)
+        );
+        // And the next is a second one.
+        assert!(fs::read(&state).unwrap().starts_with(b"{\"version\":1"));
+    }
+}

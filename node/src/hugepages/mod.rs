@@ -1,0 +1,25 @@
+//! Hugepages for each job, exact to the page whatever crashes.
+//!
+//! The kernel keeps *how many* hugepages it sets aside, not for whom. What it
+//! should have is a **baseline**, which is the administrator's, plus what the
+//! [`ledger`] says each job was granted. [`reconcile()`] computes that sum anew
+//! every time, under one lock, and makes it so: no step adds or subtracts, so
+//! whatever was missed, repeated or half done is right again after the next one.
+//!
+//! - [`size`]: what a user or an administrator writes, in pages.
+//! - [`pool`]: the kernel's side.
+//! - [`ledger`]: the files.
+//! - [`mod@reconcile`]: the rule.
+
+pub mod ledger;
+pub mod pool;
+pub mod reconcile;
+pub mod size;
+
+#[cfg(test)]
+mod model;
+
+pub use ledger::{Grant, Spread, Wish};
+pub use pool::{KernelPools, NumaNode, Pool, Pools};
+pub use reconcile::{Claim, Report, reconcile};
+pub use size::{Bytes, HugePages, PageSize, Request};

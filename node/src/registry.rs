@@ -1,0 +1,679 @@
+//! Which jobs run on this node: one file per job, written in its prolog and
+//! removed in its epilog.
+//!
+//! Together with slurmstepd's sockets ([`crate::stepd`]) it answers whether a
+//! job still exists. Each alone is not enough: during the prolog there is no
+//! socket yet and a job without a step may never have one; and a node whose
+//! `PrologFlags` lack `Alloc` may run a job without ever running its prolog.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::state::{Deadline, StateDir, StateError, Store, nonce};
+use crate::stepd::{self, JobState, Limits, Sockets};
+use crate::{NodeName, ReadError, Sysroot, printable};
+
+/// The directory of the registry inside the state directory.
+const FOLDER: &str = "jobs";
+
+/// The layout of a job's file. A file of another version is a problem, never
+/// "no such job".
+const VERSION: u32 = 1;
+
+/// A job's id as Slurm counts them; the same after a requeue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub u32);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A job on a node. Several slurmd on one machine share the kernel's pages and
+/// so this registry; one job may run on several of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobKey {
+    /// The job.
+    pub job: JobId,
+    /// Slurm's name of the node.
+    pub node: NodeName,
+}
+
+impl JobKey {
+    /// The name of the job's file.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        format!("{self}.json")
+    }
+
+    /// The job whose file has this name, if it is exactly such a name.
+    #[must_use]
+    pub fn of_file(name: &str) -> Option<Self> {
+        let (job, node) = name.strip_suffix(".json")?.split_once('@')?;
+        let key = Self {
+            job: JobId(job.parse().ok()?),
+            node: node.parse().ok()?,
+        };
+        // Not `+7@n1` or `07@n1`: a job has one file.
+        (key.file_name() == name).then_some(key)
+    }
+}
+
+impl fmt::Display for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.job, self.node)
+    }
+}
+
+/// Which boot of this machine. What was recorded during another one is void.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(String);
+
+impl BootId {
+    /// This boot.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn current() -> Result<Self, ReadError> {
+        Ok(Self(
+            Sysroot::real().read_small("proc/sys/kernel/random/boot_id")?,
+        ))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+/// One start of a job on this node. A requeued job keeps its id; its next
+/// start has another identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Start {
+    /// The boot during which it started.
+    pub boot: BootId,
+    /// Milliseconds since boot, including suspend (`CLOCK_BOOTTIME`): for
+    /// people and for ordering, never compared across boots.
+    pub since_boot_ms: u64,
+    /// 64 random bits in hexadecimal.
+    pub nonce: String,
+}
+
+impl Start {
+    /// An identity for a job that starts now.
+    ///
+    /// # Errors
+    /// The kernel has no random numbers yet; only very early during boot.
+    pub fn now(boot: BootId) -> Result<Self, StateError> {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let whole = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1000);
+        let rest = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
+        Ok(Self {
+            boot,
+            since_boot_ms: whole.saturating_add(rest),
+            nonce: nonce(Path::new("a job's identity"))?,
+        })
+    }
+}
+
+/// What is known of a job from its prolog on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    version: u32,
+    /// The job.
+    pub job: JobId,
+    /// Slurm's name of the node.
+    #[serde(with = "as_text")]
+    pub node: NodeName,
+    /// This start of it.
+    pub start: Start,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Where this node's slurmstepd sockets lie (`SlurmdSpoolDir`).
+    pub spool_dir: PathBuf,
+    /// The EFA profile's name.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// The EFA devices it may use, by name.
+    #[serde(default)]
+    pub devices: Vec<String>,
+    /// Its `--efa-hugepages`, as the user wrote it.
+    #[serde(default)]
+    pub hugepages: Option<String>,
+    /// An extern step has been seen (`PrologFlags=Contain`). It lives as long
+    /// as the job does, so once its socket is gone, so is the job, even if the
+    /// epilog never ran.
+    #[serde(default)]
+    pub contained: bool,
+}
+
+impl Job {
+    /// A job without a profile.
+    #[must_use]
+    pub fn new(key: &JobKey, start: Start, uid: u32, gid: u32, spool_dir: PathBuf) -> Self {
+        Self {
+            version: VERSION,
+            job: key.job,
+            node: key.node.clone(),
+            start,
+            uid,
+            gid,
+            spool_dir,
+            profile: None,
+            devices: Vec::new(),
+            hugepages: None,
+            contained: false,
+        }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn key(&self) -> JobKey {
+        JobKey {
+            job: self.job,
+            node: self.node.clone(),
+        }
+    }
+}
+
+/// A file of ours that cannot be believed.
+#[derive(Debug)]
+pub struct Problem {
+    /// The file's name; safe to print.
+    pub file: String,
+    /// The job that the name speaks of.
+    pub key: Option<JobKey>,
+    /// What is wrong with it; safe to print.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file, self.reason)
+    }
+}
+
+impl Problem {
+    pub(crate) fn new(file: &str, reason: impl fmt::Display) -> Self {
+        Self {
+            file: printable(file, 255),
+            key: JobKey::of_file(file),
+            reason: printable(&reason.to_string(), 512),
+        }
+    }
+}
+
+/// The registry in a state directory.
+#[derive(Debug)]
+pub struct Registry {
+    dir: StateDir,
+}
+
+impl Registry {
+    /// Opens it for the prolog and the epilog; makes its directory.
+    ///
+    /// # Errors
+    /// See [`StateDir::open`].
+    pub fn open(state: &StateDir) -> Result<Self, StateError> {
+        let dir = state.folder(FOLDER)?;
+        Ok(Self { dir })
+    }
+
+    /// Opens it for those who only read. `None`: there never was a job.
+    ///
+    /// # Errors
+    /// See [`StateDir::open`]. An error is not "there is no job".
+    pub fn open_existing(state: &StateDir) -> Result<Option<Self>, StateError> {
+        Ok(state.existing_folder(FOLDER)?.map(|dir| Self { dir }))
+    }
+
+    /// Records a job that starts, or replaces its record: the prolog of a
+    /// requeued job finds the record of its earlier start if an epilog was
+    /// missed.
+    ///
+    /// # Errors
+    /// Nothing changed. The job must then not get anything that only its
+    /// record protects.
+    pub fn put(&mut self, job: &Job) -> Result<(), StateError> {
+        self.dir.sweep()?;
+        self.dir.write(&job.key().file_name(), &encode(job)?)
+    }
+
+    /// Removes a job that ended; fine if there is no record.
+    ///
+    /// # Errors
+    /// The record stays, and the job counts as existing.
+    pub fn remove(&mut self, key: &JobKey) -> Result<(), StateError> {
+        self.dir.remove(&key.file_name())
+    }
+
+    /// The record of a job.
+    ///
+    /// # Errors
+    /// `Err(Problem)`: there is one and it cannot be read; such a job counts
+    /// as existing.
+    pub fn get(&self, key: &JobKey) -> Result<Option<Job>, Problem> {
+        read(&self.dir, &key.file_name())
+    }
+
+    /// Notes that the job has an extern step; see [`Job::contained`]. For that
+    /// step to call, while it starts. A job without a record, or of another
+    /// start, is left alone.
+    ///
+    /// # Errors
+    /// The record is as before; the job then counts as existing until its
+    /// epilog.
+    pub fn note_contained(&mut self, key: &JobKey) -> Result<(), StateError> {
+        match self.get(key) {
+            Ok(Some(job)) if !job.contained => self.put(&Job {
+                contained: true,
+                ..job
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// All jobs, by id and node, and the files that cannot be believed: torn,
+    /// alien, links, of another version.
+    ///
+    /// # Errors
+    /// The directory itself cannot be listed: nothing is known then.
+    pub fn list(&self) -> Result<(Vec<Job>, Vec<Problem>), StateError> {
+        let mut jobs = Vec::new();
+        let mut problems = Vec::new();
+        for name in self.dir.names()? {
+            match read(&self.dir, &name) {
+                Ok(Some(job)) => jobs.push(job),
+                // Removed between listing and reading.
+                Ok(None) => {}
+                Err(problem) => problems.push(problem),
+            }
+        }
+        jobs.sort_by_key(Job::key);
+        Ok((jobs, problems))
+    }
+}
+
+fn encode(job: &Job) -> Result<Vec<u8>, StateError> {
+    serde_json::to_vec(job).map_err(|error| StateError::Io {
+        action: "write",
+        path: PathBuf::from(job.key().file_name()),
+        source: error.into(),
+    })
+}
+
+fn read(store: &impl Store, name: &str) -> Result<Option<Job>, Problem> {
+    let problem = |reason: &dyn fmt::Display| Problem::new(name, reason);
+    let Some(key) = JobKey::of_file(name) else {
+        return Err(problem(&"not a file of the registry; remove it"));
+    };
+    let Some(bytes) = store.read(name).map_err(|error| problem(&error))? else {
+        return Ok(None);
+    };
+    let job: Job = serde_json::from_slice(&bytes).map_err(|error| problem(&error))?;
+    if job.version != VERSION {
+        let reason = format!("version {} of the format, not {VERSION}", job.version);
+        return Err(problem(&reason));
+    }
+    if job.key() != key {
+        return Err(problem(&"its content speaks of another job"));
+    }
+    Ok(Some(job))
+}
+
+/// Whether a job still exists on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existence {
+    /// It does.
+    Exists,
+    /// The registry and the sockets both say that it does not.
+    Gone,
+    /// It could not be found out. Whoever asks acts as if it did.
+    Unknown,
+}
+
+/// Registry and sockets, looked at once: what exists on this machine.
+///
+/// Failure direction: whatever cannot be read makes jobs [`Existence::Unknown`],
+/// never [`Existence::Gone`].
+pub struct Known {
+    boot: BootId,
+    jobs: BTreeMap<JobKey, Job>,
+    unreadable: BTreeSet<JobKey>,
+    /// The registry itself could be listed.
+    complete: bool,
+    sockets: BTreeMap<(PathBuf, NodeName), Option<Sockets>>,
+    answers: BTreeMap<JobKey, JobState>,
+    default_spool: Option<PathBuf>,
+    limits: Limits,
+}
+
+impl Known {
+    /// Reads the registry now; sockets are looked at when a job is asked for.
+    ///
+    /// `default_spool` is where to look for jobs without a readable record.
+    /// `deadline` bounds all looking at sockets together.
+    #[must_use]
+    pub fn read(
+        registry: &Registry,
+        boot: BootId,
+        default_spool: Option<PathBuf>,
+        deadline: Deadline,
+    ) -> Self {
+        let listed = registry.list();
+        let complete = listed.is_ok();
+        let (jobs, problems) = listed.unwrap_or_default();
+        Self {
+            boot,
+            jobs: jobs.into_iter().map(|job| (job.key(), job)).collect(),
+            unreadable: problems.into_iter().filter_map(|it| it.key).collect(),
+            complete,
+            sockets: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            default_spool,
+            limits: Limits {
+                each: Duration::from_secs(1),
+                all: deadline,
+            },
+        }
+    }
+
+    /// The jobs of the registry, by key, of this boot.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values().filter(|job| job.start.boot == self.boot)
+    }
+
+    /// Whether the job exists. `asked` is what the asker's own record says, if
+    /// it has one: which start of the job, and where its sockets lie. Of a job
+    /// that was requeued, an earlier start exists only while it has sockets.
+    pub fn existence(&mut self, key: &JobKey, asked: Option<(&Start, &Path)>) -> Existence {
+        if !self.complete || self.unreadable.contains(key) {
+            return Existence::Unknown;
+        }
+        let record = self.jobs.get(key).filter(|job| {
+            let same = asked.is_none_or(|(start, _)| *start == job.start);
+            same && job.start.boot == self.boot
+        });
+        if record.is_some_and(|job| !job.contained) {
+            return Existence::Exists;
+        }
+        let recorded = record.is_some();
+        let spool = record
+            .map(|job| job.spool_dir.clone())
+            .or_else(|| asked.map(|(_, spool)| spool.to_owned()))
+            .or_else(|| self.default_spool.clone());
+        let Some(spool) = spool else {
+            return Existence::Unknown;
+        };
+        self.by_sockets(key, spool, recorded)
+    }
+
+    fn by_sockets(&mut self, key: &JobKey, spool: PathBuf, recorded: bool) -> Existence {
+        let place = (spool, key.node.clone());
+        let sockets = self
+            .sockets
+            .entry(place)
+            .or_insert_with_key(|(spool, node)| Sockets::list(spool, node).ok());
+        let Some(sockets) = sockets else {
+            return Existence::Unknown;
+        };
+        if !sockets.has(key.job) {
+            return Existence::Gone;
+        }
+        // A job with a record is not asked: each question makes slurmstepd
+        // start a thread, and slurmd itself removes dead sockets in time.
+        if recorded {
+            return Existence::Exists;
+        }
+        let limits = self.limits;
+        let state = self
+            .answers
+            .entry(key.clone())
+            .or_insert_with(|| stepd::ask_job(sockets, key.job, limits));
+        match state {
+            JobState::Alive { .. } | JobState::Ending { .. } => Existence::Exists,
+            JobState::Unknown => Existence::Unknown,
+            JobState::Gone => Existence::Gone,
+        }
+    }
+}
+
+pub(crate) mod as_text {
+    use super::{Deserialize, Deserializer, FromStr, NodeName, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(name: &NodeName, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(name.as_str())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeName, D::Error> {
+        let text = String::deserialize(from)?;
+        NodeName::from_str(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+
+    fn key(job: u32, node: &str) -> JobKey {
+        JobKey {
+            job: JobId(job),
+            node: node.parse().unwrap(),
+        }
+    }
+
+    fn boot() -> BootId {
+        BootId::for_test("this")
+    }
+
+    struct Place {
+        _dir: tempfile::TempDir,
+        path: PathBuf,
+        spool: PathBuf,
+        registry: Registry,
+    }
+
+    fn place() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let spool = dir.path().join("spool");
+        fs::create_dir(&spool).unwrap();
+        let registry = Registry::open(&StateDir::open(&path).unwrap()).unwrap();
+        Place {
+            _dir: dir,
+            path: path.join(FOLDER),
+            spool,
+            registry,
+        }
+    }
+
+    impl Place {
+        fn job(&self, key: &JobKey) -> Job {
+            let start = Start::now(boot()).unwrap();
+            Job::new(key, start, 20_001, 20_001, self.spool.clone())
+        }
+
+        fn known(&self) -> Known {
+            let deadline = Deadline::after(Duration::from_secs(5));
+            Known::read(&self.registry, boot(), Some(self.spool.clone()), deadline)
+        }
+
+        fn put_text(&self, name: &str, text: &str) {
+            let file = self.path.join(name);
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_job_is_there_from_put_to_remove() {
+        let mut it = place();
+        let key = key(7, "n_1.x");
+        assert_eq!(it.registry.get(&key).unwrap(), None);
+        let mut job = it.job(&key);
+        job.profile = Some("p5".to_owned());
+        it.registry.put(&job).unwrap();
+        assert_eq!(it.registry.get(&key).unwrap(), Some(job.clone()));
+        assert_eq!(it.registry.list().unwrap().0, [job]);
+        it.registry.remove(&key).unwrap();
+        it.registry.remove(&key).unwrap();
+        assert_eq!(it.registry.get(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_requeued_job_keeps_its_id_and_gets_another_start() {
+        let it = place();
+        let key = key(7, "n1");
+        assert_ne!(it.job(&key).start, it.job(&key).start);
+    }
+
+    #[test]
+    fn torn_alien_empty_and_misnamed_files_are_told_and_do_not_hide_the_others() {
+        let mut it = place();
+        let whole = it.job(&key(1, "n1"));
+        it.registry.put(&whole).unwrap();
+        let text = fs::read_to_string(it.path.join("1@n1.json")).unwrap();
+        it.put_text("2@n1.json", &text[..text.len() / 2]);
+        it.put_text("3@n1.json", "");
+        it.put_text("4@n1.json", &text);
+        it.put_text("05@n1.json", &text);
+        it.put_text("readme", "hello");
+        it.put_text("6@n1.json", &text.replace("\"version\":1", "\"version\":2"));
+        std::os::unix::fs::symlink("1@n1.json", it.path.join("7@n1.json")).unwrap();
+        let (jobs, problems) = it.registry.list().unwrap();
+        assert_eq!(jobs, [whole]);
+        let files: Vec<&str> = problems.iter().map(|it| it.file.as_str()).collect();
+        assert_eq!(
+            files,
+            [
+                "05@n1.json",
+                "2@n1.json",
+                "3@n1.json",
+                "4@n1.json",
+                "6@n1.json",
+                "7@n1.json",
+                "readme"
+            ]
+        );
+        assert!(it.registry.get(&key(7, "n1")).is_err());
+    }
+
+    #[test]
+    fn a_job_with_a_record_exists_although_it_has_no_step() {
+        let mut it = place();
+        let key = key(7, "n1");
+        let job = it.job(&key);
+        it.registry.put(&job).unwrap();
+        assert_eq!(it.known().existence(&key, None), Existence::Exists);
+    }
+
+    #[test]
+    fn a_job_without_record_and_socket_is_gone() {
+        let it = place();
+        assert_eq!(it.known().existence(&key(7, "n1"), None), Existence::Gone);
+    }
+
+    #[test]
+    fn a_job_that_had_an_extern_step_is_gone_with_its_last_socket_even_without_an_epilog() {
+        let mut it = place();
+        let key = key(7, "n1");
+        let job = it.job(&key);
+        it.registry.put(&job).unwrap();
+        it.registry.note_contained(&key).unwrap();
+        let socket = it.spool.join("n1_7.4294967292");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        assert_eq!(it.known().existence(&key, None), Existence::Exists);
+        fs::remove_file(&socket).unwrap();
+        assert_eq!(it.known().existence(&key, None), Existence::Gone);
+    }
+
+    #[test]
+    fn an_earlier_start_of_a_requeued_job_is_gone_unless_it_still_has_a_step() {
+        let mut it = place();
+        let key = key(7, "n1");
+        let earlier = it.job(&key).start;
+        let job = it.job(&key);
+        it.registry.put(&job).unwrap();
+        let spool = it.spool.clone();
+        let asked = |known: &mut Known, start| known.existence(&key, Some((start, &spool)));
+        assert_eq!(asked(&mut it.known(), &job.start), Existence::Exists);
+        assert_eq!(asked(&mut it.known(), &earlier), Existence::Gone);
+        let _listener = UnixListener::bind(it.spool.join("n1_7.0")).unwrap();
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let mut known = Known::read(&it.registry, boot(), None, deadline);
+        assert_eq!(asked(&mut known, &earlier), Existence::Unknown);
+    }
+
+    #[test]
+    fn a_record_of_another_boot_is_void() {
+        let mut it = place();
+        let key = key(7, "n1");
+        let mut job = it.job(&key);
+        job.start.boot = BootId::for_test("earlier");
+        it.registry.put(&job).unwrap();
+        assert_eq!(it.known().existence(&key, None), Existence::Gone);
+        assert_eq!(it.known().jobs().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_never_gone() {
+        let mut it = place();
+        it.put_text("7@n1.json", "torn");
+        assert_eq!(
+            it.known().existence(&key(7, "n1"), None),
+            Existence::Unknown
+        );
+        let elsewhere = Path::new("/nonexistent");
+        let other = key(8, "n1");
+        let asked = Start::now(boot()).unwrap();
+        assert_eq!(
+            it.known().existence(&other, Some((&asked, elsewhere))),
+            Existence::Unknown
+        );
+        let mut job = it.job(&key(9, "n1"));
+        job.contained = true;
+        job.spool_dir = elsewhere.to_owned();
+        it.registry.put(&job).unwrap();
+        assert_eq!(it.known().existence(&job.key(), None), Existence::Unknown);
+    }
+
+    #[test]
+    fn a_socket_that_never_answers_keeps_a_job_without_record() {
+        let it = place();
+        let _listener = UnixListener::bind(it.spool.join("n1_7.0")).unwrap();
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let mut known = Known::read(&it.registry, boot(), Some(it.spool.clone()), deadline);
+        assert_eq!(known.existence(&key(7, "n1"), None), Existence::Unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_name_is_of_one_job_only(job: u32, node in "[a-z0-9][a-z0-9._-]{0,20}") {
+            prop_assume!(node.parse::<NodeName>().is_ok());
+            let key = key(job, &node);
+            prop_assert_eq!(JobKey::of_file(&key.file_name()), Some(key));
+        }
+
+        #[test]
+        fn no_file_name_and_no_content_panics(name in ".{0,30}", bytes: Vec<u8>) {
+            if let Some(key) = JobKey::of_file(&name) {
+                prop_assert_eq!(key.file_name(), name);
+            }
+            let _ = serde_json::from_slice::<Job>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `slurm-efa`: see `slurm-efa --help` and slurm-efa(8).
+
+mod date;
+mod report;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use node::NodeName;
+use node::config::{ConfigError, DEFAULT_PATH, MissingIs};
+use node::name::NameError;
+
+/// The job is not known here.
+const NOTHING_KNOWN: u8 = 3;
+/// Wrong use; this and the next two as in sysexits.h.
+const EX_USAGE: u8 = 64;
+/// Something could not be read or written.
+const EX_IOERR: u8 = 74;
+/// The configuration is wrong.
+const EX_CONFIG: u8 = 78;
+
+/// What jobs did with EFA.
+#[derive(Debug, Parser)]
+#[command(name = "slurm-efa", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Did a job use EFA? Adds up what its nodes recorded when it ended
+    Report(ReportArguments),
+}
+
+#[derive(Debug, Args)]
+struct ReportArguments {
+    /// The job's number
+    #[arg(value_name = "JOBID", value_parser = clap::value_parser!(u32).range(1..))]
+    job: u32,
+    /// Print the records and their sums as JSON
+    #[arg(long)]
+    json: bool,
+    /// This node's name in Slurm, where the configuration's paths contain %n
+    #[arg(long, value_name = "NAME")]
+    node: Option<NodeName>,
+    /// The configuration, instead of /etc/slurm-efa/slurm-efa.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nobody is left to hear that it could not be printed.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(EX_USAGE),
+            };
+        }
+    };
+    let result = match arguments.command {
+        Command::Report(arguments) => run_report(&arguments),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("slurm-efa: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run_report(arguments: &ReportArguments) -> anyhow::Result<u8> {
+    let config = match &arguments.config {
+        Some(path) => {
+            // The configuration's own rule; a relative path is a convenience.
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            node::Config::load(&path, MissingIs::Error)?
+        }
+        None => node::Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default)?,
+    };
+    let report = report::Report::gather(&config, arguments.node.as_ref(), arguments.job)?;
+    if arguments.json {
+        print(&report.to_json()?)?;
+    } else if report.is_known() {
+        print(&report.to_text())?;
+    }
+    if report.is_known() {
+        return Ok(0);
+    }
+    for sentence in report.why_nothing() {
+        eprintln!("slurm-efa: {sentence}");
+    }
+    Ok(NOTHING_KNOWN)
+}
+
+/// To stdout; a reader that went away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write the report"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() || error.is::<NameError>() {
+        EX_CONFIG
+    } else {
+        EX_IOERR
+    }
+}
