@@ -57,6 +57,11 @@ const NEEDS: &[Need] = &[
         purposes: SLURM,
     },
     Need {
+        package: "strace",
+        present: || program("strace"),
+        purposes: &[Test],
+    },
+    Need {
         package: "valgrind",
         present: || program("valgrind"),
         purposes: &[Bench],
