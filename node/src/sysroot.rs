@@ -133,7 +133,8 @@ impl Sysroot {
     pub fn read_bounded(&self, rel: &str, max: usize) -> Result<String, ReadError> {
         let path = self.path(rel);
         let file = self.open(rel)?;
-        let mut bytes = Vec::new();
+        // Most of what is read here fits at once: no growing from nothing.
+        let mut bytes = Vec::with_capacity(max.min(SMALL) + 1);
         file.take(max as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(|source| ReadError::io(&path, source))?;
