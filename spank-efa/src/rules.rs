@@ -171,7 +171,7 @@ pub const RULES: &[Rule] = &[
         variable: "NCCL_PROTO",
         value: Text("simple"),
         when: All(&[Nvidia, OFI_UP_TO_1_5_0]),
-        why: "aws-ofi-nccl up to 1.5.0 leaves the choice of protocol to NCCL, which may choose one that EFA cannot do",
+        why: "only aws-ofi-nccl up to 1.5.0 needs it from outside (some builds of it set it themselves); later ones choose the protocol",
         source: "aws-ofi-nccl sources, 2026",
     },
     Rule {
