@@ -522,14 +522,13 @@ fn c_string(bytes: &[u8]) -> CString {
 /// The whole set-up, in order.
 fn furnish(plan: &Plan<'_>, hierarchies: &[Hierarchy]) -> Result<Vec<Step>, Error> {
     const TIGHT: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    let nothing = Path::new("none");
-    let mut steps = vec![Step::mount(
-        nothing,
-        Path::new("/"),
-        "none",
-        libc::MS_REC | libc::MS_PRIVATE,
-        "",
-    )];
+    let mut steps: Vec<Step> = mounts_to_make_private()?
+        .iter()
+        .map(|mount_point| {
+            let flags = libc::MS_REC | libc::MS_PRIVATE;
+            Step::mount(Path::new("none"), mount_point, "none", flags, "")
+        })
+        .collect();
     steps.push(Step::LoopbackUp);
     steps.push(Step::Hostname(c_string(HOSTNAME.as_bytes())));
     for hierarchy in hierarchies {
@@ -596,6 +595,53 @@ fn furnish(plan: &Plan<'_>, hierarchies: &[Hierarchy]) -> Result<Vec<Step>, Erro
         steps.push(Step::Chroot(c_path(&new_root)));
     }
     Ok(steps)
+}
+
+/// What to take out of all sharing, so that no mount of a testbed is seen
+/// outside: `/` with all below it or, in a chroot whose root is no mount point,
+/// each mount below it.
+fn mounts_to_make_private() -> Result<Vec<PathBuf>, Error> {
+    let own = read_proc("/proc/self/mountinfo")?;
+    let mount_points: Vec<PathBuf> = own.lines().filter_map(mount_point).collect();
+    if mount_points.iter().any(|point| point == Path::new("/")) {
+        return Ok(vec![PathBuf::from("/")]);
+    }
+    let root = fs::File::open("/").context(|| "open /".to_owned())?;
+    let about_root = read_proc(&format!("/proc/self/fdinfo/{}", root.as_raw_fd()))?;
+    if is_shared(&about_root, &read_proc("/proc/1/mountinfo")?) == Some(false) {
+        return Ok(mount_points);
+    }
+    Err(Error::Isolation {
+        step: "keep mounts to itself: this root is a directory of another system (a chroot), whose \
+               mounts are shared. From outside, run `mount --bind DIR DIR` and `mount --make-private DIR` \
+               for that directory, and enter it again"
+            .to_owned(),
+        source: io::Error::from_raw_os_error(libc::EINVAL),
+    })
+}
+
+fn read_proc(file: &str) -> Result<String, Error> {
+    fs::read_to_string(file).context(|| format!("read {file} (is /proc mounted?)"))
+}
+
+/// The mount point in a line of `mountinfo`, proc_pid_mountinfo(5). One with a
+/// space or another escaped character stays as it is.
+fn mount_point(line: &str) -> Option<PathBuf> {
+    line.split(' ').nth(4).map(PathBuf::from)
+}
+
+/// Whether mounts below a file are propagated elsewhere, from the file's
+/// `fdinfo` and a `mountinfo` that shows its mount; `None` where that does not.
+fn is_shared(fdinfo: &str, mountinfo: &str) -> Option<bool> {
+    let id = fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))?
+        .trim();
+    let line = mountinfo
+        .lines()
+        .find(|line| line.split(' ').next() == Some(id))?;
+    let mut optional_fields = line.split(' ').skip(6).take_while(|field| *field != "-");
+    Some(optional_fields.any(|field| field.starts_with("shared:")))
 }
 
 /// Lays a throw-away layer over another root, so that it is never written to,
@@ -800,6 +846,16 @@ mod tests {
         ] {
             assert!(parse_hierarchy(line, MEMBERSHIP, "own").is_none(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_chroot_on_a_shared_mount_is_told_from_one_on_a_private_mount() {
+        let mountinfo = "21 1 254:0 / / rw - ext4 /dev/vda rw\n\
+                         22 1 254:1 / /srv rw,noatime master:2 shared:3 - ext4 /dev/vdb rw,shared:9\n";
+        assert_eq!(is_shared("pos:\t0\nmnt_id:\t21\n", mountinfo), Some(false));
+        assert_eq!(is_shared("pos:\t0\nmnt_id:\t22\n", mountinfo), Some(true));
+        assert_eq!(is_shared("mnt_id:\t2\n", mountinfo), None);
+        assert_eq!(is_shared("", mountinfo), None);
     }
 
     #[test]
