@@ -522,7 +522,7 @@ fn c_string(bytes: &[u8]) -> CString {
 /// The whole set-up, in order.
 fn furnish(plan: &Plan<'_>, hierarchies: &[Hierarchy]) -> Result<Vec<Step>, Error> {
     const TIGHT: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    let mut steps: Vec<Step> = mounts_to_make_private()?
+    let mut steps: Vec<Step> = mounts_to_make_private(plan.dir)?
         .iter()
         .map(|mount_point| {
             let flags = libc::MS_REC | libc::MS_PRIVATE;
@@ -600,48 +600,53 @@ fn furnish(plan: &Plan<'_>, hierarchies: &[Hierarchy]) -> Result<Vec<Step>, Erro
 /// What to take out of all sharing, so that no mount of a testbed is seen
 /// outside: `/` with all below it or, in a chroot whose root is no mount point,
 /// each mount below it.
-fn mounts_to_make_private() -> Result<Vec<PathBuf>, Error> {
-    let own = read_proc("/proc/self/mountinfo")?;
-    let mount_points: Vec<PathBuf> = own.lines().filter_map(mount_point).collect();
+fn mounts_to_make_private(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mount_points = mount_points()?;
     if mount_points.iter().any(|point| point == Path::new("/")) {
         return Ok(vec![PathBuf::from("/")]);
     }
-    let root = fs::File::open("/").context(|| "open /".to_owned())?;
-    let about_root = read_proc(&format!("/proc/self/fdinfo/{}", root.as_raw_fd()))?;
-    if is_shared(&about_root, &read_proc("/proc/1/mountinfo")?) == Some(false) {
-        return Ok(mount_points);
+    if is_shared(dir)? {
+        return Err(Error::Isolation {
+            step: "keep mounts to itself: this root is a directory of another system (a chroot), whose \
+                   mounts are shared. From outside, run `mount --bind DIR DIR` and \
+                   `mount --make-private DIR` for that directory, and enter it again"
+                .to_owned(),
+            source: io::Error::from_raw_os_error(libc::EINVAL),
+        });
     }
-    Err(Error::Isolation {
-        step: "keep mounts to itself: this root is a directory of another system (a chroot), whose \
-               mounts are shared. From outside, run `mount --bind DIR DIR` and `mount --make-private DIR` \
-               for that directory, and enter it again"
-            .to_owned(),
-        source: io::Error::from_raw_os_error(libc::EINVAL),
-    })
+    Ok(mount_points)
 }
 
-fn read_proc(file: &str) -> Result<String, Error> {
-    fs::read_to_string(file).context(|| format!("read {file} (is /proc mounted?)"))
+/// The mount points below our root: proc_pid_mountinfo(5). One with a space or
+/// another escaped character stays escaped.
+fn mount_points() -> Result<Vec<PathBuf>, Error> {
+    let file = "/proc/self/mountinfo";
+    let text = fs::read_to_string(file).context(|| format!("read {file} (is /proc mounted?)"))?;
+    let point = |line: &str| line.split(' ').nth(4).map(PathBuf::from);
+    Ok(text.lines().filter_map(point).collect())
 }
 
-/// The mount point in a line of `mountinfo`, proc_pid_mountinfo(5). One with a
-/// space or another escaped character stays as it is.
-fn mount_point(line: &str) -> Option<PathBuf> {
-    line.split(' ').nth(4).map(PathBuf::from)
-}
-
-/// Whether mounts below a file are propagated elsewhere, from the file's
-/// `fdinfo` and a `mountinfo` that shows its mount; `None` where that does not.
-fn is_shared(fdinfo: &str, mountinfo: &str) -> Option<bool> {
-    let id = fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))?
-        .trim();
-    let line = mountinfo
-        .lines()
-        .find(|line| line.split(' ').next() == Some(id))?;
-    let mut optional_fields = line.split(' ').skip(6).take_while(|field| *field != "-");
-    Some(optional_fields.any(|field| field.starts_with("shared:")))
+/// Whether a mount that another mount namespace makes in `dir` is seen here.
+/// Nothing in a chroot tells the propagation of the mount around it, so this
+/// is tried: unmounting is propagated as mounting is, and leaves no trace.
+fn is_shared(dir: &Path) -> Result<bool, Error> {
+    let script = r#"mount -t tmpfs probe "$0" && echo mounted && read _; umount "$0""#;
+    let because = || format!("try a mount on {}", dir.display());
+    let mut probe = Command::new("unshare")
+        .args(["--mount", "--propagation", "unchanged", "sh", "-c", script])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context(because)?;
+    let mut said = [0; 8];
+    let mounted = probe.stdout.as_mut().map(|out| out.read_exact(&mut said));
+    let seen = mount_points().map(|points| points.iter().any(|point| point == dir));
+    // The end of its input lets the probe unmount and go.
+    drop(probe.stdin.take());
+    probe.wait().context(because)?;
+    mounted.transpose().context(because)?;
+    seen
 }
 
 /// Lays a throw-away layer over another root, so that it is never written to,
@@ -846,16 +851,6 @@ mod tests {
         ] {
             assert!(parse_hierarchy(line, MEMBERSHIP, "own").is_none(), "{line}");
         }
-    }
-
-    #[test]
-    fn a_chroot_on_a_shared_mount_is_told_from_one_on_a_private_mount() {
-        let mountinfo = "21 1 254:0 / / rw - ext4 /dev/vda rw\n\
-                         22 1 254:1 / /srv rw,noatime master:2 shared:3 - ext4 /dev/vdb rw,shared:9\n";
-        assert_eq!(is_shared("pos:\t0\nmnt_id:\t21\n", mountinfo), Some(false));
-        assert_eq!(is_shared("pos:\t0\nmnt_id:\t22\n", mountinfo), Some(true));
-        assert_eq!(is_shared("mnt_id:\t2\n", mountinfo), None);
-        assert_eq!(is_shared("", mountinfo), None);
     }
 
     #[test]
