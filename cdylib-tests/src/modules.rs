@@ -57,14 +57,21 @@ pub fn shipped_injected() -> PathBuf {
 
 const MODULES: &str = "`make test`, or `make modules` first";
 
-/// A file of the target directory that this very program was built into.
 fn built(file: &Path, fix: &str) -> PathBuf {
-    let program = std::env::current_exe().expect("the test's own path");
-    let path = target_dir(&program)
-        .unwrap_or_else(|| panic!("{} lies in no target directory", program.display()))
-        .join(file);
+    let path = target().join(file);
     assert!(path.is_file(), "{} is not built; run {fix}", path.display());
     path
+}
+
+/// The target directory that this very program was built into.
+///
+/// # Panics
+/// When it lies in none.
+pub fn target() -> PathBuf {
+    let program = std::env::current_exe().expect("the test's own path");
+    target_dir(&program)
+        .unwrap_or_else(|| panic!("{} lies in no target directory", program.display()))
+        .to_owned()
 }
 
 /// Tests lie in `TARGET/PROFILE/deps/`, binaries in `TARGET/PROFILE/`.

@@ -13,12 +13,14 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::error::{Context, Error};
+use crate::modules;
 
 /// First part of the name of every cgroup directory that a testbed makes.
 const CGROUP_PREFIX: &str = "slurm-efa-tb";
@@ -538,7 +540,10 @@ fn furnish(plan: &Plan<'_>, hierarchies: &[Hierarchy]) -> Result<Vec<Step>, Erro
 
     let new_root = match plan.root {
         Some(root) => foreign_root(plan, root, &mut steps)?,
-        None => PathBuf::from("/"),
+        None => {
+            show(&modules::target(), plan.dir, &mut steps)?;
+            PathBuf::from("/")
+        }
     };
     let within = |path: &str| new_root.join(path.trim_start_matches('/'));
 
@@ -595,6 +600,35 @@ fn furnish(plan: &Plan<'_>, hierarchies: &[Hierarchy]) -> Result<Vec<Step>, Erro
         steps.push(Step::Chroot(c_path(&new_root)));
     }
     Ok(steps)
+}
+
+/// Lets the testbed's users reach `path`, what was built, although a directory
+/// above it (`/root`, somebody's home) lets only its owner in: in their view
+/// that directory holds nothing else.
+fn show(path: &Path, dir: &Path, steps: &mut Vec<Step>) -> Result<(), Error> {
+    let closed = |ancestor: &Path| {
+        fs::metadata(ancestor).is_ok_and(|about| about.permissions().mode() & 0o001 == 0)
+    };
+    let mut ancestors: Vec<&Path> = path.ancestors().collect();
+    ancestors.reverse();
+    let Some(first) = ancestors.iter().position(|ancestor| closed(ancestor)) else {
+        return Ok(());
+    };
+    let (aside, flags) = (dir.join("built"), libc::MS_NOSUID | libc::MS_NODEV);
+    fs::create_dir(&aside).context(|| format!("make the directory {}", aside.display()))?;
+    steps.push(Step::bind(path, &aside, false));
+    let tmpfs = Path::new("tmpfs");
+    steps.push(Step::mount(
+        tmpfs,
+        ancestors[first],
+        "tmpfs",
+        flags,
+        "mode=755",
+    ));
+    let below = &ancestors[first + 1..];
+    steps.extend(below.iter().map(|dir| Step::Mkdir(c_path(dir))));
+    steps.push(Step::bind(&aside, path, false));
+    Ok(())
 }
 
 /// What to take out of all sharing, so that no mount of a testbed is seen
