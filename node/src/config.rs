@@ -16,11 +16,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::hugepages::size::{Request, SizeError};
 use crate::name::{NameError, expand};
 use crate::sysroot::shown;
 use crate::{NodeName, Sysroot, printable};
@@ -108,6 +108,16 @@ pub enum Harmful {
     Warn,
 }
 
+/// What a profile does about `RLIMIT_MEMLOCK` of the job's tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Memlock {
+    /// No limit: EFA registers memory with the device, which locks it.
+    #[default]
+    Unlimited,
+    /// What it would be without the profile.
+    Unchanged,
+}
+
 /// One `[profile.NAME]`, as written. Whether `base` exists and has no cycle is
 /// for the reader to check, who knows the built-in profiles.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -123,10 +133,10 @@ pub struct ProfileConfig {
     pub unset: Vec<String>,
     /// How many EFA devices the profile expects.
     pub devices: Option<u32>,
-    /// For the hugepages part of the suite, uninterpreted.
-    pub hugepages: Option<toml::Value>,
-    /// For the memlock part of the suite, uninterpreted.
-    pub memlock: Option<toml::Value>,
+    /// The hugepages on each node of a job that names none itself.
+    pub hugepages: Option<Request>,
+    /// The limit of locked memory of the job's tasks.
+    pub memlock: Option<Memlock>,
 }
 
 /// The site's configuration.
@@ -414,8 +424,8 @@ impl File<'_> {
                 "env" => profile.env = self.env(value)?,
                 "unset" => profile.unset = self.unset(value)?,
                 "devices" => profile.devices = Some(self.count(value)?),
-                "hugepages" => profile.hugepages = Some(self.opaque(value)?),
-                "memlock" => profile.memlock = Some(self.opaque(value)?),
+                "hugepages" => profile.hugepages = Some(self.hugepages(value)?),
+                "memlock" => profile.memlock = Some(self.memlock(value)?),
                 _ => return Err(self.unknown_key(key, IN_PROFILE)),
             }
         }
@@ -490,9 +500,22 @@ impl File<'_> {
         })
     }
 
-    fn opaque(&self, value: &Value<'_>) -> Result<toml::Value, ConfigError> {
-        toml::Value::deserialize(ValueDeserializer::from(value.clone()))
-            .map_err(|error| self.toml_error(&error, value.span().start))
+    fn hugepages(&self, value: &Value<'_>) -> Result<Request, ConfigError> {
+        self.string(value)?
+            .parse()
+            .map_err(|error: SizeError| self.error(value.span().start, error.to_string()))
+    }
+
+    fn memlock(&self, value: &Value<'_>) -> Result<Memlock, ConfigError> {
+        match self.string(value)? {
+            "unlimited" => Ok(Memlock::Unlimited),
+            "unchanged" => Ok(Memlock::Unchanged),
+            other => {
+                let other = printable(other, 80);
+                let reason = format!("`memlock` is `{other}`, expected `unlimited` or `unchanged`");
+                Err(self.error(value.span().start, reason))
+            }
+        }
     }
 }
 
@@ -667,6 +690,8 @@ fn trusted_owner(meta: &Metadata) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
     use proptest::prelude::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -682,7 +707,8 @@ base = "p5.48xlarge"
 env = { NCCL_DEBUG = "INFO" }
 unset = ["FI_PROVIDER", "LD_PRELOAD"]
 devices = 32
-hugepages = "50%"
+hugepages = "5G"
+memlock = "unchanged"
 
 [profile."p5en.48xlarge".env]
 LD_LIBRARY_PATH = "/opt/x/lib"
@@ -721,11 +747,24 @@ grace = "60s"
         );
         assert_eq!(ours.env["NCCL_DEBUG"], "INFO");
         assert_eq!(ours.unset, ["FI_PROVIDER", "LD_PRELOAD"]);
-        assert_eq!(ours.hugepages, Some(toml::Value::from("50%")));
+        assert_eq!(ours.hugepages, "5G".parse().ok());
+        assert_eq!(ours.memlock, Some(Memlock::Unchanged));
         assert_eq!(
             config.profiles["p5en.48xlarge"].env["LD_LIBRARY_PATH"],
             "/opt/x/lib"
         );
+    }
+
+    #[test]
+    fn hugepages_and_memlock_that_mean_nothing_are_refused_where_they_stand() {
+        for (line, words) in [
+            ("hugepages = \"50%\"", "`50%` is not a size"),
+            ("hugepages = 5", "expected a string"),
+            ("memlock = \"64M\"", "expected `unlimited` or `unchanged`"),
+        ] {
+            let said = complaint(&format!("[profile.a]\n{line}\n"));
+            assert!(said.contains(words) && said.contains(":2:"), "{said}");
+        }
     }
 
     #[test]

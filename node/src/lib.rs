@@ -17,6 +17,7 @@ pub mod instance;
 pub mod name;
 mod printable;
 pub mod registry;
+pub mod slurm_conf;
 pub mod stack;
 pub mod state;
 pub mod stepd;

@@ -124,6 +124,21 @@ impl Start {
     }
 }
 
+/// What a job's prolog did about its hugepages, for its steps to tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// What it has on this node, in MiB.
+    pub mib: u64,
+    /// What it should have, in MiB.
+    pub wanted_mib: u64,
+    /// Why its tasks must not run: a sentence for its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Why it has less than it should have: a sentence for its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short: Option<String>,
+}
+
 /// What is known of a job from its prolog on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -147,9 +162,15 @@ pub struct Job {
     /// The EFA devices it may use, by name.
     #[serde(default)]
     pub devices: Vec<String>,
-    /// Its `--efa-hugepages`, as the user wrote it.
+    /// The size of hugepages in force for it, as it was written.
     #[serde(default)]
     pub hugepages: Option<String>,
+    /// What became of that; `None` before the prolog knows.
+    #[serde(default)]
+    pub reservation: Option<Reservation>,
+    /// Other jobs had a record when it started.
+    #[serde(default)]
+    pub others_at_start: bool,
     /// An extern step has been seen (`PrologFlags=Contain`). It lives as long
     /// as the job does, so once its socket is gone, so is the job, even if the
     /// epilog never ran.
@@ -172,6 +193,8 @@ impl Job {
             profile: None,
             devices: Vec::new(),
             hugepages: None,
+            reservation: None,
+            others_at_start: false,
             contained: false,
         }
     }
@@ -266,6 +289,16 @@ impl Registry {
         read(&self.dir, &key.file_name())
     }
 
+    /// Whether jobs other than this one have a record.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn has_others(&self, job: JobId) -> Result<bool, StateError> {
+        let names = self.dir.names()?;
+        let mut keys = names.iter().filter_map(|name| JobKey::of_file(name));
+        Ok(keys.any(|key| key.job != job))
+    }
+
     /// Notes that the job has an extern step; see [`Job::contained`]. For that
     /// step to call, while it starts. A job without a record, or of another
     /// start, is left alone.
@@ -302,6 +335,36 @@ impl Registry {
         jobs.sort_by_key(Job::key);
         Ok((jobs, problems))
     }
+}
+
+/// Where the job that started last is noted.
+const LAST_START: &str = "last-start";
+
+/// For a prolog, once the job has its record: notes it as the one that
+/// started last, and tells whether there were others before.
+///
+/// # Errors
+/// It is not known whether the job is alone.
+pub fn note_start(
+    state: &mut StateDir,
+    registry: &Registry,
+    job: JobId,
+) -> Result<bool, StateError> {
+    // In this order two prologs at the same time cannot both miss each other:
+    // whoever lists first has its note replaced.
+    state.write(LAST_START, job.to_string().as_bytes())?;
+    registry.has_others(job)
+}
+
+/// Whether any other job ran here since the job started; `None` where that
+/// cannot be read.
+#[must_use]
+pub fn shared(state: &StateDir, job: &Job) -> Option<bool> {
+    if job.others_at_start {
+        return Some(true);
+    }
+    let last = state.read(LAST_START).ok()??;
+    Some(last != job.job.to_string().as_bytes())
 }
 
 fn encode(job: &Job) -> Result<Vec<u8>, StateError> {

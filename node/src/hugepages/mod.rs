@@ -10,10 +10,14 @@
 //! - [`pool`]: the kernel's side.
 //! - [`ledger`]: the files.
 //! - [`mod@reconcile`]: the rule.
+//! - [`settings`]: what the site says.
+//! - [`isolate`]: the kernel's own fence around a job's pages.
 
+pub mod isolate;
 pub mod ledger;
 pub mod pool;
 pub mod reconcile;
+pub mod settings;
 pub mod size;
 
 #[cfg(test)]
@@ -22,4 +26,5 @@ mod model;
 pub use ledger::{Grant, Spread, Wish};
 pub use pool::{KernelPools, NumaNode, Pool, Pools};
 pub use reconcile::{Claim, Report, reconcile};
+pub use settings::{OnShortfall, Settings};
 pub use size::{Bytes, HugePages, PageSize, Request};

@@ -1,0 +1,292 @@
+//! The kernel's own fence: the hugetlb controller limits how many hugepages the
+//! processes of a control group may map, so that one job cannot take what was
+//! set aside for another.
+//!
+//! Slurm puts its steps into no group of the hugetlb controller's v1 hierarchy,
+//! so there each job gets a group of ours, `slurm-efa/<job>@<node>`, which its
+//! tasks enter. With v2 a job's own group, which Slurm made, is limited; that
+//! works where the controller is enabled for it (Slurm 25.05 and later:
+//! `EnableExtraControllers=hugetlb` in cgroup.conf).
+//!
+//! What enters a job by another way than as a task (logins) is limited with v2
+//! only.
+//!
+//! Source: Documentation/admin-guide/cgroup-v1/hugetlb.rst and cgroup-v2.rst.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::size::{Bytes, PageSize};
+use crate::registry::JobKey;
+use crate::sysroot::shown;
+use crate::{ReadError, Sysroot};
+
+/// The parent of the jobs' groups in a v1 hierarchy.
+const OURS: &str = "slurm-efa";
+
+const MOUNTS: &str = "proc/self/mountinfo";
+const CGROUPS: &str = "proc/self/cgroup";
+
+/// Most that is read of the two; hosts with many containers have long ones.
+const LARGEST: usize = 1024 * 1024;
+
+/// Where the hugetlb controller is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Controller {
+    /// In a hierarchy of version 1, mounted here.
+    V1(PathBuf),
+    /// In the unified hierarchy, mounted here, which is all there is.
+    V2(PathBuf),
+}
+
+/// Why a job is not fenced.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IsolateError {
+    /// The kernel's files cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The controller is there, but not for jobs.
+    #[error(
+        "{}: the hugetlb controller is not enabled for Slurm's jobs; \
+         EnableExtraControllers=hugetlb in cgroup.conf does that from Slurm 25.05 on",
+        shown(group)
+    )]
+    NotEnabled {
+        /// The job's group.
+        group: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {source}", shown(path))]
+    Io {
+        /// `make`, `write`.
+        action: &'static str,
+        /// The group or file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl Controller {
+    /// Looks for it; `None` where the kernel has none or nobody mounted it.
+    ///
+    /// # Errors
+    /// The mounts cannot be read.
+    pub fn find() -> Result<Option<Self>, ReadError> {
+        Ok(Self::of_mounts(
+            &Sysroot::real().read_bounded(MOUNTS, LARGEST)?,
+        ))
+    }
+
+    /// Reads proc(5)'s mountinfo. A v1 hierarchy with the controller wins; the
+    /// unified one counts only where Slurm's jobs are in it, which is where no
+    /// v1 hierarchy is mounted at all.
+    fn of_mounts(text: &str) -> Option<Self> {
+        let mut unified = None;
+        let mut has_v1 = false;
+        for line in text.lines() {
+            let Some((before, after)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(place) = before.split(' ').nth(4) else {
+                continue;
+            };
+            let mut words = after.split(' ');
+            match (words.next(), words.nth(1)) {
+                (Some("cgroup"), Some(options)) => {
+                    has_v1 = true;
+                    if options.split(',').any(|option| option == "hugetlb") {
+                        return Some(Self::V1(PathBuf::from(place)));
+                    }
+                }
+                (Some("cgroup2"), _) if unified.is_none() => {
+                    unified = Some(Self::V2(PathBuf::from(place)));
+                }
+                _ => {}
+            }
+        }
+        unified.filter(|_| !has_v1)
+    }
+
+    /// In the prolog: makes the job's group with its limits. Nothing to do
+    /// with v2, where Slurm makes the group later.
+    ///
+    /// # Errors
+    /// The job is not fenced.
+    pub fn prepare(&self, key: &JobKey, limits: &[(PageSize, Bytes)]) -> Result<(), IsolateError> {
+        let Self::V1(mount) = self else {
+            return Ok(());
+        };
+        let group = group(mount, key);
+        for dir in [mount.join(OURS), group.clone()] {
+            match fs::create_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(refused("make", dir, error));
+                }
+                _ => {}
+            }
+        }
+        limit(&group, limits, ".limit_in_bytes")
+    }
+
+    /// In a task that is still root: puts it under its job's limits.
+    ///
+    /// # Errors
+    /// The task is not fenced.
+    pub fn enter(&self, key: &JobKey, limits: &[(PageSize, Bytes)]) -> Result<(), IsolateError> {
+        match self {
+            // 0 is the process that writes.
+            Self::V1(mount) => write(&group(mount, key).join("cgroup.procs"), "0"),
+            Self::V2(mount) => {
+                let text = Sysroot::real().read_bounded(CGROUPS, LARGEST)?;
+                let Some(job) = job_group(&text) else {
+                    let group = mount.clone();
+                    return Err(IsolateError::NotEnabled { group });
+                };
+                let group = mount.join(job);
+                let file = format!("hugetlb.{}.max", name(PageSize::TwoMiB));
+                if !group.join(file).exists() {
+                    return Err(IsolateError::NotEnabled { group });
+                }
+                limit(&group, limits, ".max")
+            }
+        }
+    }
+
+    /// In the epilog: removes the job's group. One that still has processes
+    /// stays, with its limits.
+    pub fn remove(&self, key: &JobKey) {
+        if let Self::V1(mount) = self {
+            let _ = fs::remove_dir(group(mount, key));
+        }
+    }
+}
+
+fn group(mount: &Path, key: &JobKey) -> PathBuf {
+    mount.join(OURS).join(key.to_string())
+}
+
+/// The kernel's name of a page size in the controller's files.
+fn name(size: PageSize) -> &'static str {
+    match size {
+        PageSize::TwoMiB => "2MB",
+        PageSize::OneGiB => "1GB",
+    }
+}
+
+/// Sets the limit of each size that the kernel has.
+fn limit(group: &Path, limits: &[(PageSize, Bytes)], suffix: &str) -> Result<(), IsolateError> {
+    for (size, bytes) in limits {
+        let file = group.join(format!("hugetlb.{}{suffix}", name(*size)));
+        match write(&file, &bytes.0.to_string()) {
+            Err(IsolateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, value: &str) -> Result<(), IsolateError> {
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(|source| refused("write", path.to_owned(), source))
+}
+
+fn refused(action: &'static str, path: PathBuf, source: io::Error) -> IsolateError {
+    IsolateError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// The job's group of a process in a step: what is above `step_…`.
+fn job_group(text: &str) -> Option<PathBuf> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let parts: Vec<&str> = path.split('/').collect();
+    let step = parts.iter().position(|part| part.starts_with("step_"))?;
+    // The job itself has a name of its own above the step.
+    let job = parts.get(..step).filter(|parts| parts.len() > 1)?;
+    // A name with `..` in it cannot be a group's.
+    let sound = job.iter().all(|part| !part.is_empty() && *part != "..");
+    sound.then(|| job.iter().collect())
+}
+
+/// What slurmd says when it starts, if the fence that the site wants cannot be.
+#[must_use]
+pub fn complaint() -> Option<String> {
+    match Controller::find() {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(
+            "isolate = true in [hugepages], but no hugetlb controller is mounted where Slurm's \
+             jobs are: they are not kept from each other's hugepages"
+                .to_owned(),
+        ),
+        Err(error) => Some(format!(
+            "isolate = true in [hugepages] cannot be kept: {error}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const V1: &str = "25 30 0:22 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
+        33 25 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+        34 25 0:30 / /sys/fs/cgroup/hugetlb rw shared:9 - cgroup cgroup rw,hugetlb\n\
+        35 25 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn the_v1_hierarchy_that_has_the_controller_is_found() {
+        let mount = PathBuf::from("/sys/fs/cgroup/hugetlb");
+        assert_eq!(Controller::of_mounts(V1), Some(Controller::V1(mount)));
+    }
+
+    #[test]
+    fn in_a_mixed_set_up_the_unified_hierarchy_does_not_hold_slurms_jobs() {
+        let lines = V1.lines().filter(|line| !line.contains("hugetlb"));
+        let without = lines.collect::<Vec<_>>().join("\n");
+        assert_eq!(Controller::of_mounts(&without), None);
+    }
+
+    #[test]
+    fn a_unified_hierarchy_alone_is_found() {
+        let line = "35 25 0:31 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let mount = PathBuf::from("/sys/fs/cgroup");
+        assert_eq!(Controller::of_mounts(line), Some(Controller::V2(mount)));
+    }
+
+    #[test]
+    fn a_jobs_group_is_what_is_above_its_step_whatever_it_is_called() {
+        for job in ["job_7", "s5K1ABC"] {
+            let text = format!("0::/system.slice/slurmstepd.scope/{job}/step_0/user/task_0\n");
+            let wanted = format!("system.slice/slurmstepd.scope/{job}");
+            assert_eq!(job_group(&text), Some(PathBuf::from(wanted)));
+        }
+        for text in [
+            "",
+            "0::/",
+            "0::/step_0/user",
+            "0::/a/../b/step_0",
+            "4:memory:/a/step_0",
+        ] {
+            assert_eq!(job_group(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_kernel_says_nothing_panics(text in "(.| - |cgroup|/|step_|\n){0,80}") {
+            let _ = Controller::of_mounts(&text);
+            let _ = job_group(&text);
+        }
+    }
+}
