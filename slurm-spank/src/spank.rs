@@ -200,6 +200,16 @@ impl<'hook> Spank<'hook> {
         self.u32_item(bindings::S_JOB_NNODES)
     }
 
+    /// How many tasks the step has on this node.
+    pub fn local_task_count(&self) -> Result<u32, SpankError> {
+        self.u32_item(bindings::S_JOB_LOCAL_TASK_COUNT)
+    }
+
+    /// The task's number on this node, from 0; in the hooks of one task.
+    pub fn local_task(&self) -> Result<u32, SpankError> {
+        self.u32_item(bindings::S_TASK_ID)
+    }
+
     /// How often the job was restarted (requeued).
     pub fn restart_count(&self) -> Result<u32, SpankError> {
         self.u32_item(bindings::S_SLURM_RESTART_COUNT)

@@ -10,12 +10,13 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use node::config::{Config, Harmful as HarmfulPolicy};
+use node::hugepages::{Request, Settings};
 use slurm_spank::{Context, OptionValue, Outcome, log};
 
 use crate::arguments::Arguments;
 use crate::explain;
 use crate::plan;
-use crate::profile::{self, Fit, Profile};
+use crate::profile::{self, Profile};
 use crate::request::{self, Explain, ProfileRequest};
 
 /// The form in which an option that was given to sbatch or salloc reaches the
@@ -23,6 +24,8 @@ use crate::request::{self, Explain, ProfileRequest};
 pub const INHERITED_PROFILE: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile";
 /// The same of `--efa-explain`.
 pub const INHERITED_EXPLAIN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_explain";
+/// The same of `--efa-hugepages`.
+pub const INHERITED_HUGEPAGES: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_hugepages";
 
 /// What was asked for, one name for each component of a heterogeneous job or
 /// step, separated by commas; empty where nothing was asked.
@@ -55,7 +58,7 @@ struct Asked {
 
 impl Client {
     /// Lets `SBATCH_EFA_PROFILE`, `SALLOC_EFA_PROFILE` and `SRUN_EFA_PROFILE`
-    /// (and `…_EFA_EXPLAIN`) stand for the options, as Slurm's own options have
+    /// (and `…_EFA_EXPLAIN`, `…_EFA_HUGEPAGES`) stand for the options, as Slurm's own options have
     /// such variables: by handing them to Slurm's mechanism, which puts them
     /// between `#SBATCH` and the command line.
     pub fn init(&mut self) {
@@ -63,6 +66,7 @@ impl Client {
             for (name, target) in [
                 ("PROFILE", INHERITED_PROFILE),
                 ("EXPLAIN", INHERITED_EXPLAIN),
+                ("HUGEPAGES", INHERITED_HUGEPAGES),
             ] {
                 if let Some(value) = std::env::var_os(format!("{prefix}_EFA_{name}")) {
                     set_env(target, value.as_bytes());
@@ -83,6 +87,12 @@ impl Client {
             if let Err(error) = Explain::parse(value) {
                 refuse(&error.to_string());
             }
+            return Ok(());
+        }
+        if index == request::HUGEPAGES {
+            let asked =
+                request::hugepages(value).unwrap_or_else(|error| refuse(&error.to_string()));
+            judge_hugepages(asked, arguments);
             return Ok(());
         }
         let asked = match ProfileRequest::parse(value) {
@@ -196,6 +206,29 @@ fn cannot_serve(reason: &str) -> String {
     format!("--efa-profile cannot be used: {reason}; tell the administrator")
 }
 
+/// Refuses a size that no node of this site gives. What a node has is known there only.
+fn judge_hugepages(asked: Request, arguments: &Arguments) {
+    let cannot = |reason: String| -> ! {
+        refuse(&format!(
+            "--efa-hugepages cannot be used: {reason}; tell the administrator"
+        ))
+    };
+    let config = match arguments.load_config() {
+        Ok(config) => config,
+        Err(reason) => cannot(reason),
+    };
+    let settings = match Settings::of(&config) {
+        Ok(settings) => settings,
+        Err(error) => cannot(error.to_string()),
+    };
+    // `auto` depends on the node: it is capped there.
+    if let Request::Size(_) = asked
+        && let Err(error) = asked.pages(settings.page_size, 0, Some(settings.max), None)
+    {
+        refuse(&format!("--efa-hugepages: {error}"));
+    }
+}
+
 /// Refuses (or, if the site wants it, warns of) variables that abort libfabric.
 fn judge_environment(asked: &ProfileRequest, config: &Config) {
     let profile = match asked {
@@ -203,13 +236,7 @@ fn judge_environment(asked: &ProfileRequest, config: &Config) {
             profile::resolve(name, config).unwrap_or_else(|error| refuse(&error.to_string()))
         }
         // No node is known yet.
-        _ => Profile {
-            name: asked.as_str().to_owned(),
-            fit: Fit::Any,
-            env: BTreeMap::new(),
-            unset: BTreeMap::new(),
-            devices: None,
-        },
+        _ => Profile::plain(asked.as_str()),
     };
     let exported = Export::of_this_client();
     let env = |name: &str| {

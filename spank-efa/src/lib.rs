@@ -2,16 +2,20 @@
 //!
 //! [`plugin`] holds the hooks, each a switch on the program that it runs in;
 //! [`client`] is what happens in srun, sbatch and salloc as the user;
-//! [`stepd`] is what happens in slurmstepd as root. Both only carry out what
-//! the pure middle decides: [`request`] (what was asked), [`profile`] (what it
-//! means), [`rules`] (the tables), [`plan`] (what to do on this node) and
-//! [`explain`] (how to say it).
+//! [`stepd`] is what happens in slurmstepd as root, [`job`] in prolog and epilog.
+//! All only carry out what the pure middle decides: [`request`] (what was
+//! asked), [`profile`] (what it means), [`rules`] (the tables), [`plan`] (what
+//! to do on this node), [`pages`] (how many hugepages) and [`explain`] (how to
+//! say it). [`account`] tells what EFA moved.
 
+mod account;
 mod arguments;
 mod client;
 pub mod explain;
+mod job;
 mod node_name;
 pub mod own;
+pub mod pages;
 pub mod plan;
 pub mod plugin;
 pub mod profile;
@@ -25,5 +29,13 @@ use plugin::Efa;
 slurm_spank::plugin! {
     name: "spank_efa",
     plugin: Efa,
-    hooks: [init_post_opt, user_init, task_init],
+    hooks: [
+        job_prolog,
+        init_post_opt,
+        user_init,
+        task_init_privileged,
+        task_init,
+        task_exit,
+        job_epilog,
+    ],
 }

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 
+use node::hugepages::{Settings, isolate};
 use slurm_spank::{Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Plugin, Spank, log};
 
 use crate::arguments::Arguments;
 use crate::client::Client;
+use crate::job;
 use crate::request;
 use crate::stepd::Stepd;
 
@@ -57,15 +59,7 @@ impl Plugin for Efa {
         match context {
             Context::Local | Context::Allocator => self.client.init(),
             Context::Remote => self.stepd.init(spank),
-            // The administrator reads slurmd's log when it starts; users would
-            // only meet the error later.
-            Context::Slurmd => {
-                if let Err(reason) = self.arguments.load_config() {
-                    log::error(&format!(
-                        "spank_efa: {reason}; jobs with --efa-profile will fail until this is mended"
-                    ));
-                }
-            }
+            Context::Slurmd => slurmd_starts(&self.arguments),
             Context::JobScript => {}
         }
         Ok(())
@@ -97,13 +91,78 @@ impl Plugin for Efa {
         Ok(())
     }
 
-    fn task_init(&mut self, _: &mut Spank<'_>) -> Outcome {
+    fn task_init_privileged(&mut self, _: &mut Spank<'_>) -> Outcome {
+        self.maybe_panic("task_init_privileged");
+        self.stepd.task_init_privileged();
+        Ok(())
+    }
+
+    fn task_init(&mut self, spank: &mut Spank<'_>) -> Outcome {
         self.maybe_panic("task_init");
         if self.stepd.has_failed() {
+            self.stepd.requeue(spank);
             // An error from an `optional` plugin would be ignored and the task
             // would run. This child exists only to become the task.
             slurm_spank::end_task();
         }
         Ok::<(), Failure>(())
+    }
+
+    fn task_exit(&mut self, spank: &mut Spank<'_>) -> Outcome {
+        self.maybe_panic("task_exit");
+        self.stepd.task_exit(spank);
+        Ok(())
+    }
+
+    // Never an error in these two: it would drain the node.
+    fn job_prolog(&mut self, spank: &mut Spank<'_>) -> Outcome {
+        self.maybe_panic("job_prolog");
+        job::prolog(spank, &self.arguments);
+        Ok(())
+    }
+
+    fn job_epilog(&mut self, spank: &mut Spank<'_>) -> Outcome {
+        self.maybe_panic("job_epilog");
+        job::epilog(spank, &self.arguments);
+        Ok(())
+    }
+}
+
+/// The administrator reads slurmd's log when it starts; users would only meet
+/// these faults later.
+fn slurmd_starts(arguments: &Arguments) {
+    let config = match arguments.load_config() {
+        Ok(config) => config,
+        Err(reason) => {
+            log::error(&format!(
+                "spank_efa: {reason}; jobs with --efa-profile will fail until this is mended"
+            ));
+            return;
+        }
+    };
+    if let Err(error) = node::usage::Settings::of(&config) {
+        log::error(&format!(
+            "spank_efa: {error}; no job is reported until this is mended"
+        ));
+    }
+    match Settings::of(&config) {
+        Ok(settings) => {
+            if settings.isolate
+                && let Some(complaint) = isolate::complaint()
+            {
+                log::error(&format!("spank_efa: {complaint}"));
+            }
+        }
+        Err(error) => log::error(&format!(
+            "spank_efa: {error}; no hugepages are reserved until this is mended"
+        )),
+    }
+    if config.state_dir.contains("%n") {
+        log::info(&format!(
+            "spank_efa: {}: state_dir contains %n, but hugepages belong to the machine: where \
+             several slurmd run on one, they must have one state_dir, or each takes the other's \
+             pages for the administrator's",
+            config.path.display()
+        ));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use node::config::Config;
+use node::config::{Config, Memlock};
+use node::hugepages::Request;
 use node::instance::{self, InstanceType};
 use node::printable;
 
@@ -47,6 +48,25 @@ pub struct Profile {
     pub unset: BTreeMap<String, String>,
     /// The least number of EFA devices, if the site gives one.
     pub devices: Option<u32>,
+    /// The hugepages on each node of a job that names none itself.
+    pub hugepages: Option<Request>,
+    /// The tasks' limit of locked memory.
+    pub memlock: Memlock,
+}
+
+impl Profile {
+    /// One that fits every node and adds nothing of the site's.
+    pub fn plain(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            fit: Fit::Any,
+            env: BTreeMap::new(),
+            unset: BTreeMap::new(),
+            devices: None,
+            hugepages: None,
+            memlock: Memlock::default(),
+        }
+    }
 }
 
 /// Why a profile cannot be used.
@@ -200,11 +220,8 @@ fn resolve_unchecked(name: &str, config: &Config) -> Result<Profile, ProfileErro
     };
 
     let mut profile = Profile {
-        name: name.to_owned(),
         fit,
-        env: BTreeMap::new(),
-        unset: BTreeMap::new(),
-        devices: None,
+        ..Profile::plain(name)
     };
     for key in chain.into_iter().rev() {
         let Some(site) = config.profiles.get(key) else {
@@ -221,6 +238,8 @@ fn resolve_unchecked(name: &str, config: &Config) -> Result<Profile, ProfileErro
             profile.unset.insert(variable.clone(), key.to_owned());
         }
         profile.devices = site.devices.or(profile.devices);
+        profile.hugepages = site.hugepages.or(profile.hugepages);
+        profile.memlock = site.memlock.unwrap_or(profile.memlock);
     }
     Ok(profile)
 }

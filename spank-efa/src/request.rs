@@ -1,5 +1,7 @@
 //! What the user asked for on the command line.
 
+use node::hugepages::Request;
+use node::hugepages::size::SizeError;
 use node::{InstanceType, printable};
 use slurm_spank::{Argument, OptionSpec, OptionValue};
 
@@ -17,12 +19,20 @@ pub const OPTIONS: &[OptionSpec] = &[
         usage: c"print on the step's stderr what the EFA profile set, what it left alone and why (first node; \"all\": every node)",
         argument: Argument::Optional,
     },
+    OptionSpec {
+        name: c"efa-hugepages",
+        value_name: Some(c"size"),
+        usage: c"hugepages reserved for the job on each node: 512M, 10G, auto (as AWS computes it), or none",
+        argument: Argument::Required,
+    },
 ];
 
 /// The place of `--efa-profile` in [`OPTIONS`].
 pub const PROFILE: usize = 0;
 /// The place of `--efa-explain` in [`OPTIONS`].
 pub const EXPLAIN: usize = 1;
+/// The place of `--efa-hugepages` in [`OPTIONS`].
+pub const HUGEPAGES: usize = 2;
 
 /// The longest name taken. The longest instance type is under 30 characters.
 const MAX_NAME: usize = 64;
@@ -101,6 +111,16 @@ pub enum BadValue {
         "--efa-explain: \"{0}\" is not known; use --efa-explain for the first node or --efa-explain=all"
     )]
     Explain(String),
+    /// Not a size for `--efa-hugepages`.
+    #[error("--efa-hugepages: {0}")]
+    Hugepages(SizeError),
+}
+
+/// Reads the value of `--efa-hugepages`: hostile, any bytes of any length.
+pub fn hugepages(value: OptionValue<'_>) -> Result<Request, BadValue> {
+    let bytes = value.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MAX_NAME)]);
+    text.parse().map_err(BadValue::Hugepages)
 }
 
 impl ProfileRequest {
@@ -200,6 +220,28 @@ mod tests {
         assert_eq!(Explain::parse(None), Ok(Explain::First));
         assert_eq!(Explain::parse(Some(b"all")), Ok(Explain::All));
         assert!(Explain::parse(Some(b"none")).is_err());
+    }
+
+    #[test]
+    fn hugepages_are_a_size_with_its_unit_or_a_word() {
+        for fine in ["512M", "5120M", "10G", "auto", "none"] {
+            assert!(hugepages(Some(fine.as_bytes())).is_ok(), "{fine}");
+        }
+        for bad in [
+            "",
+            "-1",
+            "1",
+            "5G;rm",
+            "99999999T",
+            "0M",
+            "5G\n",
+            "\u{1b}[31m5G",
+        ] {
+            let message = hugepages(Some(bad.as_bytes())).unwrap_err().to_string();
+            assert!(message.starts_with("--efa-hugepages: "), "{message}");
+            assert!(!message.chars().any(char::is_control), "{message:?}");
+        }
+        assert!(hugepages(Some(b"\xff5G")).is_err());
     }
 
     proptest! {

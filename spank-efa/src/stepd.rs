@@ -1,21 +1,37 @@
 //! slurmstepd: the node's side, as root, once for each step.
 //!
-//! `init_post_opt` decides and sets the environment; `user_init` speaks, since
-//! from there words reach the user's stderr; `task_init` fails the
-//! tasks of a job that cannot run here. No hook returns an error: a failed
-//! `init_post_opt` or `user_init` drains the node for a batch job.
+//! `init_post_opt` decides, sets the environment and counts; `user_init`
+//! speaks, since from there words reach the user's stderr;
+//! `task_init_privileged` lifts the limit of locked memory; `task_init` fails
+//! the tasks of a job that cannot run here; `task_exit`, with the last task,
+//! tells what EFA moved: later words no longer reach srun. No hook returns an
+//! error: a failed `init_post_opt` or `user_init` drains the node for a batch
+//! job.
 
-use node::config::Config;
-use node::{Stack, efa, instance};
-use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, log};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
 
+use node::config::{Config, Memlock};
+use node::counters::Snapshot;
+use node::hugepages::isolate::Controller;
+use node::hugepages::{Bytes, OnShortfall, PageSize, Request, Settings};
+use node::registry::{self, Job, JobKey};
+use node::state::StateDir;
+use node::usage::UsageRecord;
+use node::{Stack, Sysroot, efa, instance};
+use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
+
+use crate::account::{self, Books};
 use crate::arguments::Arguments;
-use crate::client::{INHERITED_EXPLAIN, INHERITED_PROFILE, REQUESTS};
+use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE, REQUESTS};
 use crate::explain;
+use crate::job;
 use crate::node_name::node_name;
 use crate::own;
+use crate::pages::{self, Source};
 use crate::plan::{self, Action, NodeFacts, Plan};
-use crate::profile;
+use crate::profile::{self, Profile};
 use crate::request::{self, BadValue, Explain, ProfileRequest};
 
 /// Variables whose presence means that the step runs in an image's software.
@@ -46,9 +62,39 @@ const CONTAINER: &[(&str, &str)] = &[
 pub struct Stepd {
     request: Option<Result<ProfileRequest, BadValue>>,
     explain: Explain,
+    hugepages: Option<Result<Request, BadValue>>,
     container: Option<&'static str>,
     outcome: Outcome,
+    /// The tasks' locked memory has no limit.
+    unlimited_memlock: bool,
+    /// The fence that tasks enter.
+    fence: Option<Fence>,
+    /// The job goes back to the queue instead of running short of pages.
+    requeue: bool,
+    account: Option<Account>,
+    tasks_ended: u32,
 }
+
+/// What keeps the tasks from other jobs' hugepages.
+struct Fence {
+    controller: Controller,
+    key: JobKey,
+    limits: Vec<(PageSize, Bytes)>,
+}
+
+/// What is reported when the step ends.
+struct Account {
+    books: Books,
+    record: UsageRecord,
+    before: Result<Snapshot, String>,
+    sysroot: Sysroot,
+    job: Option<(StateDir, Job)>,
+    /// Nobody else speaks for the job.
+    alone: bool,
+}
+
+/// Set to the MiB of hugepages that the job has on the node.
+const HUGEPAGES_MIB: &str = "SLURM_EFA_HUGEPAGES_MIB";
 
 /// What was decided.
 #[derive(Default)]
@@ -60,9 +106,39 @@ enum Outcome {
     Run {
         warnings: Vec<String>,
         explanation: Vec<String>,
+        in_force: Option<Box<InForce>>,
     },
     /// The tasks fail with this sentence.
     Fail(String),
+}
+
+/// The profile that holds for the step, and the node that it holds on.
+struct InForce {
+    profile: Profile,
+    facts: NodeFacts,
+}
+
+impl Outcome {
+    fn in_force(&self) -> Option<&InForce> {
+        match self {
+            Self::Run { in_force, .. } => in_force.as_deref(),
+            Self::Nothing | Self::Fail(_) => None,
+        }
+    }
+
+    fn warn(&mut self, sentence: String) {
+        match self {
+            Self::Run { warnings, .. } => warnings.push(sentence),
+            Self::Nothing => {
+                *self = Self::Run {
+                    warnings: vec![sentence],
+                    explanation: Vec::new(),
+                    in_force: None,
+                };
+            }
+            Self::Fail(_) => {}
+        }
+    }
 }
 
 impl Stepd {
@@ -76,6 +152,7 @@ impl Stepd {
     pub fn option(&mut self, index: usize, value: OptionValue<'_>) {
         match index {
             request::PROFILE => self.request = Some(ProfileRequest::parse(value)),
+            request::HUGEPAGES => self.hugepages = Some(request::hugepages(value)),
             _ => self.explain = Explain::parse(value).unwrap_or_default(),
         }
     }
@@ -84,26 +161,130 @@ impl Stepd {
     pub fn init_post_opt(&mut self, spank: &mut Spank<'_>, arguments: &Arguments) {
         let Ok(step) = spank.step_id() else { return };
         if step == StepId::Extern {
+            note_contained(spank, arguments);
             return;
         }
         self.container = self.container.or_else(|| container(spank));
         if step == StepId::Batch {
             self.inherit(spank);
         }
-        let asked = match self.request.take() {
-            Some(Ok(asked)) => Some(asked),
-            Some(Err(error)) => {
+        let asked = match self.request.take().transpose() {
+            Ok(asked) => asked,
+            Err(error) => {
                 self.outcome = Outcome::Fail(error.to_string());
                 return;
             }
-            None => None,
         };
+        let hugepages = match self.hugepages.take().transpose() {
+            Ok(hugepages) => hugepages,
+            Err(error) => {
+                self.outcome = Outcome::Fail(error.to_string());
+                return;
+            }
+        };
+        let config = arguments.load_config();
         let own = own_request(spank, asked.clone());
         let foreign = own.is_none() && asked.is_some();
-        self.outcome = match serve(spank, own, foreign, arguments, self.container) {
+        self.outcome = match serve(spank, own, foreign, &config, self.container) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Fail(format!("the EFA environment could not be set: {error}")),
         };
+        match &config {
+            Ok(config) => {
+                if let Err(reason) = self.node_side(spank, step, config, hugepages) {
+                    log::info(&format!("spank_efa: {reason}"));
+                }
+            }
+            Err(reason) if hugepages.is_some_and(|it| it != Request::None) => {
+                self.outcome = Outcome::Fail(format!(
+                    "--efa-hugepages cannot be used: {reason}; tell the administrator"
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Everything beside the environment. An error costs what it is about,
+    /// never the job.
+    fn node_side(
+        &mut self,
+        spank: &mut Spank<'_>,
+        step: StepId,
+        config: &Config,
+        hugepages: Option<Request>,
+    ) -> Result<(), String> {
+        if matches!(self.outcome, Outcome::Fail(_)) {
+            return Ok(());
+        }
+        let settings = Settings::of(config).map_err(|error| error.to_string())?;
+        let profile = self.outcome.in_force().map(|it| &it.profile);
+        let wanted = pages::in_force(hugepages, profile, &settings);
+        // Nothing of ours: not a file is touched.
+        if wanted.is_none() && profile.is_none() && !settings.isolate {
+            return Ok(());
+        }
+        let key = own_key(spank)?;
+        let place = config
+            .state_dir(Some(&key.node))
+            .map_err(|error| error.to_string())?;
+        let job = job::registered(&place, &key)?;
+        let reservation = job.as_ref().and_then(|(_, job)| job.reservation.as_ref());
+        if let Some(sentence) = reservation.and_then(|it| it.refused.clone()) {
+            self.outcome = Outcome::Fail(sentence);
+            return Ok(());
+        }
+        if settings.isolate
+            && let Ok(Some(controller)) = Controller::find()
+        {
+            self.fence = Some(Fence {
+                controller,
+                key: key.clone(),
+                limits: pages::limits(&settings, reservation),
+            });
+        }
+        if let Some(reservation) = reservation {
+            let mib = reservation.mib.to_string();
+            spank
+                .set_env(HUGEPAGES_MIB, &mib, Overwrite::Yes)
+                .map_err(|error| error.to_string())?;
+        }
+        match (wanted, reservation) {
+            (Some(_), Some(reservation)) => {
+                if let Some(short) = reservation.short.clone() {
+                    if settings.on_shortfall == OnShortfall::Requeue {
+                        self.requeue = true;
+                        self.outcome = Outcome::Fail(format!(
+                            "{short}; the job goes back to the queue, as this site wants it \
+                             (on_shortfall = \"requeue\")"
+                        ));
+                        return Ok(());
+                    }
+                    self.outcome.warn(short);
+                }
+            }
+            (Some(wanted), None) if wanted.source == Source::Option => {
+                self.outcome.warn(format!(
+                    "{}: nothing was reserved on {}: hugepages belong to the whole job, so the \
+                     option must be given where the job is made (sbatch, salloc, or srun outside \
+                     of a job)",
+                    wanted.label(),
+                    key.node
+                ));
+            }
+            _ => {}
+        }
+        let Some(in_force) = self.outcome.in_force() else {
+            return Ok(());
+        };
+        if in_force.profile.memlock == Memlock::Unlimited {
+            self.unlimited_memlock = true;
+            // Slurm sets the submitting shell's limit after the last hook, from here.
+            spank
+                .unset_env("SLURM_RLIMIT_MEMLOCK")
+                .map_err(|error| error.to_string())?;
+        }
+        self.account = Some(open_account(spank, step, config, in_force, &key, job)?);
+        Ok(())
     }
 
     /// A batch step gets its options in the environment; `--export=NONE` drops
@@ -120,6 +301,11 @@ impl Stepd {
             let value = Some(&value[..]).filter(|value| !value.is_empty() && *value != b"(null)");
             self.explain = Explain::parse(value).unwrap_or_default();
         }
+        if self.hugepages.is_none()
+            && let Ok(Some(value)) = spank.env(INHERITED_HUGEPAGES)
+        {
+            self.hugepages = Some(request::hugepages(Some(&value)));
+        }
     }
 
     /// Speaks to the user.
@@ -130,6 +316,7 @@ impl Stepd {
             Outcome::Run {
                 warnings,
                 explanation,
+                ..
             } => {
                 for warning in warnings {
                     log::user(&format!("efa: warning: {warning}"));
@@ -150,6 +337,164 @@ impl Stepd {
     pub fn has_failed(&self) -> bool {
         matches!(self.outcome, Outcome::Fail(_))
     }
+
+    /// In a task's child, as root: its limit of locked memory, and its fence.
+    pub fn task_init_privileged(&self) {
+        if self.unlimited_memlock && !lift_memlock() {
+            let error = std::io::Error::last_os_error();
+            log::user(&format!(
+                "efa: warning: the limit of locked memory could not be lifted: {error}; EFA may \
+                 fail to register memory"
+            ));
+        }
+        if let Some(fence) = &self.fence
+            && let Err(error) = fence.controller.enter(&fence.key, &fence.limits)
+        {
+            log::info(&format!("spank_efa: isolate: {error}"));
+        }
+    }
+
+    /// In a task's child, as the user, whose job it is: becomes `scontrol
+    /// requeue` if that is what the site wants. Returns where there is nothing
+    /// to do or it cannot be run.
+    pub fn requeue(&self, spank: &Spank<'_>) {
+        // One task of a step says it for all.
+        if !self.requeue || spank.local_task() != Ok(0) {
+            return;
+        }
+        let (Ok(JobId(job)), Some(scontrol)) = (spank.job_id(), scontrol()) else {
+            return;
+        };
+        let mut command = Command::new(scontrol);
+        command.args(["requeue", &job.to_string()]).env_clear();
+        if let Some(conf) = std::env::var_os("SLURM_CONF") {
+            command.env("SLURM_CONF", conf);
+        }
+        let error = command.exec();
+        log::user(&format!("efa: error: scontrol could not be run: {error}"));
+    }
+
+    /// A task has ended; with the last one, what EFA moved is reported.
+    pub fn task_exit(&mut self, spank: &Spank<'_>) {
+        self.tasks_ended += 1;
+        if spank
+            .local_task_count()
+            .is_ok_and(|count| self.tasks_ended < count)
+        {
+            return;
+        }
+        let Some(mut account) = self.account.take() else {
+            return;
+        };
+        if let Some((state, job)) = &account.job {
+            account.record.shared = registry::shared(state, job);
+        }
+        account::close(&mut account.record, &account.before, &account.sysroot);
+        for line in account::lines(&account.record, account.alone) {
+            log::user(&line);
+        }
+        // The whole job's record is the epilog's to write.
+        if account.record.step.is_some() {
+            account.books.write(&account.record);
+        }
+    }
+}
+
+/// This job on this node.
+fn own_key(spank: &Spank<'_>) -> Result<JobKey, String> {
+    let JobId(job) = spank.job_id().map_err(|error| error.to_string())?;
+    Ok(JobKey {
+        job: registry::JobId(job),
+        node: node_name().ok_or("Slurm does not tell this node's name")?,
+    })
+}
+
+fn note_contained(spank: &Spank<'_>, arguments: &Arguments) {
+    let noted = own_key(spank).and_then(|key| {
+        let config = arguments.load_config()?;
+        let place = config
+            .state_dir(Some(&key.node))
+            .map_err(|error| error.to_string())?;
+        job::note_contained(&place, &key)
+    });
+    if let Err(reason) = noted {
+        log::info(&format!("spank_efa: {reason}"));
+    }
+}
+
+/// Raises both limits of locked memory as far as there are any.
+fn lift_memlock() -> bool {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: setrlimit(2) reads the structure, which lives until it returns.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) == 0 }
+}
+
+/// Slurm's own scontrol: it lies beside the folder of slurmstepd, which we are.
+fn scontrol() -> Option<PathBuf> {
+    let stepd = std::env::current_exe().ok()?;
+    Some(stepd.parent()?.parent()?.join("bin/scontrol"))
+}
+
+/// Reads the counters at the start of the step. The batch step speaks for the
+/// job, from its prolog on.
+fn open_account(
+    spank: &Spank<'_>,
+    step: StepId,
+    config: &Config,
+    in_force: &InForce,
+    key: &JobKey,
+    job: Option<(StateDir, Job)>,
+) -> Result<Account, String> {
+    let sysroot = config
+        .sysroot(Some(&key.node))
+        .map_err(|error| error.to_string())?;
+    let Uid(uid) = spank.uid().map_err(|error| error.to_string())?;
+    let text = |name: &str| {
+        let value = spank.env(name).ok()??;
+        String::from_utf8(value).ok()
+    };
+    let batch = step == StepId::Batch;
+    let of_job = job
+        .as_ref()
+        .filter(|_| batch)
+        .and_then(|(state, _)| account::kept(state, key));
+    let mut record = account::blank(key.job.0, &key.node, uid);
+    record.profile = Some(in_force.profile.name.clone());
+    record.instance_type = in_force
+        .facts
+        .instance
+        .as_ref()
+        .ok()
+        .map(ToString::to_string);
+    record.start_id = job.as_ref().map(|(_, job)| job.start.nonce.clone());
+    record.restart = spank.restart_count().ok();
+    record.lustre = account::lustre(&sysroot);
+    if batch {
+        record.node_index = Some(0);
+        record.nodes = text("SLURM_JOB_NUM_NODES").and_then(|text| text.parse().ok());
+        record.node_list = text("SLURM_JOB_NODELIST");
+    } else {
+        record.step = Some(match step {
+            StepId::Number(number) => node::usage::Step::Number(number),
+            StepId::Interactive => node::usage::Step::Interactive,
+            StepId::Batch | StepId::Extern => node::usage::Step::Batch,
+        });
+        record.node_index = spank.node_index().ok();
+        record.nodes = spank.node_count().ok();
+        record.node_list = text("SLURM_STEP_NODELIST").or_else(|| text("SLURM_JOB_NODELIST"));
+    }
+    Ok(Account {
+        books: Books::of(config, &key.node)?,
+        record,
+        before: of_job.unwrap_or_else(|| account::count(&sysroot)),
+        sysroot,
+        job,
+        // Slurm sets this for batch scripts, and the steps inside inherit it.
+        alone: batch || text("ENVIRONMENT").as_deref() != Some("BATCH"),
+    })
 }
 
 fn container(spank: &Spank<'_>) -> Option<&'static str> {
@@ -198,13 +543,13 @@ fn serve(
     spank: &mut Spank<'_>,
     asked: Option<ProfileRequest>,
     foreign: bool,
-    arguments: &Arguments,
+    config: &Result<Config, String>,
     container: Option<&'static str>,
 ) -> Result<Outcome, SpankError> {
     if asked == Some(ProfileRequest::None) {
         return withdraw(spank, "--efa-profile=none");
     }
-    let config = match arguments.load_config() {
+    let config = match config {
         Ok(config) => config,
         Err(reason) if asked.is_some() => {
             return Ok(Outcome::Fail(format!(
@@ -224,8 +569,8 @@ fn serve(
         },
         (None, None) => return nothing_asked(spank, foreign),
     };
-    match plan_for(spank, &request, &config, container) {
-        Ok((plan, facts)) => {
+    match plan_for(spank, &request, config, container) {
+        Ok((plan, facts, profile)) => {
             apply(spank, &plan, Some(&facts))?;
             let asked = if by_default {
                 format!(
@@ -237,9 +582,12 @@ fn serve(
                 format!("--efa-profile={}", request.as_str())
             };
             let explanation = explain::lines(&plan, Some(&facts), &asked);
+            // `none`: the node has no EFA devices.
+            let in_force = plan.profile.as_deref() == Some(profile.name.as_str());
             Ok(Outcome::Run {
                 warnings: plan.warnings,
                 explanation,
+                in_force: in_force.then(|| Box::new(InForce { profile, facts })),
             })
         }
         // Nobody asked: the job runs without.
@@ -266,6 +614,7 @@ fn withdraw(spank: &mut Spank<'_>, asked: &str) -> Result<Outcome, SpankError> {
     Ok(Outcome::Run {
         warnings: Vec::new(),
         explanation: explain::lines(&plan, None, asked),
+        in_force: None,
     })
 }
 
@@ -274,7 +623,7 @@ fn plan_for(
     request: &ProfileRequest,
     config: &Config,
     container: Option<&'static str>,
-) -> Result<(Plan, NodeFacts), String> {
+) -> Result<(Plan, NodeFacts, Profile), String> {
     let facts = observe(config, container)?;
     let (profile, auto) = match request {
         ProfileRequest::Named(name) => (profile::resolve(name, config), false),
@@ -287,7 +636,7 @@ fn plan_for(
     let env = |name: &str| spank.env(name).ok().flatten();
     let plan = plan::plan(&profile, auto, config.harmful, &facts, &env)
         .map_err(|misfit| misfit.to_string())?;
-    Ok((plan, facts))
+    Ok((plan, facts, profile))
 }
 
 /// Reads what this node is.

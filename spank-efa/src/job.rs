@@ -1,0 +1,408 @@
+//! `slurmstepd spank prolog` and `epilog`: root, once for each job on each node.
+//!
+//! The prolog records the job, reserves its hugepages and keeps the counters;
+//! the epilog reports, forgets the job and gives back. Neither ever returns an
+//! error: that would drain the node. What is wrong with a *job* is written into
+//! its record, and its tasks end with that sentence (see `stepd.rs`); what is
+//! wrong with the *node* is logged, and the job runs as it would without us.
+
+use std::path::{Path, PathBuf};
+
+use node::config::Config;
+use node::hugepages::isolate::Controller;
+use node::hugepages::ledger::Ledger;
+use node::hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish, reconcile};
+use node::registry::{self, BootId, Job, JobId, JobKey, Known, Registry, Reservation, Start};
+use node::state::{Deadline, StateDir};
+use node::usage::hostlist;
+use node::{NodeName, Sysroot, efa, instance, slurm_conf};
+use slurm_spank::{Spank, log};
+
+use crate::account::{self, Books};
+use crate::arguments::Arguments;
+use crate::node_name::node_name;
+use crate::pages::{self, Source, Wanted};
+use crate::profile::{self, Profile};
+use crate::request::{self, OPTIONS, ProfileRequest};
+
+/// The directory of the ledger inside the state directory, as [`Ledger`] has it.
+const LEDGER: &str = "hugepages";
+
+/// Where slurm.conf lies unless slurmd's environment says otherwise.
+const SLURM_CONF: &str = "/etc/slurm/slurm.conf";
+
+/// What prolog and epilog work with.
+struct Here {
+    config: Config,
+    settings: Settings,
+    key: JobKey,
+    sysroot: Sysroot,
+    state: StateDir,
+    boot: BootId,
+    spool: Result<PathBuf, String>,
+}
+
+impl Here {
+    fn new(spank: &Spank<'_>, arguments: &Arguments) -> Result<Self, String> {
+        let config = arguments.load_config()?;
+        let settings = Settings::of(&config).map_err(said)?;
+        let node = node_name().ok_or("Slurm does not tell this node's name")?;
+        let sysroot = config.sysroot(Some(&node)).map_err(said)?;
+        let place = config.state_dir(Some(&node)).map_err(said)?;
+        let state = StateDir::open(&place).map_err(said)?;
+        let slurm_spank::JobId(job) = spank.job_id().map_err(said)?;
+        let conf = std::env::var_os("SLURM_CONF").map_or(SLURM_CONF.into(), PathBuf::from);
+        Ok(Self {
+            settings,
+            spool: slurm_conf::spool_dir(&conf, &node),
+            key: JobKey {
+                job: JobId(job),
+                node,
+            },
+            config,
+            sysroot,
+            state,
+            boot: BootId::current().map_err(said)?,
+        })
+    }
+
+    fn node(&self) -> &NodeName {
+        &self.key.node
+    }
+
+    /// Where the sockets of this node's steps lie. Where that is not known, a
+    /// place without any: jobs then count as existing rather than gone.
+    fn spool(&self) -> PathBuf {
+        self.spool
+            .clone()
+            .unwrap_or_else(|_| PathBuf::from("/nonexistent"))
+    }
+
+    /// Makes the kernel have what the ledger says.
+    fn reconcile(
+        &self,
+        registry: &Registry,
+        claim: Option<&Claim>,
+        deadline: Deadline,
+    ) -> Result<Report, String> {
+        let mut pools = KernelPools::new(Sysroot::real()).map_err(said)?;
+        let mut ledger = Ledger::open(&self.state, deadline).map_err(said)?;
+        // After the lock: what changed while we waited counts.
+        let spool = self.spool.clone().ok();
+        let mut known = Known::read(registry, self.boot.clone(), spool, deadline);
+        let report = reconcile(
+            &mut ledger,
+            &mut pools,
+            &self.boot,
+            &mut |key, entry| {
+                known.existence(key, entry.map(|it| (&it.start, it.spool_dir.as_path())))
+            },
+            claim,
+            deadline,
+        )
+        .map_err(said)?;
+        tell(&report);
+        Ok(report)
+    }
+
+    /// Whether anybody has pages, without waiting for the lock: whoever claims
+    /// some at this moment reconciles by itself.
+    fn ledger_is_empty(&self) -> Result<bool, String> {
+        use node::state::Store;
+        match self.state.existing_folder(LEDGER).map_err(said)? {
+            Some(folder) => Ok(folder.names().map_err(said)?.is_empty()),
+            None => Ok(true),
+        }
+    }
+}
+
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn complain(what: &str, reason: &str) {
+    log::error(&format!("spank_efa: {what}: {reason}"));
+}
+
+/// For the administrator: what was changed by others, and what is wrong.
+fn tell(report: &Report) {
+    for it in &report.noticed {
+        log::info(&format!(
+            "spank_efa: others changed the {} from {} to {}; the pages beside the jobs' are now {}",
+            it.pool, it.expected, it.found, it.baseline
+        ));
+    }
+    for problem in &report.problems {
+        complain("hugepages", &problem.to_string());
+    }
+}
+
+/// What the job asked for, as the prolog sees it: forgeable by its user.
+struct Asked {
+    profile: Option<ProfileRequest>,
+    hugepages: Option<Result<node::hugepages::Request, String>>,
+}
+
+impl Asked {
+    fn of(spank: &Spank<'_>) -> Self {
+        let mut asked = Self {
+            profile: None,
+            hugepages: None,
+        };
+        // A missing option is not an error, and a wrong one is for the steps to tell.
+        let _ = spank.job_script_option(&OPTIONS[request::PROFILE], |value| {
+            asked.profile = ProfileRequest::parse(value).ok();
+        });
+        let _ = spank.job_script_option(&OPTIONS[request::HUGEPAGES], |value| {
+            asked.hugepages = Some(request::hugepages(value).map_err(said));
+        });
+        asked
+    }
+}
+
+/// Before the job's first step on this node.
+pub fn prolog(spank: &Spank<'_>, arguments: &Arguments) {
+    if let Err(reason) = try_prolog(spank, arguments) {
+        complain("prolog", &reason);
+    }
+}
+
+fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
+    let mut here = Here::new(spank, arguments)?;
+    let asked = Asked::of(spank);
+    let profile = profile_in_force(&here, asked.profile);
+    let mut registry = Registry::open(&here.state).map_err(said)?;
+    let (slurm_spank::Uid(uid), slurm_spank::Gid(gid)) =
+        (spank.uid().map_err(said)?, spank.gid().map_err(said)?);
+    let start = Start::now(here.boot.clone()).map_err(said)?;
+    let mut job = Job::new(&here.key, start, uid, gid, here.spool());
+    if let Some(profile) = &profile {
+        job.profile = Some(profile.name.clone());
+        let devices = efa::devices(&here.sysroot).unwrap_or_default();
+        job.devices = devices.iter().map(|device| device.name.clone()).collect();
+    }
+    // Before anything is taken in its name: what has no record may be taken back.
+    registry.put(&job).map_err(said)?;
+    job.others_at_start =
+        registry::note_start(&mut here.state, &registry, here.key.job).map_err(said)?;
+    if profile.is_some() {
+        let kept = account::count(&here.sysroot)
+            .and_then(|counters| account::keep(&here.state, &here.key, &counters));
+        if let Err(reason) = kept {
+            complain("the job's counters", &reason);
+        }
+    }
+    job.reservation = match asked.hugepages {
+        Some(Err(sentence)) => Some(Reservation {
+            refused: Some(sentence),
+            ..Reservation::default()
+        }),
+        option => {
+            let option = option.and_then(Result::ok);
+            let wanted = pages::in_force(option, profile.as_ref(), &here.settings);
+            wanted.map(|wanted| {
+                job.hugepages = Some(wanted.request.to_string());
+                reserve(&here, &registry, &job, &wanted)
+            })
+        }
+    };
+    if here.settings.isolate {
+        fence(&here, job.reservation.as_ref());
+    }
+    if job.others_at_start || job.reservation.is_some() {
+        registry.put(&job).map_err(said)?;
+    }
+    Ok(())
+}
+
+/// The profile that the job's steps will have on this node, if they will have one.
+fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<Profile> {
+    let default = || {
+        let default = here.config.default_profile.as_deref()?;
+        ProfileRequest::parse(Some(default.as_bytes())).ok()
+    };
+    let request = asked.or_else(default)?;
+    if matches!(request, ProfileRequest::None | ProfileRequest::List) {
+        return None;
+    }
+    let instance = instance::detect(&here.sysroot).ok();
+    // A name that does not exist is for the steps to tell.
+    let profile = match request {
+        ProfileRequest::Named(name) => profile::resolve(&name, &here.config),
+        _ => profile::for_node(instance.as_ref(), &here.config),
+    }
+    .ok()?;
+    let fits = instance.is_none_or(|instance| profile.fit.accepts(&instance));
+    let has_devices = efa::count(&here.sysroot).is_ok_and(|count| count > 0);
+    (fits && has_devices).then_some(profile)
+}
+
+/// Gets the pages, or says why not.
+fn reserve(here: &Here, registry: &Registry, job: &Job, wanted: &Wanted) -> Reservation {
+    let node = here.node();
+    let none = |reason: String| {
+        complain("hugepages", &reason);
+        Reservation {
+            short: Some(format!(
+                "no hugepages could be reserved on {node}: {reason}; tell the administrator"
+            )),
+            ..Reservation::default()
+        }
+    };
+    let memory = match KernelPools::new(Sysroot::real()).and_then(|pools| pools.memory()) {
+        Ok(memory) => memory,
+        Err(error) => return none(error.to_string()),
+    };
+    // Without it nobody could tell when the job is gone.
+    let spool_dir = match &here.spool {
+        Ok(spool) => spool.clone(),
+        Err(reason) => return none(reason.clone()),
+    };
+    let settings = &here.settings;
+    let cpus = pages::cpus(&here.sysroot);
+    let pages = match pages::decide(wanted, settings, cpus, memory) {
+        Ok(pages) => pages,
+        Err(reservation) => {
+            if wanted.source != Source::Option {
+                complain(
+                    "hugepages",
+                    reservation.short.as_deref().unwrap_or_default(),
+                );
+            }
+            return reservation;
+        }
+    };
+    let size = settings.page_size;
+    let claim = Claim {
+        key: here.key.clone(),
+        start: job.start.clone(),
+        spool_dir,
+        wishes: vec![Wish {
+            size,
+            pages,
+            spread: settings.spread,
+        }],
+    };
+    let deadline = Deadline::after(settings.time_limit);
+    let report = match here.reconcile(registry, Some(&claim), deadline) {
+        Ok(report) => report,
+        Err(reason) => return none(reason),
+    };
+    let got = report.claimed.map_or(HugePages::ZERO, |it| it.total(size));
+    let (got_mib, wanted_mib) = (size.total(got).mebibytes(), size.total(pages).mebibytes());
+    let short = (got < pages).then(|| {
+        let why = "the other memory is in use, or too scattered for pages of this size";
+        format!(
+            "{got_mib} of {wanted_mib} MiB of hugepages could be reserved on {node}: {why}; \
+             libfabric uses normal pages instead, which is a little slower"
+        )
+    });
+    Reservation {
+        mib: got_mib,
+        wanted_mib,
+        refused: None,
+        short,
+    }
+}
+
+/// Makes the job's fence, where the kernel has one. That it has none was said
+/// when slurmd started.
+fn fence(here: &Here, reservation: Option<&Reservation>) {
+    let limits = pages::limits(&here.settings, reservation);
+    let made = match Controller::find() {
+        Ok(Some(controller)) => controller.prepare(&here.key, &limits).map_err(said),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(reason) = made {
+        complain("isolate", &reason);
+    }
+}
+
+/// After the job's last step on this node; also where no prolog ran.
+pub fn epilog(spank: &Spank<'_>, arguments: &Arguments) {
+    if let Err(reason) = try_epilog(spank, arguments) {
+        complain("epilog", &reason);
+    }
+}
+
+fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
+    let here = Here::new(spank, arguments)?;
+    let mut registry = Registry::open(&here.state).map_err(said)?;
+    match registry.get(&here.key) {
+        Ok(Some(job)) => {
+            if let Err(reason) = report(&here, &job) {
+                complain("the job's report", &reason);
+            }
+        }
+        Ok(None) => {}
+        Err(problem) => complain("registry", &problem.to_string()),
+    }
+    // Whatever of this fails, the rest is tried: each is put right by a later one.
+    let removed = registry.remove(&here.key).map_err(said);
+    let forgotten = account::forget(&here.state, &here.key).map_err(said);
+    if here.settings.isolate
+        && let Ok(Some(controller)) = Controller::find()
+    {
+        controller.remove(&here.key);
+    }
+    if !here.ledger_is_empty()? {
+        let deadline = Deadline::after(here.settings.time_limit);
+        here.reconcile(&registry, None, deadline)?;
+    }
+    removed.and(forgotten)
+}
+
+/// Writes the record of the whole job on this node, if its prolog counted.
+fn report(here: &Here, job: &Job) -> Result<(), String> {
+    let Some(before) = account::kept(&here.state, &here.key) else {
+        return Ok(());
+    };
+    let books = Books::of(&here.config, here.node())?;
+    let mut record = account::blank(job.job.0, here.node(), job.uid);
+    record.profile.clone_from(&job.profile);
+    record.start_id = Some(job.start.nonce.clone());
+    record.instance_type = instance::detect(&here.sysroot)
+        .ok()
+        .map(|instance| instance.to_string());
+    // slurmd's, not the user's: only SPANK_… comes from there.
+    let number = |name: &str| std::env::var(name).ok()?.parse().ok();
+    record.restart = number("SLURM_JOB_RESTART_COUNT").or_else(|| number("SLURM_RESTART_COUNT"));
+    record.node_list = std::env::var("SLURM_NODELIST")
+        .or_else(|_| std::env::var("SLURM_JOB_NODELIST"))
+        .ok();
+    let names = record.node_list.as_deref().and_then(hostlist::expand);
+    if let Some(names) = names {
+        record.nodes = u32::try_from(names.len()).ok();
+        let place = names.iter().position(|name| name == here.node());
+        record.node_index = place.and_then(|place| u32::try_from(place).ok());
+    }
+    record.shared = registry::shared(&here.state, job);
+    record.lustre = account::lustre(&here.sysroot);
+    account::close(&mut record, &before, &here.sysroot);
+    books.write(&record);
+    Ok(())
+}
+
+/// The job's record on this node, for its steps. `None`: its prolog did not run.
+pub fn registered(place: &Path, key: &JobKey) -> Result<Option<(StateDir, Job)>, String> {
+    let Some(state) = StateDir::open_existing(place).map_err(said)? else {
+        return Ok(None);
+    };
+    let Some(registry) = Registry::open_existing(&state).map_err(said)? else {
+        return Ok(None);
+    };
+    let job = registry.get(key).map_err(said)?;
+    Ok(job.map(|job| (state, job)))
+}
+
+/// For the extern step: notes in the job's record that there is one.
+pub fn note_contained(place: &Path, key: &JobKey) -> Result<(), String> {
+    let Some(state) = StateDir::open_existing(place).map_err(said)? else {
+        return Ok(());
+    };
+    match Registry::open_existing(&state).map_err(said)? {
+        Some(mut registry) => registry.note_contained(key).map_err(said),
+        None => Ok(()),
+    }
+}
