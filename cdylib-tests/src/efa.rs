@@ -112,9 +112,21 @@ pub fn batch_with(
         .unwrap_or_else(|error| panic!("{error}"));
     let job = JobId(sbatch.stdout.trim().parse().expect("a job id"));
     let state = tb.wait_job(job).unwrap_or_else(|error| panic!("{error}"));
-    let printed = tb.job_output(job).unwrap_or_else(|error| panic!("{error}"));
+    let printed = without_report(&tb.job_output(job).unwrap_or_else(|error| panic!("{error}")));
     assert_eq!(state, JobState::Completed, "job {job} printed: {printed}");
     (sbatch, printed)
+}
+
+/// What a job printed, without the lines that tell at the end of a step or a
+/// job what EFA moved.
+pub fn without_report(text: &str) -> String {
+    let is_report = |line: &&str| {
+        let what = line.strip_prefix("efa: ").unwrap_or_default();
+        what.starts_with("job ") || what.starts_with("step ")
+    };
+    text.split_inclusive('\n')
+        .filter(|line| !is_report(line))
+        .collect()
 }
 
 /// Runs srun as alice with additional environment and returns what it printed.

@@ -37,6 +37,17 @@ pub fn program(name: &str) -> PathBuf {
     built(&Path::new("debug").join(name), MODULES)
 }
 
+/// A program of this crate, which cargo builds before its tests.
+///
+/// # Panics
+/// When it has not been built.
+pub fn test_program(name: &str) -> PathBuf {
+    built(
+        &Path::new("debug").join(name),
+        "`cargo build -p cdylib-tests --bins`",
+    )
+}
+
 /// The plugin as it is shipped.
 ///
 /// # Panics

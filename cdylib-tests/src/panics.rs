@@ -32,7 +32,7 @@ pub struct Forced {
 }
 
 /// Every hook of the plugin, in the order in which a job meets them.
-pub const HOOKS: [Forced; 6] = [
+pub const HOOKS: [Forced; 10] = [
     Forced {
         hook: "init",
         fate: Fate::Runs,
@@ -46,6 +46,10 @@ pub const HOOKS: [Forced; 6] = [
         fate: Fate::Refused,
     },
     Forced {
+        hook: "job_prolog",
+        fate: Fate::Runs,
+    },
+    Forced {
         hook: "init_post_opt_remote",
         fate: Fate::Runs,
     },
@@ -54,8 +58,20 @@ pub const HOOKS: [Forced; 6] = [
         fate: Fate::Runs,
     },
     Forced {
+        hook: "task_init_privileged",
+        fate: Fate::Fails,
+    },
+    Forced {
         hook: "task_init",
         fate: Fate::Fails,
+    },
+    Forced {
+        hook: "task_exit",
+        fate: Fate::Runs,
+    },
+    Forced {
+        hook: "job_epilog",
+        fate: Fate::Runs,
     },
 ];
 

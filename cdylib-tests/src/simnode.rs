@@ -567,6 +567,26 @@ impl SimNode {
         Ok(())
     }
 
+    /// A tree that was built before, for instance by the testbed.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(dir: &Path) -> io::Result<SimNode> {
+        let mut devices = Vec::new();
+        for entry in fs::read_dir(dir.join("sys/class/infiniband"))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            // The others are NVLink controllers.
+            if name.starts_with("rdmap") {
+                devices.push(name);
+            }
+        }
+        devices.sort();
+        Ok(SimNode {
+            root: dir.to_owned(),
+            devices,
+        })
+    }
+
     // ------------------------------------------------------- to change a node
 
     /// The root of the tree.

@@ -31,7 +31,7 @@ fn failing_batch(tb: &Testbed, args: &[&str]) -> String {
     let job = tb.sbatch("alice", script, args).unwrap();
     assert_eq!(tb.wait_job(job).unwrap(), JobState::Failed);
     assert_eq!(tb.job(job).unwrap().exit_code(), Some((1, 0)));
-    let output = tb.job_output(job).unwrap();
+    let output = efa::without_report(&tb.job_output(job).unwrap());
     assert!(!output.contains("the task ran"), "{output}");
     assert_eq!(tb.job(job).unwrap().get("Restarts"), Some("0"), "{output}");
     output
@@ -47,7 +47,10 @@ fn assert_nodes_serve(tb: &Testbed) {
         let script = "#!/bin/bash\necho served\n";
         let job = tb.sbatch("bob", script, &["-w", node]).unwrap();
         assert_eq!(tb.wait_job(job).unwrap(), JobState::Completed);
-        assert_eq!(tb.job_output(job).unwrap(), "served\n");
+        assert_eq!(
+            efa::without_report(&tb.job_output(job).unwrap()),
+            "served\n"
+        );
     }
 }
 
@@ -499,7 +502,7 @@ fn a_forged_request_that_only_the_batch_step_sees_fails_that_job_with_a_clean_se
         )
         .unwrap();
     let state = tb.wait_job(job).unwrap();
-    let output = tb.job_output(job).unwrap();
+    let output = efa::without_report(&tb.job_output(job).unwrap());
     assert_eq!(state, JobState::Failed, "{output}");
     assert!(!output.contains('\x1b'), "{output:?}");
     assert!(output.contains("is not a profile name"), "{output}");

@@ -1,10 +1,14 @@
-//! Reservation on the running kernel. Needs root and 128 MiB of free memory.
+//! Reservation on the running kernel: the library alone, then the plugin under
+//! a real Slurm. Needs root and 1 GiB of free memory.
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cdylib_tests::efa::{self, Vars};
+use cdylib_tests::kernel_pages;
+use cdylib_tests::modules;
+use cdylib_tests::testbed::{Builder, JobId as Id, JobState, Output, Progress, Testbed};
 use node::Sysroot;
 use node::hugepages::ledger::Ledger;
 use node::hugepages::{
@@ -16,40 +20,18 @@ use node::state::{Deadline, StateDir};
 const LIMIT: Duration = Duration::from_secs(60);
 const PAGE: PageSize = PageSize::TwoMiB;
 
-/// The kernel's pages belong to the machine: one test at a time changes them.
-fn alone() -> File {
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open("/run/slurm-efa-test-hugepages.lock")
-        .unwrap();
-    // SAFETY: flock takes an open descriptor, which `lock` is, and waits.
-    let locked = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) };
-    assert_eq!(locked, 0);
-    lock
-}
-
 fn kernel() -> KernelPools {
     KernelPools::new(Sysroot::real()).unwrap()
 }
 
 /// The counts of all pools, surplus included.
 fn counts() -> Vec<u64> {
-    let pools = kernel().pools().unwrap();
-    let count = |pool: &node::hugepages::Pool| {
-        let size = pool.size.directory();
-        let path = format!(
-            "/sys/devices/system/node/node{}/hugepages/{size}/nr_hugepages",
-            pool.numa.0
-        );
-        std::fs::read_to_string(path)
-            .unwrap()
-            .trim()
-            .parse::<u64>()
-            .unwrap()
-    };
-    pools.iter().map(count).collect()
+    let counts = kernel_pages::counts().unwrap();
+    counts.into_iter().map(|(_, pages)| pages).collect()
+}
+
+fn alone() -> std::fs::File {
+    kernel_pages::alone().unwrap()
 }
 
 fn key(job: u32) -> JobKey {
@@ -212,4 +194,381 @@ fn a_thousand_jobs_in_the_ledger_are_reconciled_in_no_time() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(run(&state, &[], None).dropped.len(), 1000);
     assert_eq!(counts(), before);
+}
+
+// ------------------------------------------------------------ under a real Slurm
+
+/// State and records lie where the test can see them.
+const SITE: &str = "state_dir = \"{dir}/efa\"\n";
+
+fn cluster(toml: &str) -> Builder {
+    efa::cluster(&format!("{SITE}{toml}"), &["p5.48xlarge"])
+}
+
+/// No job has pages or a record any more.
+fn assert_clean(tb: &Testbed, before: &[u64]) {
+    tb.wait_idle().unwrap();
+    tb.wait_until("the last epilog", LIMIT, || {
+        Ok(match ledger(tb).is_empty() && records(tb).is_empty() {
+            true => Progress::Done(()),
+            false => Progress::Waiting(format!("{:?}, {:?}", ledger(tb), records(tb))),
+        })
+    })
+    .unwrap();
+    assert_eq!(counts(), before);
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+    entries.filter_map(name).collect()
+}
+
+fn ledger(tb: &Testbed) -> Vec<String> {
+    names(&tb.dir().join("efa/hugepages"))
+}
+
+fn records(tb: &Testbed) -> Vec<String> {
+    names(&tb.dir().join("efa/jobs"))
+}
+
+fn submit(tb: &Testbed, args: &[&str], script: &str) -> Id {
+    let script = format!("#!/bin/bash\n{script}\n");
+    tb.sbatch("alice", &script, args).unwrap()
+}
+
+fn wait_running(tb: &Testbed, job: Id) {
+    tb.wait_job_until(job, LIMIT, |state| *state == JobState::Running)
+        .unwrap();
+}
+
+fn assert_serves(tb: &Testbed) {
+    let state = tb.node_state("n1").unwrap();
+    assert!(!state.is_drained(), "{state:?}");
+    assert!(tb.srun("alice", &["true"]).unwrap().success());
+}
+
+#[test]
+fn a_job_has_its_pages_while_it_runs_and_the_kernel_has_them_back_after_it() {
+    let _alone = alone();
+    let before = counts();
+    let tb = cluster("").start().unwrap();
+    let script = "env; cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    let printed = efa::batch(&tb, &["--efa-hugepages=16M"], script);
+    let vars = Vars::of(&printed);
+    assert_eq!(vars.get("SLURM_EFA_HUGEPAGES_MIB"), Some("16"), "{printed}");
+    let during: u64 = printed.lines().last().unwrap().parse().unwrap();
+    let small = kernel_pages::mebibytes().unwrap() / 2;
+    assert_clean(&tb, &before);
+    assert_eq!(
+        during,
+        kernel_pages::mebibytes().unwrap() / 2 + 8,
+        "{small}"
+    );
+    // A step inside, and srun alone.
+    let printed = efa::batch(&tb, &["--efa-hugepages=4M"], "srun env");
+    assert_eq!(Vars::of(&printed).get("SLURM_EFA_HUGEPAGES_MIB"), Some("4"));
+    let step = efa::step(&tb, &[("SRUN_EFA_HUGEPAGES", "6M")], &["env"]);
+    assert_eq!(
+        Vars::of(&step.stdout).get("SLURM_EFA_HUGEPAGES_MIB"),
+        Some("6")
+    );
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn the_sites_default_a_profile_and_none_decide_who_gets_pages() {
+    let _alone = alone();
+    let before = counts();
+    let site = "[hugepages]\ndefault = \"2M\"\n[profile.big]\nhugepages = \"8M\"\n";
+    let tb = cluster(site).start().unwrap();
+    let has = |args: &[&str]| {
+        let step = efa::step(&tb, &[], &[args, &["env"]].concat());
+        let vars = Vars::of(&step.stdout);
+        vars.get("SLURM_EFA_HUGEPAGES_MIB").map(str::to_owned)
+    };
+    assert_eq!(has(&[]).as_deref(), Some("2"));
+    assert_eq!(has(&["--efa-profile=big"]).as_deref(), Some("8"));
+    let both = ["--efa-profile=big", "--efa-hugepages=4M"];
+    assert_eq!(has(&both).as_deref(), Some("4"));
+    assert_eq!(has(&["--efa-hugepages=none"]), None);
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn a_size_that_cannot_be_is_refused_at_submission() {
+    let tb = cluster("[hugepages]\nmax = \"10G\"\n").start().unwrap();
+    let refused = |output: &Output, size: &str| {
+        assert!(!output.success(), "{size}: {output}");
+        assert!(output.stderr.contains("--efa-hugepages: "), "{output}");
+        efa::assert_harmless_stderr(output);
+    };
+    for size in [
+        "-1",
+        "1",
+        "3M",
+        "99999999T",
+        "5G;rm",
+        "11G",
+        "",
+        "5G\u{1b}[31m",
+    ] {
+        let option = format!("--efa-hugepages={size}");
+        refused(&tb.srun("alice", &[&option, "true"]).unwrap(), size);
+        let script = "#!/bin/bash\ntrue\n";
+        refused(&tb.try_sbatch("alice", script, &[&option]).unwrap(), size);
+        let env = [("SALLOC_EFA_HUGEPAGES", size)];
+        refused(&tb.run("alice", &["salloc", "true"], &env).unwrap(), size);
+    }
+    let script = "#!/bin/bash\n#SBATCH --efa-hugepages=5G;rm\n";
+    refused(
+        &tb.try_sbatch::<&str>("alice", script, &[]).unwrap(),
+        "script",
+    );
+    assert_eq!(tb.queue_len().unwrap(), 0);
+}
+
+#[test]
+fn more_than_the_node_has_fails_the_job_with_a_sentence_and_not_the_node() {
+    let _alone = alone();
+    let before = counts();
+    let tb = cluster("[hugepages]\nmax = \"900T\"\n").start().unwrap();
+    let job = submit(&tb, &["--efa-hugepages=800T"], "echo it ran");
+    assert_eq!(tb.wait_job(job).unwrap(), JobState::Failed);
+    let printed = tb.job_output(job).unwrap();
+    assert!(
+        printed.contains("of memory that this node has"),
+        "{printed}"
+    );
+    assert!(!printed.contains("it ran"), "{printed}");
+    let step = tb.srun("alice", &["--efa-hugepages=800T", "echo", "it ran"]);
+    let step = step.unwrap();
+    assert!(!step.success() && step.stdout.is_empty(), "{step}");
+    assert_serves(&tb);
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn a_size_that_its_user_forged_past_the_client_is_capped_by_root() {
+    let _alone = alone();
+    let before = counts();
+    let tb = cluster("[hugepages]\nmax = \"8M\"\n").start().unwrap();
+    // A client of the user's own that does not know the plugin.
+    let conf = fs::read_to_string(tb.dir().join("slurm.conf")).unwrap();
+    let line = format!("PlugStackConfig={}/plugstack.conf", tb.dir().display());
+    let own = tb.dir().join("own.conf");
+    fs::write(&own, conf.replace(&line, "PlugStackConfig=/dev/null")).unwrap();
+    for (size, words) in [
+        ("16M", "more than the 8M that this site allows"),
+        ("99999999T", "more than any node has"),
+        ("5G;rm", "is not a size"),
+        ("../../etc/passwd", "is not a size"),
+    ] {
+        let submitted = tb
+            .command("alice", &["sbatch", "--parsable"])
+            .env("SLURM_CONF", &own)
+            .env(
+                "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_hugepages",
+                size,
+            )
+            .stdin("#!/bin/bash\necho it ran\n")
+            .success()
+            .unwrap();
+        let job = Id(submitted.stdout.trim().parse().unwrap());
+        assert_eq!(tb.wait_job(job).unwrap(), JobState::Failed, "{size}");
+        let printed = tb.job_output(job).unwrap();
+        assert!(
+            printed.contains(words) && !printed.contains("it ran"),
+            "{printed}"
+        );
+    }
+    assert_serves(&tb);
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn locked_memory_is_unlimited_with_a_profile_and_untouched_without() {
+    let site = "[profile.kept]\nbase = \"p5\"\nmemlock = \"unchanged\"\n";
+    let tb = cluster(site).start().unwrap();
+    let limit = |args: &[&str]| {
+        // The submitting shell's own limits, which Slurm hands to the tasks.
+        let line = format!(
+            "ulimit -S -l 64; srun {} bash -c 'ulimit -S -l; ulimit -H -l'",
+            args.join(" ")
+        );
+        let output = tb.run("alice", &["bash", "-c", &line], &[]).unwrap();
+        assert!(output.success(), "{output}");
+        output.stdout
+    };
+    let without = limit(&[]);
+    assert!(without.starts_with("64\n"), "{without}");
+    // Where root itself may not lift the hard limit, that is what there is.
+    let most = tb.run(
+        "root",
+        &["sh", "-c", "ulimit -l unlimited 2>&-; ulimit -H -l"],
+        &[],
+    );
+    let most = most.unwrap().stdout;
+    let lifted = format!("{most}{most}");
+    assert_eq!(limit(&["--efa-profile=p5"]), lifted);
+    assert_eq!(limit(&["--efa-profile=p5", "--propagate"]), lifted);
+    assert_eq!(limit(&["--efa-profile=kept"]), without);
+    assert_eq!(limit(&["--efa-profile=none"]), without);
+    let printed = efa::batch(&tb, &["--efa-profile=p5"], "ulimit -S -l");
+    assert_eq!(printed, most);
+}
+
+/// A program that maps pages and holds them until it is told to end.
+fn hugemap(tb: &Testbed) -> String {
+    let built = modules::test_program("hugemap");
+    let copy = tb.dir().join("hugemap");
+    fs::copy(built, &copy).unwrap();
+    copy.display().to_string()
+}
+
+#[test]
+fn a_job_maps_all_its_pages_and_a_neighbour_finds_none() {
+    let _alone = alone();
+    let before = counts();
+    if before.iter().any(|pages| *pages != 0) {
+        // The administrator's pages are anybody's.
+        return;
+    }
+    let tb = cluster("").start().unwrap();
+    let hugemap = hugemap(&tb);
+    let script = format!("sleep 600 | {hugemap} 8");
+    let job = submit(&tb, &["-n1", "--efa-hugepages=16M"], &script);
+    tb.wait_until("the job to map its pages", LIMIT, || {
+        let printed = tb.job_output(job).unwrap_or_default();
+        Ok(match printed.contains("mapped") {
+            true => Progress::Done(()),
+            false => Progress::Waiting(printed),
+        })
+    })
+    .unwrap();
+    let neighbour = tb.srun("alice", &["-n1", &hugemap, "1"]).unwrap();
+    assert_eq!(neighbour.stdout, "no pages\n", "{neighbour}");
+    // One that has its own is not in the way, nor is the other in its.
+    let neighbour = tb.srun("alice", &["-n1", "--efa-hugepages=4M", &hugemap, "2"]);
+    assert_eq!(neighbour.unwrap().stdout, "mapped\n");
+    tb.scancel(job).unwrap();
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn a_job_whose_slurmd_is_killed_between_prolog_and_epilog_keeps_its_pages_and_gives_them_back() {
+    let _alone = alone();
+    let before = counts();
+    let tb = cluster("").start().unwrap();
+    let job = submit(
+        &tb,
+        &["--efa-hugepages=8M"],
+        "while [ ! -e stop ]; do sleep 0.1; done",
+    );
+    wait_running(&tb, job);
+    tb.kill_slurmd("n1").unwrap();
+    let has = |pages: u64| counts().iter().sum::<u64>() == before.iter().sum::<u64>() + pages;
+    assert!(has(4));
+    let home = tb.user("alice").unwrap().home.clone();
+    fs::write(home.join("stop"), "").unwrap();
+    tb.start_slurmd("n1").unwrap();
+    tb.wait_job(job).unwrap();
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn a_shortfall_is_told_and_the_job_runs_or_goes_back_to_the_queue_as_the_site_wants() {
+    let _alone = alone();
+    let before = counts();
+    for policy in ["warn", "requeue"] {
+        let site = format!("[hugepages]\ntime_limit = \"1s\"\non_shortfall = \"{policy}\"\n");
+        let tb = cluster(&site).start().unwrap();
+        // Whoever holds the lock for too long: no memory of the machine's is needed.
+        fs::create_dir_all(tb.dir().join("efa")).unwrap();
+        let state = StateDir::open(&tb.dir().join("efa")).unwrap();
+        let held = Ledger::open(&state, Deadline::after(LIMIT)).unwrap();
+        let job = submit(&tb, &["--requeue", "--efa-hugepages=8M"], "echo it ran");
+        let words = "no hugepages could be reserved on n1: ";
+        if policy == "warn" {
+            assert_eq!(tb.wait_job(job).unwrap(), JobState::Completed);
+            let printed = tb.job_output(job).unwrap();
+            assert!(
+                printed.contains(words) && printed.contains("it ran"),
+                "{printed}"
+            );
+        } else {
+            tb.wait_until("the job to be requeued", LIMIT, || {
+                let job = tb.job(job)?;
+                let restarts = job.get("Restarts").unwrap_or_default().to_owned();
+                Ok(match job.state() == JobState::Pending && restarts == "1" {
+                    true => Progress::Done(()),
+                    false => Progress::Waiting(format!("{job:?}")),
+                })
+            })
+            .unwrap();
+            let printed = tb.job_output(job).unwrap();
+            assert!(
+                printed.contains(words) && printed.contains("back to the queue"),
+                "{printed}"
+            );
+            assert!(!printed.contains("it ran"), "{printed}");
+            tb.scancel(job).unwrap();
+        }
+        drop(held);
+        assert_serves(&tb);
+        assert_clean(&tb, &before);
+    }
+}
+
+#[test]
+fn two_hundred_jobs_of_all_sizes_and_ends_leave_nothing_behind() {
+    let _alone = alone();
+    let before = counts();
+    let tb = cluster("").start().unwrap();
+    let sizes = ["2M", "4M", "6M", "16M", "32M", "none"];
+    let mut jobs = Vec::new();
+    for number in 0..200 {
+        let size = format!("--efa-hugepages={}", sizes[number % sizes.len()]);
+        let script = match number % 10 {
+            // Cancelled, requeued or out of time while they run.
+            0 | 1 => "sleep 600",
+            2 => "[ ${SLURM_RESTART_COUNT-0} -gt 0 ] || sleep 600",
+            _ => "sleep 0.$((RANDOM % 9))",
+        };
+        jobs.push(submit(&tb, &["-n1", "--requeue", &size], script));
+    }
+    for (number, job) in jobs.iter().enumerate() {
+        match number % 10 {
+            0 => {
+                wait_running(&tb, *job);
+                tb.scancel(*job).unwrap();
+            }
+            1 => {
+                wait_running(&tb, *job);
+                tb.scontrol(&["update", &format!("JobId={job}"), "TimeLimit=1"])
+                    .unwrap();
+            }
+            2 => {
+                wait_running(&tb, *job);
+                tb.scontrol(&["requeue", &job.to_string()]).unwrap();
+                tb.scontrol(&["update", &format!("JobId={job}"), "StartTime=now"])
+                    .unwrap();
+            }
+            _ => {}
+        }
+    }
+    let mut ends = std::collections::BTreeMap::new();
+    for job in &jobs {
+        let end = tb.wait_job(*job).unwrap();
+        *ends.entry(format!("{end:?}")).or_insert(0) += 1;
+    }
+    println!("{ends:?}");
+    assert!(
+        ends.contains_key("Cancelled") && ends.contains_key("Completed"),
+        "{ends:?}"
+    );
+    assert_clean(&tb, &before);
+    assert_serves(&tb);
 }

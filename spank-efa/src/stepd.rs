@@ -8,6 +8,7 @@
 //! error: a failed `init_post_opt` or `user_init` drains the node for a batch
 //! job.
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -340,11 +341,13 @@ impl Stepd {
 
     /// In a task's child, as root: its limit of locked memory, and its fence.
     pub fn task_init_privileged(&self) {
-        if self.unlimited_memlock && !lift_memlock() {
-            let error = std::io::Error::last_os_error();
-            log::user(&format!(
-                "efa: warning: the limit of locked memory could not be lifted: {error}; EFA may \
-                 fail to register memory"
+        if self.unlimited_memlock
+            && let Err(error) = lift_memlock()
+        {
+            // For the administrator: a task is not worse off than without us.
+            log::info(&format!(
+                "spank_efa: the limit of locked memory cannot be lifted: {error}; slurmd's unit \
+                 needs LimitMEMLOCK=infinity"
             ));
         }
         if let Some(fence) = &self.fence
@@ -422,14 +425,32 @@ fn note_contained(spank: &Spank<'_>, arguments: &Arguments) {
     }
 }
 
-/// Raises both limits of locked memory as far as there are any.
-fn lift_memlock() -> bool {
-    let unlimited = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
+/// Takes the limit of locked memory away; where root may not, the hard one holds.
+fn lift_memlock() -> io::Result<()> {
+    let lifted = set_memlock(libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    if lifted.is_err() {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: getrlimit(2) writes to the structure, which is ours.
+        if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0 {
+            set_memlock(limit.rlim_max, limit.rlim_max)?;
+        }
+    }
+    lifted
+}
+
+fn set_memlock(soft: libc::rlim_t, hard: libc::rlim_t) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
     };
     // SAFETY: setrlimit(2) reads the structure, which lives until it returns.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) == 0 }
+    match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Slurm's own scontrol: it lies beside the folder of slurmstepd, which we are.

@@ -647,6 +647,18 @@ impl Testbed {
     /// # Errors
     /// [`Error::Unknown`] when it does not run, [`Error::Timeout`].
     pub fn stop_slurmd(&self, node: &str) -> Result<(), Error> {
+        self.end_slurmd(node, "-TERM")
+    }
+
+    /// As [`stop_slurmd`](Testbed::stop_slurmd), with SIGKILL: it can tidy up nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kill_slurmd(&self, node: &str) -> Result<(), Error> {
+        self.end_slurmd(node, "-KILL")
+    }
+
+    fn end_slurmd(&self, node: &str, signal: &str) -> Result<(), Error> {
         let name = format!("slurmd {node}");
         let mut daemon = {
             let mut daemons = self.lock_daemons();
@@ -669,7 +681,7 @@ impl Testbed {
         // The shell's own: a minimal root has no kill program.
         self.command(
             self.admin(),
-            &["/bin/sh", "-c", "kill -TERM $0", pid.trim()],
+            &["/bin/sh", "-c", "kill $1 $0", pid.trim(), signal],
         )
         .success()?;
         self.wait_until(&format!("the end of {name}"), BOOT_LIMIT, || {

@@ -1,0 +1,70 @@
+//! The running kernel's hugepages, which belong to the machine: tests that
+//! change them go one at a time, and leave them as they were.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+const LOCK: &str = "/run/slurm-efa-test-hugepages.lock";
+const NODES: &str = "/sys/devices/system/node";
+
+/// Waits until no other test, demo or benchmark changes the kernel's pages.
+/// The place is free again when the file is dropped.
+///
+/// # Errors
+/// Not root, most likely.
+pub fn alone() -> io::Result<File> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(LOCK)?;
+    // SAFETY: flock(2) takes an open descriptor, which `lock` is, and waits.
+    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(lock)
+}
+
+/// A file of every pool (a NUMA node's pages of one size), in a fixed order.
+///
+/// # Errors
+/// The kernel has no NUMA nodes in sysfs.
+pub fn pools(file: &str) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut pools = Vec::new();
+    for node in fs::read_dir(NODES)? {
+        let sizes = match fs::read_dir(node?.path().join("hugepages")) {
+            Ok(sizes) => sizes,
+            // Not a NUMA node.
+            Err(_) => continue,
+        };
+        for size in sizes {
+            let path = size?.path();
+            let text = fs::read_to_string(path.join(file))?;
+            pools.push((path, text.trim().parse().map_err(io::Error::other)?));
+        }
+    }
+    pools.sort();
+    Ok(pools)
+}
+
+/// The pages of every pool, surplus included.
+///
+/// # Errors
+/// As [`pools`].
+pub fn counts() -> io::Result<Vec<(PathBuf, u64)>> {
+    pools("nr_hugepages")
+}
+
+/// The MiB of 2 MiB pages that the kernel sets aside.
+///
+/// # Errors
+/// As [`pools`].
+pub fn mebibytes() -> io::Result<u64> {
+    let small = |(path, pages): (PathBuf, u64)| match path.ends_with("hugepages-2048kB") {
+        true => pages * 2,
+        false => 0,
+    };
+    Ok(counts()?.into_iter().map(small).sum())
+}
