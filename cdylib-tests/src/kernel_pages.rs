@@ -9,12 +9,19 @@ use std::path::PathBuf;
 const LOCK: &str = "/run/slurm-efa-test-hugepages.lock";
 const NODES: &str = "/sys/devices/system/node";
 
+/// The right to change the kernel's pages. When it is dropped they are as they
+/// were, even if a test failed with jobs in the middle.
+#[derive(Debug)]
+pub struct Alone {
+    before: Vec<(PathBuf, u64)>,
+    _lock: File,
+}
+
 /// Waits until no other test, demo or benchmark changes the kernel's pages.
-/// The place is free again when the file is dropped.
 ///
 /// # Errors
 /// Not root, most likely.
-pub fn alone() -> io::Result<File> {
+pub fn alone() -> io::Result<Alone> {
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -24,7 +31,22 @@ pub fn alone() -> io::Result<File> {
     if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(lock)
+    Ok(Alone {
+        before: counts()?,
+        _lock: lock,
+    })
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let Ok(now) = counts() else { return };
+        for ((path, before), (_, now)) in self.before.iter().zip(now) {
+            if *before != now {
+                // Best effort: whoever is next finds them otherwise.
+                let _ = fs::write(path.join("nr_hugepages"), before.to_string());
+            }
+        }
+    }
 }
 
 /// A file of every pool (a NUMA node's pages of one size), in a fixed order.
