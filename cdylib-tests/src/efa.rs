@@ -117,12 +117,20 @@ pub fn batch_with(
     (sbatch, printed)
 }
 
-/// What a job printed, without the lines that tell at the end of a step or a
-/// job what EFA moved.
+/// What a job printed, without what is told at the end of a step or a job
+/// about EFA's traffic.
 pub fn without_report(text: &str) -> String {
+    const STARTS: [&str; 6] = [
+        "job ",
+        "step ",
+        "warning: job ",
+        "warning: step ",
+        "  ",
+        "NCCL_NET=",
+    ];
     let is_report = |line: &&str| {
-        let what = line.strip_prefix("efa: ").unwrap_or_default();
-        what.starts_with("job ") || what.starts_with("step ")
+        let said = line.strip_prefix("efa: ");
+        said.is_some_and(|said| STARTS.iter().any(|start| said.starts_with(start)))
     };
     text.split_inclusive('\n')
         .filter(|line| !is_report(line))

@@ -277,6 +277,8 @@ fn a_broken_configuration_hurts_only_jobs_that_ask_and_tells_them_file_line_and_
             .unwrap();
         assert!(!refused.success(), "{what}: {refused}");
         assert!(refused.stderr.contains(&sentence), "{what}: {refused}");
+        // The failed step's job has left by then.
+        tb.wait_idle().unwrap();
         assert_eq!(tb.queue_len().unwrap(), 0, "{what}");
         assert_nodes_serve(&tb);
     }

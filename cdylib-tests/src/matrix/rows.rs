@@ -76,6 +76,23 @@ pub(super) const ROWS: &[Row] = &[
         name: "bindings are the release's",
         check: bindings,
     },
+    // Hugepages, locked memory, accounting.
+    Row {
+        name: "hugepages come and go",
+        check: pages::reserved_and_given_back,
+    },
+    Row {
+        name: "too many pages, no drain",
+        check: pages::too_many_fail_only_the_job,
+    },
+    Row {
+        name: "memlock lifted by a profile",
+        check: pages::locked_memory,
+    },
+    Row {
+        name: "what EFA moved is told",
+        check: pages::told_at_the_end,
+    },
 ];
 
 /// Fails a row with a sentence unless the condition holds.
@@ -86,6 +103,8 @@ macro_rules! expect {
         }
     };
 }
+
+mod pages;
 
 impl Context {
     fn srun(&self, arguments: &[&str]) -> Result<Output, Box<dyn Error>> {

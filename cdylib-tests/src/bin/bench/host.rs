@@ -79,6 +79,38 @@ pub fn run(plugin: &Path, role: Role, word: &str, profile: Option<&str>) -> Outc
     expect_profile(role, profile.is_some())
 }
 
+/// Loads `plugin` as `slurmstepd spank prolog` does; what is returned calls
+/// prolog and epilog of a job that asks for nothing.
+///
+/// # Errors
+/// When the plugin cannot be loaded.
+pub fn job_hooks(plugin: &Path, word: &str) -> Outcome<impl FnMut() -> Outcome> {
+    // S_CTX_JOB_SCRIPT
+    CONTEXT.store(5, Ordering::Relaxed);
+    let path = CString::new(plugin.as_os_str().as_bytes())?;
+    let object = bench_load(&path);
+    if object.is_null() {
+        return Err(format!("{} cannot be loaded", plugin.display()).into());
+    }
+    let mut hooks = Vec::new();
+    for name in [c"slurm_spank_job_prolog", c"slurm_spank_job_epilog"] {
+        // SAFETY: the handle is dlopen's and the name NUL-terminated: dlsym(3).
+        let address = unsafe { libc::dlsym(object, name.as_ptr()) };
+        if address.is_null() {
+            return Err(format!("the plugin has no {}", name.to_string_lossy()).into());
+        }
+        // SAFETY: spank(7): functions of these names have this signature.
+        hooks.push(unsafe { std::mem::transmute::<*mut c_void, HookFn>(address) });
+    }
+    let mut word = CString::new(word)?.into_bytes_with_nul();
+    Ok(
+        move || match bench_hooks(&hooks, word.as_mut_ptr().cast(), None, Role::Slurmstepd) {
+            0 => Ok(()),
+            failed => Err(format!("hook number {failed} failed").into()),
+        },
+    )
+}
+
 /// A measurement of hooks that did nothing would be worth nothing.
 fn expect_profile(role: Role, asked: bool) -> Outcome {
     let set = lock()
@@ -147,6 +179,7 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<(CString, CString)>> {
 // ------------------------------------------------- what libslurm would export
 
 /// `ESPANK_…` of spank.h, 22.05.
+const ERROR: c_int = 3000;
 const BAD_ARGUMENT: c_int = 3001;
 const NO_SUCH_VARIABLE: c_int = 3004;
 const NO_SPACE: c_int = 3005;
@@ -177,6 +210,16 @@ unsafe extern "C" fn spank_option_register(_: *mut c_void, option: *const SpankO
     let option = unsafe { &*option };
     CALLBACK.store(option.callback, Ordering::Relaxed);
     0
+}
+
+/// No option was given.
+#[unsafe(no_mangle)]
+extern "C" fn spank_option_getopt(
+    _: *mut c_void,
+    _: *const SpankOption,
+    _: *mut *mut c_char,
+) -> c_int {
+    ERROR
 }
 
 /// Variadic in spank.h. On x86_64 and aarch64 Linux a pointer is passed alike

@@ -1,9 +1,10 @@
-//! `make bench`: what the plugin costs a job step.
+//! `make bench`: what the plugin costs a job and its steps.
 //!
 //! Nothing here asserts a time; it reports what it measured and how.
 
 mod host;
 mod instructions;
+mod jobs;
 mod statistics;
 mod steps;
 
@@ -48,6 +49,9 @@ enum Part {
         #[arg(long)]
         profile: Option<String>,
     },
+    /// Calls prolog and epilog many times and prints their CPU time.
+    #[command(hide = true)]
+    Jobs { plugin: PathBuf, word: String },
     /// Runs a command and prints its wall and CPU time in microseconds.
     #[command(hide = true)]
     Time {
@@ -74,6 +78,7 @@ fn run(arguments: Arguments) -> Outcome {
             word,
             profile,
         }) => return host::run(&plugin, role, &word, profile.as_deref()),
+        Some(Part::Jobs { plugin, word }) => return jobs::run(&plugin, &word),
         Some(Part::Time { command }) => return steps::time(&command),
         None => {}
     }
@@ -83,6 +88,7 @@ fn run(arguments: Arguments) -> Outcome {
     };
     instructions::measure(&plugin)?;
     if !arguments.instructions_only {
+        jobs::measure(&plugin)?;
         steps::measure(&plugin, arguments.rounds)?;
     }
     Ok(())

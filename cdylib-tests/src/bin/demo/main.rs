@@ -4,6 +4,7 @@
 //! Every sentence that is printed about a command is checked on what the
 //! command really did; the first that does not hold ends the demo with 1.
 
+mod hugepages;
 mod scenes;
 mod stage;
 
@@ -47,6 +48,9 @@ fn demo() -> Outcome {
     scenes::the_names(&stage)?;
     scenes::refusals(&stage)?;
     scenes::a_wrong_node(&stage)?;
+    if root {
+        hugepages::pages_and_traffic(&stage)?;
+    }
     drop(testbed);
     conclude(root, &left_behind)
 }
@@ -134,10 +138,13 @@ fn conclude(root: bool, traces: &[PathBuf]) -> Outcome {
     }
     println!(
         "\n\nShown and checked: the environment of a p5 job and why it is so, that of an old stack, \
-         the list\nof names, refusals at submission, and a wrong node that fails only its own job."
+         the list\nof names, refusals at submission, a wrong node that fails only its own job, and (as root)\n\
+         hugepages and what EFA moved."
     );
     if !root {
-        println!("Left out without root: a root slurmd, several users, cgroups; sudo make demo");
+        println!(
+            "Left out without root: a root slurmd, several users, cgroups, hugepages; sudo make demo"
+        );
     }
     println!(
         "{}",

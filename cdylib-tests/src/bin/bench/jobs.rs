@@ -1,0 +1,178 @@
+//! What the plugin does once for each job on each node: prolog and epilog of a
+//! job that asks for nothing, and 5128 hugepages (the figure of AWS' EKS guide)
+//! against a bare `echo` into the same file.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cdylib_tests::kernel_pages;
+use node::Sysroot;
+use node::hugepages::ledger::Ledger;
+use node::hugepages::{Claim, HugePages, KernelPools, PageSize, Spread, Wish, reconcile};
+use node::registry::{BootId, Existence, JobId, JobKey, Start};
+use node::state::{Deadline, StateDir};
+
+use crate::Outcome;
+use crate::host;
+use crate::statistics::median;
+
+const PAGES: u64 = 5128;
+const ROUNDS: usize = 9;
+const JOBS: u32 = 500;
+const GLOBAL: &str = "/proc/sys/vm/nr_hugepages";
+
+/// Measures and prints.
+///
+/// # Errors
+/// When a hook fails, or the kernel has not enough memory.
+pub fn measure(plugin: &Path) -> Outcome {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("\nProlog, epilog and hugepages were not measured: that needs root.");
+        return Ok(());
+    }
+    hooks(plugin)?;
+    pages()
+}
+
+/// The hooks alone, in a process of their own: Slurm's own process for them is
+/// the same with any plugin that has a prolog.
+fn hooks(plugin: &Path) -> Outcome {
+    let dir = tempfile::tempdir_in("/run")?;
+    let config = dir.path().join("slurm-efa.toml");
+    let state = dir.path().join("state");
+    fs::write(&config, format!("state_dir = \"{}\"\n", state.display()))?;
+    let slurm = dir.path().join("slurm.conf");
+    fs::write(&slurm, "SlurmdSpoolDir=/var/spool/slurmd\n")?;
+    let output = Command::new(std::env::current_exe()?)
+        .arg("jobs")
+        .arg(plugin)
+        .arg(format!("config={}", config.display()))
+        .env("SLURMD_NODENAME", "n1")
+        .env("SLURM_CONF", &slurm)
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    println!(
+        "\nProlog and epilog of a job that asks for nothing, CPU of the hooks: {} ms (mean of {JOBS})",
+        String::from_utf8_lossy(&output.stdout).trim()
+    );
+    Ok(())
+}
+
+/// In that process: prints the mean CPU time of both hooks together, ms.
+///
+/// # Errors
+/// When a hook fails.
+pub fn run(plugin: &Path, word: &str) -> Outcome {
+    let mut call = host::job_hooks(plugin, word)?;
+    for _ in 0..10 {
+        call()?;
+    }
+    let before = cpu()?;
+    for _ in 0..JOBS {
+        call()?;
+    }
+    let mean = (cpu()? - before) / JOBS;
+    println!("{:.3}", mean.as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// This process' user and system time.
+fn cpu() -> Outcome<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: clock_gettime(2) writes to the structure, which is ours.
+    if unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    Ok(Duration::new(
+        u64::try_from(time.tv_sec)?,
+        u32::try_from(time.tv_nsec)?,
+    ))
+}
+
+fn pages() -> Outcome {
+    let _alone = kernel_pages::alone()?;
+    if kernel_pages::mebibytes()? != 0 {
+        println!("Hugepages were not measured: this machine has some set aside already.");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir_in("/run")?;
+    let state = StateDir::open(dir.path())?;
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        let echo = timed(echo)?;
+        let job = timed(|| job(&state))?;
+        // The first one also makes room in memory.
+        if round > 0 {
+            bare.push(echo);
+            ours.push(job);
+        }
+    }
+    let (bare, ours) = (median(&bare), median(&ours));
+    println!(
+        "{PAGES} hugepages of 2 MiB, reserved and given back: {ours:.1} ms with ledger and lock, \
+         {bare:.1} ms by echo, ratio {:.2} (medians of {ROUNDS})",
+        ours / bare
+    );
+    Ok(())
+}
+
+fn timed(work: impl FnOnce() -> Outcome) -> Outcome<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+fn echo() -> Outcome {
+    fs::write(GLOBAL, PAGES.to_string())?;
+    let got: u64 = fs::read_to_string(GLOBAL)?.trim().parse()?;
+    fs::write(GLOBAL, "0")?;
+    expect_all(got)
+}
+
+fn expect_all(got: u64) -> Outcome {
+    if got == PAGES {
+        return Ok(());
+    }
+    Err(format!("the kernel gave only {got} of {PAGES} hugepages; free 11 GiB of memory").into())
+}
+
+/// What prolog and epilog do for a job with pages.
+fn job(state: &StateDir) -> Outcome {
+    let claim = Claim {
+        key: JobKey {
+            job: JobId(1),
+            node: "n1".parse()?,
+        },
+        start: Start::now(BootId::current()?)?,
+        spool_dir: "/var/spool/slurmd".into(),
+        wishes: vec![Wish {
+            size: PageSize::TwoMiB,
+            pages: HugePages(PAGES),
+            spread: Spread::Even,
+        }],
+    };
+    let step = |claim: Option<&Claim>| -> Outcome<u64> {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let report = reconcile(
+            &mut Ledger::open(state, deadline)?,
+            &mut KernelPools::new(Sysroot::real())?,
+            &BootId::current()?,
+            &mut |_, _| Existence::Gone,
+            claim,
+            deadline,
+        )?;
+        let got = report.claimed.map(|entry| entry.total(PageSize::TwoMiB).0);
+        Ok(got.unwrap_or(0))
+    };
+    let got = step(Some(&claim))?;
+    step(None)?;
+    expect_all(got)
+}
