@@ -410,13 +410,15 @@ fn touched_on_node(tb: &Testbed, options: &[&str]) -> BTreeSet<String> {
 
 /// What prolog, epilog and extern step of any job touch: the job's record (by
 /// names relative to its folder), and what tells them which job it is.
-const NODE_STATE: [&str; 6] = [
+const NODE_STATE: [&str; 8] = [
     "run",
     "slurm-efa",
     "jobs",
-    "hugepages",
-    ".tmp.",
+    "#@n#.json",
     "last-start",
+    "hugepages",
+    "counters",
+    "/proc/sys/kernel/random/boot_id",
 ];
 
 /// Checks that `with` has the plugin and, beyond `without`, nothing but what
@@ -432,7 +434,8 @@ fn assert_only_configuration(
     let config = tb.dir().join(efa::CONFIG);
     let plugin = plain(&modules::plugin());
     assert!(with.contains(&plugin), "{what}: the plugin was not loaded");
-    let state = |path: &str| what == "node" && NODE_STATE.iter().any(|own| path.starts_with(own));
+    let state =
+        |path: &str| what == "node" && (NODE_STATE.contains(&path) || path.starts_with(".tmp."));
     let beyond: Vec<&String> = with
         .difference(without)
         .filter(|path| **path != plugin)

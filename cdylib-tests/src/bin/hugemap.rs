@@ -28,9 +28,11 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     for page in (0..bytes).step_by(PAGE) {
-        // SAFETY: `page` lies inside the mapping, which is writable and ours. A
-        // fence around the job ends this process here with SIGBUS.
-        unsafe { at.cast::<u8>().add(page).write_volatile(1) };
+        // SAFETY: `page` lies inside the mapping.
+        let byte = unsafe { at.cast::<u8>().add(page) };
+        // SAFETY: the mapping is writable and ours. A fence around the job ends
+        // this process here with SIGBUS.
+        unsafe { byte.write_volatile(1) };
     }
     println!("mapped");
     let _ = std::io::stdout().flush();
