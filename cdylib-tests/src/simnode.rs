@@ -19,50 +19,10 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// Counters in `ports/1/hw_counters/` of an EFA device; the last five only
-/// with driver 2.17 and later.
-pub const PORT_COUNTERS: [&str; 22] = [
-    "tx_bytes",
-    "tx_pkts",
-    "rx_bytes",
-    "rx_pkts",
-    "rx_drops",
-    "send_bytes",
-    "send_wrs",
-    "recv_bytes",
-    "recv_wrs",
-    "rdma_read_wrs",
-    "rdma_read_bytes",
-    "rdma_read_wr_err",
-    "rdma_read_resp_bytes",
-    "rdma_write_wrs",
-    "rdma_write_bytes",
-    "rdma_write_wr_err",
-    "rdma_write_recv_bytes",
-    "retrans_bytes",
-    "retrans_pkts",
-    "retrans_timeout_events",
-    "unresponsive_remote_events",
-    "impaired_remote_conn_events",
-];
-/// How many of [`PORT_COUNTERS`] a driver before 2.17 has.
-const OLD_PORT_COUNTERS: usize = PORT_COUNTERS.len() - 5;
+use node::counters;
 
-/// Counters in `hw_counters/` of an EFA device.
-pub const DEVICE_COUNTERS: [&str; 12] = [
-    "submitted_cmds",
-    "completed_cmds",
-    "cmds_err",
-    "no_completion_cmds",
-    "keep_alive_rcvd",
-    "alloc_pd_err",
-    "create_qp_err",
-    "create_cq_err",
-    "reg_mr_err",
-    "alloc_ucontext_err",
-    "create_ah_err",
-    "mmap_err",
-];
+/// How many of [`counters::PORT`] a driver before 2.17 has.
+const OLD_PORT_COUNTERS: usize = counters::PORT.len() - 5;
 
 /// The payload of one simulated packet, bytes.
 const PACKET: u64 = 8192;
@@ -429,14 +389,14 @@ impl SimNode {
         self.write(&format!("{pci}/p2p"), &line(&spec.p2p))?;
         let ib = format!("{pci}/infiniband/{name}");
         let count = if spec.stack.has_new_counters() {
-            PORT_COUNTERS.len()
+            counters::PORT.len()
         } else {
             OLD_PORT_COUNTERS
         };
-        for counter in &PORT_COUNTERS[..count] {
+        for counter in &counters::PORT[..count] {
             self.write(&format!("{ib}/ports/1/hw_counters/{counter}"), "0\n")?;
         }
-        for counter in DEVICE_COUNTERS {
+        for counter in counters::DEVICE {
             self.write(&format!("{ib}/hw_counters/{counter}"), "0\n")?;
         }
         self.devices.push(name);

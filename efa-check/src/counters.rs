@@ -1,48 +1,6 @@
-//! The counters of an EFA device, and which of them warn.
+//! Which of an EFA device's counters warn, and when.
 
-/// Counters of the port, in `ports/1/hw_counters`; the last five with driver
-/// 2.17 and later (EFA driver source, `efa_verbs.c`).
-pub const PORT: [&str; 22] = [
-    "tx_bytes",
-    "tx_pkts",
-    "rx_bytes",
-    "rx_pkts",
-    "rx_drops",
-    "send_bytes",
-    "send_wrs",
-    "recv_bytes",
-    "recv_wrs",
-    "rdma_read_wrs",
-    "rdma_read_bytes",
-    "rdma_read_wr_err",
-    "rdma_read_resp_bytes",
-    "rdma_write_wrs",
-    "rdma_write_bytes",
-    "rdma_write_wr_err",
-    "rdma_write_recv_bytes",
-    "retrans_bytes",
-    "retrans_pkts",
-    "retrans_timeout_events",
-    "unresponsive_remote_events",
-    "impaired_remote_conn_events",
-];
-
-/// Counters of the device, in `hw_counters`; a kernel that knows no counters
-/// of devices lists them with those of the port.
-pub const DEVICE: [&str; 12] = [
-    "submitted_cmds",
-    "completed_cmds",
-    "cmds_err",
-    NO_COMPLETION,
-    "keep_alive_rcvd",
-    "alloc_pd_err",
-    "create_qp_err",
-    "create_cq_err",
-    "reg_mr_err",
-    "alloc_ucontext_err",
-    "create_ah_err",
-    "mmap_err",
-];
+use node::counters::{DEVICE, PORT};
 
 /// Admin commands that the device never answered.
 pub const NO_COMPLETION: &str = "no_completion_cmds";
@@ -134,6 +92,7 @@ mod tests {
         assert_eq!(Wanted::Judged.port().count(), 10);
         assert_eq!(Wanted::Judged.device().collect::<Vec<_>>(), [NO_COMPLETION]);
         assert_eq!(Wanted::All.port().count(), 22);
+        assert!(PACKETS.iter().all(|counter| PORT.contains(counter)));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::counters::{DEVICE, PORT};
+use node::counters::{DEVICE, PORT};
+
 use crate::observe::Observation;
 use crate::probe::Probe;
 use crate::report::Report;

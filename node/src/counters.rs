@@ -22,6 +22,50 @@ use crate::efa::{self, CLASS};
 use crate::state::Deadline;
 use crate::{ReadError, Sysroot};
 
+/// The counters of the port, in `ports/1/hw_counters`; the last five with
+/// driver 2.17 and later.
+pub const PORT: [&str; 22] = [
+    "tx_bytes",
+    "tx_pkts",
+    "rx_bytes",
+    "rx_pkts",
+    "rx_drops",
+    "send_bytes",
+    "send_wrs",
+    "recv_bytes",
+    "recv_wrs",
+    "rdma_read_wrs",
+    "rdma_read_bytes",
+    "rdma_read_wr_err",
+    "rdma_read_resp_bytes",
+    "rdma_write_wrs",
+    "rdma_write_bytes",
+    "rdma_write_wr_err",
+    "rdma_write_recv_bytes",
+    "retrans_bytes",
+    "retrans_pkts",
+    "retrans_timeout_events",
+    "unresponsive_remote_events",
+    "impaired_remote_conn_events",
+];
+
+/// The counters of the device, in `hw_counters`; a kernel that knows no
+/// counters of devices lists them with those of the port.
+pub const DEVICE: [&str; 12] = [
+    "submitted_cmds",
+    "completed_cmds",
+    "cmds_err",
+    "no_completion_cmds",
+    "keep_alive_rcvd",
+    "alloc_pd_err",
+    "create_qp_err",
+    "create_cq_err",
+    "reg_mr_err",
+    "alloc_ucontext_err",
+    "create_ah_err",
+    "mmap_err",
+];
+
 /// Largest snapshot that [`Snapshot::from_json`] takes, in bytes. 32 devices
 /// with all their counters make at most 64 KiB.
 pub const LARGEST_SNAPSHOT: usize = 1024 * 1024;
@@ -704,45 +748,6 @@ mod tests {
     use proptest::prelude::*;
     use std::path::Path;
     use std::time::{Duration, Instant};
-
-    const PORT: [&str; 22] = [
-        "tx_bytes",
-        "tx_pkts",
-        "rx_bytes",
-        "rx_pkts",
-        "rx_drops",
-        "send_bytes",
-        "send_wrs",
-        "recv_bytes",
-        "recv_wrs",
-        "rdma_read_wrs",
-        "rdma_read_bytes",
-        "rdma_read_wr_err",
-        "rdma_read_resp_bytes",
-        "rdma_write_wrs",
-        "rdma_write_bytes",
-        "rdma_write_wr_err",
-        "rdma_write_recv_bytes",
-        "retrans_bytes",
-        "retrans_pkts",
-        "retrans_timeout_events",
-        "unresponsive_remote_events",
-        "impaired_remote_conn_events",
-    ];
-    const DEVICE: [&str; 12] = [
-        "submitted_cmds",
-        "completed_cmds",
-        "cmds_err",
-        "no_completion_cmds",
-        "keep_alive_rcvd",
-        "alloc_pd_err",
-        "create_qp_err",
-        "create_cq_err",
-        "reg_mr_err",
-        "alloc_ucontext_err",
-        "create_ah_err",
-        "mmap_err",
-    ];
 
     fn port(root: &Path, device: &str) -> std::path::PathBuf {
         root.join(CLASS).join(device).join("ports/1/hw_counters")
