@@ -8,6 +8,7 @@
 //! - [`modules`]: where the built plugin is; [`efa`]: a cluster that loads it;
 //!   [`panics`]: a panic forced in each of its hooks.
 //! - [`kernel_pages`]: the machine's hugepages, for one test at a time.
+//! - [`sigkill`]: a program killed after each of its system calls.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
@@ -15,5 +16,6 @@ pub mod kernel_pages;
 pub mod matrix;
 pub mod modules;
 pub mod panics;
+pub mod sigkill;
 pub mod simnode;
 pub mod testbed;

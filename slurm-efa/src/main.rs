@@ -1,6 +1,7 @@
 //! `slurm-efa`: see `slurm-efa --help` and slurm-efa(8).
 
 mod date;
+mod reconcile;
 mod report;
 mod table;
 
@@ -11,10 +12,13 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use node::NodeName;
 use node::config::{ConfigError, DEFAULT_PATH, MissingIs};
+use node::hugepages::ReconcileError;
 use node::name::NameError;
 
-/// The job is not known here.
-const NOTHING_KNOWN: u8 = 3;
+use crate::reconcile::{Mode, Reconciled};
+
+/// Nothing is known of the job, or the pages could not be reconciled.
+const COULD_NOT_TELL: u8 = 3;
 /// Wrong use; this and the next two as in sysexits.h.
 const EX_USAGE: u8 = 64;
 /// Something could not be read or written.
@@ -22,7 +26,7 @@ const EX_IOERR: u8 = 74;
 /// The configuration is wrong.
 const EX_CONFIG: u8 = 78;
 
-/// What jobs did with EFA.
+/// What jobs did with EFA, and the hugepages of this node.
 #[derive(Debug, Parser)]
 #[command(name = "slurm-efa", version, max_term_width = 100)]
 struct Arguments {
@@ -34,6 +38,8 @@ struct Arguments {
 enum Command {
     /// Did a job use EFA? Adds up what its nodes recorded when it ended
     Report(ReportArguments),
+    /// Give back the hugepages of jobs that are gone, and tell what is wrong
+    Reconcile(ReconcileArguments),
 }
 
 #[derive(Debug, Args)]
@@ -44,12 +50,47 @@ struct ReportArguments {
     /// Print the records and their sums as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    site: SiteArguments,
+}
+
+#[derive(Debug, Args)]
+struct ReconcileArguments {
+    /// Change nothing, and tell what would be changed
+    #[arg(long)]
+    dry_run: bool,
+    /// Print every pool and all that was done as JSON
+    #[arg(long)]
+    json: bool,
+    /// slurmd's SlurmdSpoolDir, to look for jobs whose files are damaged
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+    #[command(flatten)]
+    site: SiteArguments,
+}
+
+/// Which node and which site.
+#[derive(Debug, Args)]
+struct SiteArguments {
     /// This node's name in Slurm, where the configuration's paths contain %n
     #[arg(long, value_name = "NAME")]
     node: Option<NodeName>,
     /// The configuration, instead of /etc/slurm-efa/slurm-efa.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+impl SiteArguments {
+    fn load(&self) -> Result<node::Config, ConfigError> {
+        match &self.config {
+            Some(path) => {
+                // The configuration's own rule; a relative path is a convenience.
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                node::Config::load(&path, MissingIs::Error)
+            }
+            None => node::Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -66,6 +107,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Report(arguments) => run_report(&arguments),
+        Command::Reconcile(arguments) => run_reconcile(arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -77,15 +119,8 @@ fn main() -> ExitCode {
 }
 
 fn run_report(arguments: &ReportArguments) -> anyhow::Result<u8> {
-    let config = match &arguments.config {
-        Some(path) => {
-            // The configuration's own rule; a relative path is a convenience.
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            node::Config::load(&path, MissingIs::Error)?
-        }
-        None => node::Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default)?,
-    };
-    let report = report::Report::gather(&config, arguments.node.as_ref(), arguments.job)?;
+    let config = arguments.site.load()?;
+    let report = report::Report::gather(&config, arguments.site.node.as_ref(), arguments.job)?;
     if arguments.json {
         print(&report.to_json()?)?;
     } else if report.is_known() {
@@ -97,7 +132,33 @@ fn run_report(arguments: &ReportArguments) -> anyhow::Result<u8> {
     for sentence in report.why_nothing() {
         eprintln!("slurm-efa: {sentence}");
     }
-    Ok(NOTHING_KNOWN)
+    Ok(COULD_NOT_TELL)
+}
+
+fn run_reconcile(arguments: ReconcileArguments) -> anyhow::Result<u8> {
+    let config = arguments.site.load()?;
+    let mode = if arguments.dry_run {
+        Mode::DryRun
+    } else {
+        Mode::Apply
+    };
+    let node = arguments.site.node.as_ref();
+    let reconciled = Reconciled::run(&config, node, arguments.spool_dir, mode)?;
+    if arguments.json {
+        print(&reconciled.to_json()?)?;
+    } else {
+        let lines = reconciled.done();
+        print(
+            &lines
+                .iter()
+                .map(|line| format!("{line}\n"))
+                .collect::<String>(),
+        )?;
+    }
+    for sentence in reconciled.complaints() {
+        eprintln!("slurm-efa: {sentence}");
+    }
+    Ok(reconciled.outcome() as u8)
 }
 
 /// To stdout; a reader that went away (`| head`) is no error.
@@ -105,7 +166,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("cannot write the report"))
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }
         _ => Ok(()),
     }
@@ -114,6 +175,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<NameError>() {
         EX_CONFIG
+    } else if error.is::<ReconcileError>() {
+        COULD_NOT_TELL
     } else {
         EX_IOERR
     }

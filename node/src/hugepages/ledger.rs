@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::pool::{Counts, NumaNode, Pool};
+use super::rehearsal::PaperStore;
 use super::size::{HugePages, PageSize};
 use crate::NodeName;
 use crate::registry::{BootId, JobId, JobKey, Problem, Start, as_text};
@@ -201,8 +202,27 @@ impl Ledger<StateDir> {
     }
 }
 
+impl Ledger<PaperStore> {
+    /// As [`Ledger::open`], but nothing that is done with it reaches the files.
+    /// Where there is no ledger yet, an empty one.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn rehearse(state: Option<&StateDir>, deadline: Deadline) -> Result<Self, StateError> {
+        let Some(state) = state else {
+            return Ok(Self::unlocked(PaperStore::default()));
+        };
+        let Some(folder) = state.existing_folder(FOLDER)? else {
+            return Ok(Self::unlocked(PaperStore::default()));
+        };
+        Ok(Self {
+            _lock: Some(state.lock(LOCK, deadline)?),
+            store: PaperStore::over(folder),
+        })
+    }
+}
+
 impl<S: Store> Ledger<S> {
-    #[cfg(test)]
     pub(super) fn unlocked(store: S) -> Self {
         Self { store, _lock: None }
     }

@@ -12,11 +12,15 @@
 //! - [`mod@reconcile`]: the rule.
 //! - [`settings`]: what the site says.
 //! - [`isolate`]: the kernel's own fence around a job's pages.
+//! - [`machine`]: the rule, on the running kernel.
+//! - [`rehearsal`]: the rule, without its effects.
 
 pub mod isolate;
 pub mod ledger;
+pub mod machine;
 pub mod pool;
 pub mod reconcile;
+pub mod rehearsal;
 pub mod settings;
 pub mod size;
 
@@ -25,6 +29,6 @@ mod model;
 
 pub use ledger::{Grant, Spread, Wish};
 pub use pool::{KernelPools, NumaNode, Pool, Pools};
-pub use reconcile::{Claim, Report, reconcile};
+pub use reconcile::{Claim, ReconcileError, Report, reconcile};
 pub use settings::{OnShortfall, Settings};
 pub use size::{Bytes, HugePages, PageSize, Request};

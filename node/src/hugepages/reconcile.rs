@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use super::ledger::{Entry, Ledger, Row, Rows, Spread, Wish};
 use super::pool::{Counts, Pool, PoolError, Pools, at};
 use super::size::{HugePages, PageSize};
+use crate::ReadError;
 use crate::registry::{BootId, Existence, JobKey, Problem, Start};
 use crate::state::{Deadline, StateError, Store};
 
@@ -43,6 +44,9 @@ pub enum ReconcileError {
     /// The kernel's pools.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// Which boot this is.
+    #[error(transparent)]
+    Boot(#[from] ReadError),
 }
 
 /// A job that wants pages: what its prolog brings.
@@ -80,8 +84,18 @@ pub struct PoolReport {
     pub baseline: HugePages,
     /// The jobs' pages.
     pub held: HugePages,
+    /// What the kernel had before.
+    pub found: HugePages,
     /// What the kernel has.
     pub actual: HugePages,
+}
+
+impl PoolReport {
+    /// What the kernel should have.
+    #[must_use]
+    pub fn target(&self) -> HugePages {
+        self.baseline.plus(self.held)
+    }
 }
 
 /// What a reconciliation found and did.
@@ -92,6 +106,9 @@ pub struct Report {
     pub claimed: Option<Entry>,
     /// Jobs that are gone; their pages are given back.
     pub dropped: Vec<JobKey>,
+    /// Jobs of which nobody could tell whether they exist; they keep their
+    /// pages.
+    pub unclear: Vec<JobKey>,
     /// Changes by others, which are kept.
     pub noticed: Vec<Noticed>,
     /// Files that cannot be believed, and what else went wrong. A job whose
@@ -135,6 +152,7 @@ pub fn reconcile<S: Store, P: Pools>(
         unclear: Counts::new(),
         entries: books.entries,
         claim: None,
+        found: Counts::new(),
         actual: Counts::new(),
         report: Report {
             problems: books.problems,
@@ -174,6 +192,8 @@ struct Work<'a, S: Store, P: Pools> {
     entries: Vec<Entry>,
     /// The new job's, not written yet.
     claim: Option<Entry>,
+    /// What the kernel had at first, and what it has.
+    found: Counts,
     actual: Counts,
     report: Report,
 }
@@ -197,9 +217,13 @@ impl<S: Store, P: Pools> Work<'_, S, P> {
         let mut gone = Vec::new();
         for entry in &self.entries {
             let key = entry.key();
-            let claimed = claim.is_some_and(|claim| claim.key == key);
-            if !claimed && exists(&key, Some(entry)) == Existence::Gone {
-                gone.push(key);
+            if claim.is_some_and(|claim| claim.key == key) {
+                continue;
+            }
+            match exists(&key, Some(entry)) {
+                Existence::Exists => {}
+                Existence::Unknown => self.report.unclear.push(key),
+                Existence::Gone => gone.push(key),
             }
         }
         for key in &gone {
@@ -209,7 +233,11 @@ impl<S: Store, P: Pools> Work<'_, S, P> {
         self.report.dropped = gone;
         let mut kept = Vec::new();
         for key in torn.drain(..) {
-            if exists(&key, None) != Existence::Gone {
+            let existence = exists(&key, None);
+            if existence == Existence::Unknown {
+                self.report.unclear.push(key.clone());
+            }
+            if existence != Existence::Gone {
                 kept.push(key);
                 continue;
             }
@@ -242,6 +270,7 @@ impl<S: Store, P: Pools> Work<'_, S, P> {
             };
             self.rows.insert(pool, known.copied().unwrap_or(new));
         }
+        self.found.clone_from(&self.actual);
         Ok(())
     }
 
@@ -501,6 +530,7 @@ impl<S: Store, P: Pools> Work<'_, S, P> {
             pool: *pool,
             baseline: row.baseline,
             held: row.held,
+            found: at(&self.found, *pool),
             actual: row.seen,
         });
         self.report.pools = pools.collect();

@@ -1,0 +1,216 @@
+//! `slurm-efa reconcile`: makes the kernel's hugepages what the ledger says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use node::hugepages::machine;
+use node::hugepages::reconcile::PoolReport;
+use node::hugepages::{HugePages, Pool, ReconcileError, Report};
+use node::registry::JobKey;
+use node::state::{Deadline, StateDir};
+use node::{Config, NodeName};
+use serde::Serialize;
+
+/// For the lock, for jobs that do not answer, and for the kernel's work.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Whether anything is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is.
+    Apply,
+    /// It is only told what would be.
+    DryRun,
+}
+
+/// How it ended; the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The kernel has what it should have.
+    Exact = 0,
+    /// So it has, but something wants attention; in a dry run, something would
+    /// be changed.
+    Attention = 1,
+    /// The kernel did not do as told: pages are missing or too many.
+    Inexact = 2,
+}
+
+/// What was done, or would be.
+#[derive(Debug)]
+pub struct Reconciled {
+    mode: Mode,
+    report: Report,
+}
+
+impl Reconciled {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`ReconcileError`], and a state directory whose place is not known.
+    pub fn run(
+        config: &Config,
+        node: Option<&NodeName>,
+        spool_dir: Option<PathBuf>,
+        mode: Mode,
+    ) -> anyhow::Result<Self> {
+        let path = config.state_dir(node)?;
+        let deadline = Deadline::after(LIMIT);
+        let state = StateDir::open_existing(&path).map_err(ReconcileError::from)?;
+        let report = match (mode, &state) {
+            (Mode::Apply, Some(state)) => machine::settle(state, spool_dir, None, deadline)?,
+            // No job has ever been here since the boot: there is nothing to do.
+            (Mode::DryRun, _) | (Mode::Apply, None) => {
+                machine::rehearse(state.as_ref(), spool_dir, deadline)?
+            }
+        };
+        Ok(Self { mode, report })
+    }
+
+    /// See [`Outcome`].
+    pub fn outcome(&self) -> Outcome {
+        let report = &self.report;
+        if report.pools.iter().any(|pool| pool.actual != pool.target()) {
+            return Outcome::Inexact;
+        }
+        let planned = self.mode == Mode::DryRun && !self.done().is_empty();
+        if planned || !report.problems.is_empty() || !report.unclear.is_empty() {
+            return Outcome::Attention;
+        }
+        Outcome::Exact
+    }
+
+    /// What was changed, a line each; none if all was as it should be.
+    pub fn done(&self) -> Vec<String> {
+        let report = &self.report;
+        let (dropped, change) = match self.mode {
+            Mode::Apply => ("is gone; its pages are given back", "changed"),
+            Mode::DryRun => ("is gone; its pages would be given back", "would change"),
+        };
+        let jobs = report
+            .dropped
+            .iter()
+            .map(|key| format!("job {key} {dropped}"));
+        let noticed = report.noticed.iter().map(|it| {
+            let (pool, expected, found, baseline) = (it.pool, it.expected, it.found, it.baseline);
+            format!(
+                "{pool}: {found} instead of {expected}: somebody else changed it, which is kept; \
+                 {baseline} besides those of jobs from now on"
+            )
+        });
+        let pools = report.pools.iter().filter(|pool| pool.found != pool.actual);
+        let pools = pools.map(|it| {
+            let (pool, found, actual) = (it.pool, it.found, it.actual);
+            format!("{pool}: {change} from {found} to {actual}: {}", parts(it))
+        });
+        jobs.chain(noticed).chain(pools).collect()
+    }
+
+    /// What somebody has to look at, a sentence each.
+    pub fn complaints(&self) -> Vec<String> {
+        let report = &self.report;
+        let problems = report.problems.iter().map(ToString::to_string);
+        let unclear = report.unclear.iter().map(|key| {
+            format!(
+                "job {key}: it cannot be told whether it still exists, so it keeps its pages; if \
+                 its file is damaged, say where slurmd's SlurmdSpoolDir is by --spool-dir"
+            )
+        });
+        let inexact = report.pools.iter().filter(|it| it.actual != it.target());
+        let inexact = inexact.map(|it| {
+            let (pool, actual, target) = (it.pool, it.actual, it.target());
+            format!(
+                "{pool}: the kernel has {actual} and should have {target}: {}; \
+                 memory may be too scattered, so try again",
+                parts(it)
+            )
+        });
+        problems.chain(unclear).chain(inexact).collect()
+    }
+
+    /// One JSON document.
+    pub fn to_json(&self) -> anyhow::Result<String> {
+        #[derive(Serialize)]
+        struct Document {
+            dry_run: bool,
+            exact: bool,
+            pools: Vec<PoolLine>,
+            dropped: Vec<String>,
+            unclear: Vec<String>,
+            noticed: Vec<NoticedLine>,
+            problems: Vec<ProblemLine>,
+        }
+        #[derive(Serialize)]
+        struct PoolLine {
+            #[serde(flatten)]
+            pool: PoolName,
+            baseline: HugePages,
+            held: HugePages,
+            found: HugePages,
+            actual: HugePages,
+        }
+        #[derive(Serialize)]
+        struct NoticedLine {
+            #[serde(flatten)]
+            pool: PoolName,
+            expected: HugePages,
+            found: HugePages,
+            baseline: HugePages,
+        }
+        #[derive(Serialize)]
+        struct ProblemLine {
+            file: String,
+            reason: String,
+        }
+        let report = &self.report;
+        let names = |keys: &[JobKey]| keys.iter().map(ToString::to_string).collect();
+        let pools = report.pools.iter().map(|it| PoolLine {
+            pool: it.pool.into(),
+            baseline: it.baseline,
+            held: it.held,
+            found: it.found,
+            actual: it.actual,
+        });
+        let noticed = report.noticed.iter().map(|it| NoticedLine {
+            pool: it.pool.into(),
+            expected: it.expected,
+            found: it.found,
+            baseline: it.baseline,
+        });
+        let problems = report.problems.iter().map(|it| ProblemLine {
+            file: it.file.clone(),
+            reason: it.reason.clone(),
+        });
+        let document = Document {
+            dry_run: self.mode == Mode::DryRun,
+            exact: self.outcome() != Outcome::Inexact,
+            pools: pools.collect(),
+            dropped: names(&report.dropped),
+            unclear: names(&report.unclear),
+            noticed: noticed.collect(),
+            problems: problems.collect(),
+        };
+        let mut text = serde_json::to_string_pretty(&document)?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+/// A pool in JSON: `"size": "2M", "numa": 0`.
+#[derive(Serialize)]
+struct PoolName {
+    size: node::hugepages::PageSize,
+    numa: node::hugepages::NumaNode,
+}
+
+impl From<Pool> for PoolName {
+    fn from(pool: Pool) -> Self {
+        Self {
+            size: pool.size,
+            numa: pool.numa,
+        }
+    }
+}
+
+fn parts(pool: &PoolReport) -> String {
+    format!("{} of jobs and {} besides", pool.held, pool.baseline)
+}
