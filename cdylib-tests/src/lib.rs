@@ -9,12 +9,15 @@
 //!   [`panics`]: a panic forced in each of its hooks.
 //! - [`kernel_pages`]: the machine's hugepages, for one test at a time.
 //! - [`sigkill`]: a program killed after each of its system calls.
+//! - [`pages`]: real hugepages, one test at a time;
+//!   [`sigkill`]: a program killed after each of its system calls.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
 pub mod kernel_pages;
 pub mod matrix;
 pub mod modules;
+pub mod pages;
 pub mod panics;
 pub mod sigkill;
 pub mod simnode;

@@ -1,0 +1,243 @@
+//! The running kernel's hugepages, and a node whose jobs take and return them.
+//! Needs root and 128 MiB of free memory.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use node::hugepages::ledger::Ledger;
+use node::hugepages::reconcile::Claim;
+use node::hugepages::{HugePages, PageSize, ReconcileError, Report, Spread, Wish, machine};
+use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
+use node::state::{Deadline, StateDir};
+
+/// The size of the pages that tests reserve.
+pub const PAGE: PageSize = PageSize::TwoMiB;
+
+/// Nothing here takes so long.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One test at a time: the kernel's pages belong to the machine. When the test
+/// has failed, they become what they were.
+#[derive(Debug)]
+pub struct Alone {
+    before: Vec<(PathBuf, u64)>,
+    _lock: File,
+}
+
+impl Alone {
+    /// Waits for its turn.
+    ///
+    /// # Panics
+    /// Where the machine's pages cannot be read.
+    pub fn wait() -> Self {
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open("/run/slurm-efa-test-hugepages.lock")
+            .expect("tests with hugepages need root");
+        // SAFETY: flock(2) takes an open descriptor, which `lock` is, and waits.
+        let locked = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) };
+        assert_eq!(locked, 0);
+        let before = read().expect("the kernel's hugepages");
+        Self {
+            before,
+            _lock: lock,
+        }
+    }
+
+    /// How many pages of all sizes the kernel has more than at first, surplus
+    /// included.
+    ///
+    /// # Panics
+    /// Where the machine's pages cannot be read.
+    pub fn more(&self) -> i64 {
+        let sum = |counts: &[(PathBuf, u64)]| counts.iter().map(|(_, pages)| *pages).sum::<u64>();
+        let now = read().expect("the kernel's hugepages");
+        sum(&now).cast_signed() - sum(&self.before).cast_signed()
+    }
+
+    /// Asserts that each pool has what it had at first.
+    ///
+    /// # Panics
+    /// When one has not.
+    pub fn assert_as_before(&self) {
+        assert_eq!(read().expect("the kernel's hugepages"), self.before);
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for (file, pages) in &self.before {
+            // The test has failed already.
+            let _ = fs::write(file, pages.to_string());
+        }
+    }
+}
+
+/// Every pool's file and number.
+fn read() -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut counts = Vec::new();
+    for node in fs::read_dir("/sys/devices/system/node")? {
+        let Ok(sizes) = fs::read_dir(node?.path().join("hugepages")) else {
+            continue;
+        };
+        for size in sizes {
+            let file = size?.path().join("nr_hugepages");
+            let text = fs::read_to_string(&file)?;
+            let pages = text.trim().parse().map_err(io::Error::other)?;
+            counts.push((file, pages));
+        }
+    }
+    counts.sort();
+    Ok(counts)
+}
+
+/// A job of the node `n1`.
+///
+/// # Panics
+/// Never.
+pub fn key(job: u32) -> JobKey {
+    JobKey {
+        job: JobId(job),
+        node: "n1".parse().expect("a node's name"),
+    }
+}
+
+/// What a prolog does: the job is recorded, then it gets its pages.
+///
+/// # Errors
+/// It has none.
+pub fn prolog(state: &Path, spool: &Path, job: u32, pages: u64) -> Result<Report, ReconcileError> {
+    let state = StateDir::open(state)?;
+    let start = Start::now(BootId::current()?)?;
+    let spool_dir = spool.to_owned();
+    let record = Job::new(&key(job), start.clone(), 20_001, 20_001, spool_dir.clone());
+    Registry::open(&state)?.put(&record)?;
+    let claim = Claim {
+        key: key(job),
+        start,
+        spool_dir,
+        wishes: vec![Wish {
+            size: PAGE,
+            pages: HugePages(pages),
+            spread: Spread::Even,
+        }],
+    };
+    let spool = Some(spool.to_owned());
+    machine::settle(&state, spool, Some(&claim), Deadline::after(LIMIT))
+}
+
+/// What an epilog does: the record goes, then the pages.
+///
+/// # Errors
+/// The next reconciliation has to do it.
+pub fn epilog(state: &Path, spool: &Path, job: u32) -> Result<Report, ReconcileError> {
+    let state = StateDir::open(state)?;
+    Registry::open(&state)?.remove(&key(job))?;
+    machine::settle(&state, Some(spool.to_owned()), None, Deadline::after(LIMIT))
+}
+
+/// A node of its own state and configuration, on the running kernel's pages.
+#[derive(Debug)]
+pub struct Node {
+    dir: tempfile::TempDir,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Node {
+    /// One without jobs.
+    ///
+    /// # Panics
+    /// Where its files cannot be written, as every method.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let node = Self { dir };
+        fs::create_dir(node.spool()).expect("a spool directory");
+        let text = format!("state_dir = '{}'\n", node.state().display());
+        fs::write(node.config(), text).expect("a configuration");
+        node
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Where slurmd's sockets would be: there are none.
+    pub fn spool(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
+    /// A configuration that names the state directory.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("slurm-efa.toml")
+    }
+
+    /// The file of a job in the ledger.
+    pub fn entry(&self, job: u32) -> PathBuf {
+        self.state().join("hugepages").join(key(job).file_name())
+    }
+
+    /// The names of all files of the ledger.
+    pub fn ledger(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.state().join("hugepages")).expect("a ledger");
+        let name = |entry: io::Result<fs::DirEntry>| {
+            let name = entry.expect("an entry").file_name();
+            name.into_string().expect("a name in UTF-8")
+        };
+        let mut names: Vec<String> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
+    /// How many pages the ledger says that the job has; none without an entry.
+    pub fn granted(&self, job: u32) -> Option<u64> {
+        let state = StateDir::open(&self.state()).expect("a state directory");
+        let ledger = Ledger::open(&state, Deadline::after(LIMIT)).expect("a ledger");
+        let (entries, _) = ledger.entries().expect("entries");
+        let entry = entries.into_iter().find(|entry| entry.key() == key(job))?;
+        Some(entry.total(PAGE).0)
+    }
+
+    /// A job starts, and gets all its pages.
+    pub fn start(&self, job: u32, pages: u64) {
+        let report = prolog(&self.state(), &self.spool(), job, pages).expect("a prolog");
+        let entry = report.claimed.expect("an entry");
+        assert_eq!(
+            entry.total(PAGE).0,
+            pages,
+            "this machine has no free memory"
+        );
+    }
+
+    /// A job ends, with an epilog.
+    pub fn end(&self, job: u32) {
+        epilog(&self.state(), &self.spool(), job).expect("an epilog");
+    }
+
+    /// A job ends without an epilog. It had an extern step and has none now.
+    pub fn vanish(&self, job: u32) {
+        let state = StateDir::open(&self.state()).expect("a state directory");
+        let mut registry = Registry::open(&state).expect("a registry");
+        registry.note_contained(&key(job)).expect("a record");
+    }
+
+    /// The next reconciliation.
+    pub fn reconcile(&self) -> Report {
+        let state = StateDir::open(&self.state()).expect("a state directory");
+        let deadline = Deadline::after(LIMIT);
+        machine::settle(&state, Some(self.spool()), None, deadline).expect("a reconciliation")
+    }
+}
