@@ -35,7 +35,7 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 #   target/debug/examples/lib*.so         plugins and a libslurm made up for tests
 modules:
 	cargo build --quiet --package spank-efa
-	cargo build --quiet --package efa-check
+	cargo build --quiet --package efa-check --package slurm-efa
 	cargo build --quiet --package slurm-spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 

@@ -112,7 +112,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("slurm-efa: {error:#}");
+            // Each error says its cause itself.
+            eprintln!("slurm-efa: {error}");
             ExitCode::from(exit_code(&error))
         }
     }
@@ -166,7 +167,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+            Err(anyhow::anyhow!("cannot write to standard output: {error}"))
         }
         _ => Ok(()),
     }

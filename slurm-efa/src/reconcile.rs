@@ -1,14 +1,14 @@
 //! `slurm-efa reconcile`: makes the kernel's hugepages what the ledger says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use node::hugepages::machine;
 use node::hugepages::reconcile::PoolReport;
 use node::hugepages::{HugePages, Pool, ReconcileError, Report};
-use node::registry::JobKey;
+use node::registry::{JobKey, Problem};
 use node::state::{Deadline, StateDir};
-use node::{Config, NodeName};
+use node::{Config, NodeName, printable};
 use serde::Serialize;
 
 /// For the lock, for jobs that do not answer, and for the kernel's work.
@@ -39,6 +39,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Reconciled {
     mode: Mode,
+    state: PathBuf,
     report: Report,
 }
 
@@ -63,7 +64,11 @@ impl Reconciled {
                 machine::rehearse(state.as_ref(), spool_dir, deadline)?
             }
         };
-        Ok(Self { mode, report })
+        Ok(Self {
+            mode,
+            state: path,
+            report,
+        })
     }
 
     /// See [`Outcome`].
@@ -108,7 +113,7 @@ impl Reconciled {
     /// What somebody has to look at, a sentence each.
     pub fn complaints(&self) -> Vec<String> {
         let report = &self.report;
-        let problems = report.problems.iter().map(ToString::to_string);
+        let problems = report.problems.iter().map(|it| self.about(it));
         let unclear = report.unclear.iter().map(|key| {
             format!(
                 "job {key}: it cannot be told whether it still exists, so it keeps its pages; if \
@@ -125,6 +130,23 @@ impl Reconciled {
             )
         });
         problems.chain(unclear).chain(inexact).collect()
+    }
+
+    /// What is wrong with a file, and what became of it.
+    fn about(&self, problem: &Problem) -> String {
+        let Some(key) = &problem.key else {
+            return format!("{}: {problem}", shown(&self.state));
+        };
+        let (file, reason) = (&problem.file, &problem.reason);
+        let fate = if self.report.dropped.contains(key) {
+            "it is removed with its job"
+        } else {
+            "its job keeps its pages until it is gone"
+        };
+        format!(
+            "{}: {file} cannot be believed ({reason}); {fate}",
+            shown(&self.state)
+        )
     }
 
     /// One JSON document.
@@ -209,6 +231,10 @@ impl From<Pool> for PoolName {
             numa: pool.numa,
         }
     }
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy(), 300)
 }
 
 fn parts(pool: &PoolReport) -> String {
