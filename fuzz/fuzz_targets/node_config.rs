@@ -34,7 +34,7 @@ fn accepted(config: &Config) {
             .expect("%n is known")
             .is_absolute()
     );
-    for section in ["hugepages", "health", "logout", "gres"] {
+    for section in ["hugepages", "health", "logout", "gres", "report"] {
         if let Err(error) = config.section::<toml::Table>(section) {
             panic!("a table is no table: {error}");
         }

@@ -1,9 +1,12 @@
 //! What this node is: its EC2 instance type, its EFA devices, the communication
-//! stack installed on it, and what the site's configuration file says.
+//! stack installed on it, and what the site's configuration file says; which
+//! jobs run on it, the hugepages that they have, and what their devices counted.
 //!
-//! Everything here only reads. Every reader takes a [`Sysroot`], a directory
-//! that stands for `/`, so that a whole node can be simulated by a directory
-//! tree. All input is treated as hostile: reads are bounded, opening never
+//! What looks at hardware and software only reads, and takes a [`Sysroot`], a
+//! directory that stands for `/`, so that a whole node can be simulated by a
+//! directory tree. What changes the machine is [`hugepages`] (the kernel's
+//! pools and the ledger), [`registry`] and [`state`] (root's own files), and
+//! [`usage`] (records): it acts on the real machine only. All input is treated as hostile: reads are bounded, opening never
 //! blocks, nothing panics, and text that reaches a message passes through
 //! [`printable`].
 

@@ -1,4 +1,5 @@
-//! `cargo xtask ci-deny`: licences, sources and bans of every dependency.
+//! `cargo xtask ci-deny`: licences, sources and bans of every dependency, those
+//! of the fuzz targets too.
 
 use std::process::Command;
 
@@ -21,10 +22,16 @@ pub fn deny() -> Result<()> {
         .context("cargo-deny is not installed (`cargo install --locked cargo-deny`)")?
         .join("cargo-deny"),
     };
-    command::run(
-        Command::new(program)
-            .current_dir(command::workspace())
-            .args(["--workspace", "--all-features", "--locked"])
-            .args(["check", "licenses", "bans", "sources"]),
-    )
+    // The fuzz targets are a workspace of their own.
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        command::run(
+            Command::new(&program)
+                .current_dir(command::workspace())
+                .args(["--manifest-path", manifest])
+                .args(["--workspace", "--all-features", "--locked"])
+                .args(["check", "--config", "deny.toml"])
+                .args(["licenses", "bans", "sources"]),
+        )?;
+    }
+    Ok(())
 }

@@ -62,6 +62,13 @@ const ARTIFACTS: &[Artifact] = &[
         kind: Kind::Program,
         exports: &[],
     },
+    Artifact {
+        package: "slurm-efa",
+        built: "slurm-efa",
+        shipped: "slurm-efa",
+        kind: Kind::Program,
+        exports: &[],
+    },
 ];
 
 /// What is built.

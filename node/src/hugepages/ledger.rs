@@ -203,6 +203,12 @@ impl Ledger<StateDir> {
 }
 
 impl Ledger<PaperStore> {
+    /// One whose files nobody else sees.
+    #[must_use]
+    pub fn on_paper(files: PaperStore) -> Self {
+        Self::unlocked(files)
+    }
+
     /// As [`Ledger::open`], but nothing that is done with it reaches the files.
     /// Where there is no ledger yet, an empty one.
     ///
@@ -210,10 +216,10 @@ impl Ledger<PaperStore> {
     /// As [`Ledger::open`].
     pub fn rehearse(state: Option<&StateDir>, deadline: Deadline) -> Result<Self, StateError> {
         let Some(state) = state else {
-            return Ok(Self::unlocked(PaperStore::default()));
+            return Ok(Self::on_paper(PaperStore::default()));
         };
         let Some(folder) = state.existing_folder(FOLDER)? else {
-            return Ok(Self::unlocked(PaperStore::default()));
+            return Ok(Self::on_paper(PaperStore::default()));
         };
         Ok(Self {
             _lock: Some(state.lock(LOCK, deadline)?),
