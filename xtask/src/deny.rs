@@ -29,8 +29,8 @@ pub fn deny() -> Result<()> {
                 .current_dir(command::workspace())
                 .args(["--manifest-path", manifest])
                 .args(["--workspace", "--all-features", "--locked"])
-                .args(["check", "--config", "deny.toml"])
-                .args(["licenses", "bans", "sources"]),
+                .args(["--config", "deny.toml"])
+                .args(["check", "licenses", "bans", "sources"]),
         )?;
     }
     Ok(())
