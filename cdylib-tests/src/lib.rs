@@ -7,9 +7,8 @@
 //!   every reader that takes a sysroot.
 //! - [`modules`]: where the built plugin is; [`efa`]: a cluster that loads it;
 //!   [`panics`]: a panic forced in each of its hooks.
-//! - [`kernel_pages`]: the machine's hugepages, for one test at a time.
-//! - [`sigkill`]: a program killed after each of its system calls.
-//! - [`pages`]: real hugepages, one test at a time;
+//! - [`kernel_pages`]: the machine's hugepages, for one test at a time;
+//!   [`pages`]: a node whose jobs take and return them;
 //!   [`sigkill`]: a program killed after each of its system calls.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 

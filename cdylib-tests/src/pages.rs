@@ -1,9 +1,8 @@
-//! The running kernel's hugepages, and a node whose jobs take and return them.
+//! A node whose jobs take and return hugepages of the running kernel.
 //! Needs root and 128 MiB of free memory.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,51 +12,39 @@ use node::hugepages::{HugePages, PageSize, ReconcileError, Report, Spread, Wish,
 use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
 use node::state::{Deadline, StateDir};
 
+use crate::kernel_pages;
+
 /// The size of the pages that tests reserve.
 pub const PAGE: PageSize = PageSize::TwoMiB;
 
 /// Nothing here takes so long.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// One test at a time: the kernel's pages belong to the machine. When the test
-/// has failed, they become what they were.
+/// The only test with hugepages, and what there was before it.
 #[derive(Debug)]
 pub struct Alone {
     before: Vec<(PathBuf, u64)>,
-    _lock: File,
+    _lock: kernel_pages::Alone,
 }
 
 impl Alone {
     /// Waits for its turn.
     ///
     /// # Panics
-    /// Where the machine's pages cannot be read.
+    /// Without root, or without NUMA nodes in sysfs.
     pub fn wait() -> Self {
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open("/run/slurm-efa-test-hugepages.lock")
-            .expect("tests with hugepages need root");
-        // SAFETY: flock(2) takes an open descriptor, which `lock` is, and waits.
-        let locked = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) };
-        assert_eq!(locked, 0);
-        let before = read().expect("the kernel's hugepages");
+        let lock = kernel_pages::alone().expect("tests with hugepages need root");
         Self {
-            before,
+            before: counts(),
             _lock: lock,
         }
     }
 
     /// How many pages of all sizes the kernel has more than at first, surplus
     /// included.
-    ///
-    /// # Panics
-    /// Where the machine's pages cannot be read.
     pub fn more(&self) -> i64 {
         let sum = |counts: &[(PathBuf, u64)]| counts.iter().map(|(_, pages)| *pages).sum::<u64>();
-        let now = read().expect("the kernel's hugepages");
-        sum(&now).cast_signed() - sum(&self.before).cast_signed()
+        sum(&counts()).cast_signed() - sum(&self.before).cast_signed()
     }
 
     /// Asserts that each pool has what it had at first.
@@ -65,38 +52,12 @@ impl Alone {
     /// # Panics
     /// When one has not.
     pub fn assert_as_before(&self) {
-        assert_eq!(read().expect("the kernel's hugepages"), self.before);
+        assert_eq!(counts(), self.before);
     }
 }
 
-impl Drop for Alone {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        for (file, pages) in &self.before {
-            // The test has failed already.
-            let _ = fs::write(file, pages.to_string());
-        }
-    }
-}
-
-/// Every pool's file and number.
-fn read() -> io::Result<Vec<(PathBuf, u64)>> {
-    let mut counts = Vec::new();
-    for node in fs::read_dir("/sys/devices/system/node")? {
-        let Ok(sizes) = fs::read_dir(node?.path().join("hugepages")) else {
-            continue;
-        };
-        for size in sizes {
-            let file = size?.path().join("nr_hugepages");
-            let text = fs::read_to_string(&file)?;
-            let pages = text.trim().parse().map_err(io::Error::other)?;
-            counts.push((file, pages));
-        }
-    }
-    counts.sort();
-    Ok(counts)
+fn counts() -> Vec<(PathBuf, u64)> {
+    kernel_pages::counts().expect("the kernel's hugepages")
 }
 
 /// A job of the node `n1`.
@@ -167,6 +128,8 @@ impl Node {
         fs::create_dir(node.spool()).expect("a spool directory");
         let text = format!("state_dir = '{}'\n", node.state().display());
         fs::write(node.config(), text).expect("a configuration");
+        let text = format!("SlurmdSpoolDir={}\n", node.spool().display());
+        fs::write(node.slurm_conf(), text).expect("a slurm.conf");
         node
     }
 
@@ -183,6 +146,11 @@ impl Node {
     /// A configuration that names the state directory.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("slurm-efa.toml")
+    }
+
+    /// A slurm.conf that names the spool directory.
+    pub fn slurm_conf(&self) -> PathBuf {
+        self.dir.path().join("slurm.conf")
     }
 
     /// The file of a job in the ledger.

@@ -1,8 +1,10 @@
-//! A process that changes the kernel's hugepages is killed after each system
-//! call that it makes; the next reconciliation finds every page again.
+//! The plugin's prolog and epilog are killed after each system call that they
+//! make, or meet a full `/run`; the next reconciliation finds every page again.
+//! (`slurm-efa reconcile` killed so: `slurm-efa/tests/reconcile.rs`.)
 
 use std::process::{Command, Stdio};
 
+use cdylib_tests::modules;
 use cdylib_tests::pages::{Alone, Node};
 use cdylib_tests::sigkill::{End, killed_after, sweep};
 
@@ -12,6 +14,19 @@ const ITS_PAGES: u64 = 3;
 
 /// The job whose prolog or epilog is killed.
 const JOB: u32 = 2;
+
+/// A program that loads the plugin and calls one of its hooks.
+fn host(node: &Node, role: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command
+        .arg("host")
+        .arg(modules::plugin())
+        .arg(role)
+        .arg(format!("config={}", node.config().display()))
+        .env("SLURMD_NODENAME", "n1")
+        .env("SLURM_CONF", node.slurm_conf());
+    command
+}
 
 struct Stage {
     alone: Alone,
@@ -26,22 +41,21 @@ impl Stage {
         Self { alone, node }
     }
 
-    fn prolog(&self, pages: &str) -> Command {
-        let mut command = self.part("prolog");
-        command.arg(pages);
+    /// The plugin's own hook, as `slurmstepd spank prolog` calls it.
+    fn prolog(&self, size: &str) -> Command {
+        let mut command = self.hook("prolog");
+        command.args(["--hugepages", size]);
         command
     }
 
     fn epilog(&self) -> Command {
-        self.part("epilog")
+        self.hook("epilog")
     }
 
-    fn part(&self, part: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_job-pages"));
+    fn hook(&self, role: &str) -> Command {
+        let mut command = host(&self.node, role);
         command
-            .arg(part)
-            .args([self.node.state(), self.node.spool()])
-            .arg(JOB.to_string())
+            .args(["--job", &JOB.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
@@ -84,7 +98,7 @@ fn lived_well(end: End) -> bool {
 fn a_prolog_killed_anywhere_leaves_its_job_all_its_pages_or_none() {
     let stage = Stage::new();
     let calls = sweep(|calls| {
-        let end = killed_after(calls, &mut stage.prolog("5")).unwrap();
+        let end = killed_after(calls, &mut stage.prolog("10M")).unwrap();
         let has = stage.reconciled(calls);
         assert!(has == 0 || has == 5, "{calls}: {has}");
         assert!(!lived_well(end) || has == 5);
@@ -107,7 +121,7 @@ fn the_first_prolog_of_a_node_killed_anywhere_leaves_it_as_it_was() {
     let calls = sweep(|calls| {
         // Nothing is there yet, not even a directory.
         let _ = std::fs::remove_dir_all(stage.node.state());
-        let end = killed_after(calls, &mut stage.prolog("5")).unwrap();
+        let end = killed_after(calls, &mut stage.prolog("10M")).unwrap();
         stage.node.end(JOB);
         stage.alone.assert_as_before();
         assert_eq!(stage.node.ledger(), [""; 0]);
@@ -124,7 +138,7 @@ fn the_prolog_of_a_requeued_job_killed_anywhere_counts_no_page_twice() {
     let calls = sweep(|calls| {
         // Its earlier start ended without an epilog.
         stage.node.start(JOB, 5);
-        let end = killed_after(calls, &mut stage.prolog("2")).unwrap();
+        let end = killed_after(calls, &mut stage.prolog("4M")).unwrap();
         let has = stage.reconciled(calls);
         assert!([0, 2, 5].contains(&has), "{calls}: {has}");
         assert!(!lived_well(end) || has == 2);
@@ -165,4 +179,66 @@ fn without_an_extern_step_an_epilog_killed_anywhere_is_made_good_by_its_repetiti
     })
     .unwrap();
     stage.close(calls, 100);
+}
+
+/// Job 1 has 3 pages and job 2 has 5, then `/run` is full.
+const FULL: &str = r#"
+    total() { echo $(($(cat /sys/devices/system/node/node*/hugepages/*/nr_hugepages | tr '\n' +)0)); }
+    before=$(total)
+    prolog() { "$BENCH" host "$PLUGIN" prolog "config=$CONFIG" --job "$1" --hugepages "$2"; }
+    epilog() { "$BENCH" host "$PLUGIN" epilog "config=$CONFIG" --job "$1"; }
+    say() { echo "$1: $(($(total) - before)) pages"; }
+    pool=/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages
+    mkdir "$STATE"
+    mount -t tmpfs -o size=64k,mode=0755 none "$STATE"
+    prolog 1 6M
+    prolog 2 10M
+    dd if=/dev/zero of="$STATE/filler" bs=1k 2>/dev/null || say full
+    prolog 3 8M
+    say refused
+    had=$(cat $pool)
+    echo $((had + 1)) >$pool
+    "$SLURM_EFA" reconcile --config "$CONFIG" || say "code $?"
+    echo "$had" >$pool
+    epilog 2
+    say ended
+    rm "$STATE/filler"
+    "$SLURM_EFA" reconcile --config "$CONFIG" && say reconciled
+    epilog 1
+    say empty
+"#;
+
+#[test]
+fn a_full_run_refuses_new_jobs_their_pages_and_neither_costs_nor_keeps_those_of_others() {
+    let alone = Alone::wait();
+    let node = Node::new();
+    let output = Command::new("unshare")
+        .args(["--mount", "bash", "-euc", FULL])
+        .env("BENCH", env!("CARGO_BIN_EXE_bench"))
+        .env("PLUGIN", modules::plugin())
+        .env("SLURM_EFA", modules::program("slurm-efa"))
+        .env("STATE", node.state())
+        .env("CONFIG", node.config())
+        .env("SLURMD_NODENAME", "n1")
+        .env("SLURM_CONF", node.slurm_conf())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let expected = [
+        "full: 8 pages",
+        "refused: 8 pages",
+        // A change that could not be noted down is not made either.
+        "code 3: 9 pages",
+        "ended: 3 pages",
+        "reconciled: 3 pages",
+        "empty: 0 pages",
+    ];
+    assert_eq!(stdout.lines().collect::<Vec<_>>(), expected, "{stderr}");
+    assert_eq!(
+        stderr.matches("No space left on device").count(),
+        2,
+        "{stderr}"
+    );
+    alone.assert_as_before();
 }

@@ -19,12 +19,64 @@ pub enum Role {
     Srun,
     /// The node's side.
     Slurmstepd,
+    /// `slurmstepd spank prolog`.
+    Prolog,
+    /// `slurmstepd spank epilog`.
+    Epilog,
+}
+
+impl Role {
+    /// `S_CTX_…` of spank.h.
+    fn context(self) -> u32 {
+        match self {
+            Self::Srun => 1,
+            Self::Slurmstepd => 2,
+            Self::Prolog | Self::Epilog => 5,
+        }
+    }
+
+    /// The hooks that are called, in Slurm's order.
+    fn hooks(self) -> &'static [&'static CStr] {
+        match self {
+            Self::Srun => &[c"slurm_spank_init", c"slurm_spank_init_post_opt"],
+            Self::Slurmstepd => &[
+                c"slurm_spank_init",
+                c"slurm_spank_init_post_opt",
+                c"slurm_spank_user_init",
+                c"slurm_spank_task_init",
+            ],
+            Self::Prolog => &[c"slurm_spank_job_prolog"],
+            Self::Epilog => &[c"slurm_spank_job_epilog"],
+        }
+    }
+
+    fn is_step(self) -> bool {
+        matches!(self, Self::Srun | Self::Slurmstepd)
+    }
+}
+
+/// What is known of the played job.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Job {
+    /// Its number.
+    #[arg(long, default_value_t = 1)]
+    job: u32,
+    /// The value of --efa-profile.
+    #[arg(long)]
+    profile: Option<String>,
+    /// The value of --efa-hugepages, in prolog and epilog.
+    #[arg(long)]
+    hugepages: Option<String>,
 }
 
 /// The environment of the played job: name and value as C strings.
 static ENVIRONMENT: Mutex<Vec<(CString, CString)>> = Mutex::new(Vec::new());
 /// `S_CTX_…` of spank.h.
 static CONTEXT: AtomicU32 = AtomicU32::new(0);
+/// The job's number.
+static JOB: AtomicU32 = AtomicU32::new(1);
+/// What a prolog finds its job's options to be.
+static OPTIONS: Mutex<Vec<(&CStr, CString)>> = Mutex::new(Vec::new());
 /// The callback of the options; the plugin has one for all.
 static CALLBACK: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -35,31 +87,42 @@ type CallbackFn = unsafe extern "C" fn(c_int, *const c_char, c_int) -> c_int;
 /// as many as Slurm gives to a step.
 const VARIABLES: usize = 60;
 
-/// Loads `plugin` and calls the hooks of a step's life in `role`.
+/// Loads `plugin` and calls the hooks of `role`.
 ///
 /// # Errors
 /// When the plugin cannot be loaded, or a hook fails.
-pub fn run(plugin: &Path, role: Role, word: &str, profile: Option<&str>) -> Outcome {
-    let context = match role {
-        Role::Srun => 1,
-        Role::Slurmstepd => 2,
-    };
-    CONTEXT.store(context, Ordering::Relaxed);
+pub fn run(plugin: &Path, role: Role, word: &str, job: &Job) -> Outcome {
+    CONTEXT.store(role.context(), Ordering::Relaxed);
+    JOB.store(job.job, Ordering::Relaxed);
     fill_environment()?;
+    let options = [
+        (c"efa-profile", &job.profile),
+        (c"efa-hugepages", &job.hugepages),
+    ];
+    for (name, value) in options {
+        if let Some(value) = value {
+            lock(&OPTIONS).push((name, CString::new(value.as_str())?));
+        }
+    }
+    let hooks = hooks_of(plugin, role.hooks())?;
+    let mut word = CString::new(word)?.into_bytes_with_nul();
+    let profile = job.profile.as_deref().map(CString::new).transpose()?;
+    let failed = bench_hooks(&hooks, word.as_mut_ptr().cast(), profile.as_deref(), role);
+    if failed != 0 {
+        return Err(format!("hook number {failed} failed").into());
+    }
+    match role.is_step() {
+        true => expect_profile(role, profile.is_some()),
+        false => Ok(()),
+    }
+}
+
+fn hooks_of(plugin: &Path, names: &[&CStr]) -> Outcome<Vec<HookFn>> {
     let path = CString::new(plugin.as_os_str().as_bytes())?;
     let object = bench_load(&path);
     if object.is_null() {
         return Err(format!("{} cannot be loaded", plugin.display()).into());
     }
-    let names: &[&CStr] = match role {
-        Role::Srun => &[c"slurm_spank_init", c"slurm_spank_init_post_opt"],
-        Role::Slurmstepd => &[
-            c"slurm_spank_init",
-            c"slurm_spank_init_post_opt",
-            c"slurm_spank_user_init",
-            c"slurm_spank_task_init",
-        ],
-    };
     let mut hooks = Vec::new();
     for name in names {
         // SAFETY: the handle is dlopen's and the name NUL-terminated: dlsym(3).
@@ -70,13 +133,7 @@ pub fn run(plugin: &Path, role: Role, word: &str, profile: Option<&str>) -> Outc
         // SAFETY: spank(7): functions of these names have this signature.
         hooks.push(unsafe { std::mem::transmute::<*mut c_void, HookFn>(address) });
     }
-    let mut word = CString::new(word)?.into_bytes_with_nul();
-    let profile = profile.map(CString::new).transpose()?;
-    let failed = bench_hooks(&hooks, word.as_mut_ptr().cast(), profile.as_deref(), role);
-    if failed != 0 {
-        return Err(format!("hook number {failed} failed").into());
-    }
-    expect_profile(role, profile.is_some())
+    Ok(hooks)
 }
 
 /// Loads `plugin` as `slurmstepd spank prolog` does; what is returned calls
@@ -85,23 +142,9 @@ pub fn run(plugin: &Path, role: Role, word: &str, profile: Option<&str>) -> Outc
 /// # Errors
 /// When the plugin cannot be loaded.
 pub fn job_hooks(plugin: &Path, word: &str) -> Outcome<impl FnMut() -> Outcome> {
-    // S_CTX_JOB_SCRIPT
-    CONTEXT.store(5, Ordering::Relaxed);
-    let path = CString::new(plugin.as_os_str().as_bytes())?;
-    let object = bench_load(&path);
-    if object.is_null() {
-        return Err(format!("{} cannot be loaded", plugin.display()).into());
-    }
-    let mut hooks = Vec::new();
-    for name in [c"slurm_spank_job_prolog", c"slurm_spank_job_epilog"] {
-        // SAFETY: the handle is dlopen's and the name NUL-terminated: dlsym(3).
-        let address = unsafe { libc::dlsym(object, name.as_ptr()) };
-        if address.is_null() {
-            return Err(format!("the plugin has no {}", name.to_string_lossy()).into());
-        }
-        // SAFETY: spank(7): functions of these names have this signature.
-        hooks.push(unsafe { std::mem::transmute::<*mut c_void, HookFn>(address) });
-    }
+    CONTEXT.store(Role::Prolog.context(), Ordering::Relaxed);
+    let names = [Role::Prolog.hooks(), Role::Epilog.hooks()].concat();
+    let hooks = hooks_of(plugin, &names)?;
     let mut word = CString::new(word)?.into_bytes_with_nul();
     Ok(
         move || match bench_hooks(&hooks, word.as_mut_ptr().cast(), None, Role::Slurmstepd) {
@@ -113,7 +156,7 @@ pub fn job_hooks(plugin: &Path, word: &str) -> Outcome<impl FnMut() -> Outcome> 
 
 /// A measurement of hooks that did nothing would be worth nothing.
 fn expect_profile(role: Role, asked: bool) -> Outcome {
-    let set = lock()
+    let set = lock(&ENVIRONMENT)
         .iter()
         .any(|(name, _)| name.as_c_str() == c"SLURM_EFA_PROFILE");
     let ran = !CALLBACK.load(Ordering::Relaxed).is_null();
@@ -157,7 +200,7 @@ fn bench_hooks(hooks: &[HookFn], word: *mut c_char, profile: Option<&CStr>, role
 }
 
 fn fill_environment() -> Outcome {
-    let mut environment = lock();
+    let mut environment = lock(&ENVIRONMENT);
     // Room for what a profile sets, so that the list is not moved.
     environment.reserve(2 * VARIABLES);
     environment.push((CString::new("PATH")?, CString::new("/usr/bin:/bin")?));
@@ -170,9 +213,8 @@ fn fill_environment() -> Outcome {
     Ok(())
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Vec<(CString, CString)>> {
-    ENVIRONMENT
-        .lock()
+fn lock<T>(list: &'static Mutex<T>) -> std::sync::MutexGuard<'static, T> {
+    list.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -212,14 +254,24 @@ unsafe extern "C" fn spank_option_register(_: *mut c_void, option: *const SpankO
     0
 }
 
-/// No option was given.
 #[unsafe(no_mangle)]
-extern "C" fn spank_option_getopt(
+unsafe extern "C" fn spank_option_getopt(
     _: *mut c_void,
-    _: *const SpankOption,
-    _: *mut *mut c_char,
+    option: *const SpankOption,
+    value: *mut *const c_char,
 ) -> c_int {
-    ERROR
+    // SAFETY: spank.h: `option` points at one such structure.
+    let option = unsafe { &*option };
+    // SAFETY: spank.h: its first text is the option's name, NUL-terminated.
+    let name = unsafe { CStr::from_ptr(option.texts[0]) };
+    let options = lock(&OPTIONS);
+    let Some((_, found)) = options.iter().find(|(listed, _)| *listed == name) else {
+        return ERROR;
+    };
+    // SAFETY: spank.h: `value` points at a pointer. The text lives in a list
+    // that is not changed any more.
+    unsafe { value.write(found.as_ptr()) };
+    0
 }
 
 /// Variadic in spank.h. On x86_64 and aarch64 Linux a pointer is passed alike
@@ -229,7 +281,7 @@ unsafe extern "C" fn spank_get_item(_: *mut c_void, item: c_uint, value: *mut u3
     let known = match item {
         // S_JOB_UID, S_JOB_GID, S_JOB_ID, S_JOB_STEPID, S_JOB_NNODES, S_JOB_NODEID
         0 | 1 => 1000,
-        2 => 1,
+        2 => JOB.load(Ordering::Relaxed),
         3 | 5 => 0,
         4 => 1,
         _ => return BAD_ARGUMENT,
@@ -248,7 +300,7 @@ unsafe extern "C" fn spank_getenv(
 ) -> c_int {
     // SAFETY: spank.h: a NUL-terminated name.
     let name = unsafe { CStr::from_ptr(name) };
-    let environment = lock();
+    let environment = lock(&ENVIRONMENT);
     let Some((_, value)) = environment
         .iter()
         .find(|(listed, _)| listed.as_c_str() == name)
@@ -275,7 +327,7 @@ unsafe extern "C" fn spank_setenv(
     let name = unsafe { CStr::from_ptr(name) };
     // SAFETY: spank.h: a NUL-terminated value.
     let value = unsafe { CStr::from_ptr(value) };
-    let mut environment = lock();
+    let mut environment = lock(&ENVIRONMENT);
     environment.retain(|(listed, _)| listed.as_c_str() != name);
     environment.push((name.to_owned(), value.to_owned()));
     0
@@ -285,7 +337,7 @@ unsafe extern "C" fn spank_setenv(
 unsafe extern "C" fn spank_unsetenv(_: *mut c_void, name: *const c_char) -> c_int {
     // SAFETY: spank.h: a NUL-terminated name.
     let name = unsafe { CStr::from_ptr(name) };
-    lock().retain(|(listed, _)| listed.as_c_str() != name);
+    lock(&ENVIRONMENT).retain(|(listed, _)| listed.as_c_str() != name);
     0
 }
 

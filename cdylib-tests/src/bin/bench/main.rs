@@ -41,13 +41,12 @@ enum Part {
     #[command(hide = true)]
     Host {
         plugin: PathBuf,
-        /// `slurmstepd` or `srun`.
+        /// The program that is played.
         role: host::Role,
         /// The plugin's argument in plugstack.conf.
         word: String,
-        /// The value of --efa-profile.
-        #[arg(long)]
-        profile: Option<String>,
+        #[command(flatten)]
+        job: host::Job,
     },
     /// Calls prolog and epilog many times and prints their CPU time.
     #[command(hide = true)]
@@ -76,8 +75,8 @@ fn run(arguments: Arguments) -> Outcome {
             plugin,
             role,
             word,
-            profile,
-        }) => return host::run(&plugin, role, &word, profile.as_deref()),
+            job,
+        }) => return host::run(&plugin, role, &word, &job),
         Some(Part::Jobs { plugin, word }) => return jobs::run(&plugin, &word),
         Some(Part::Time { command }) => return steps::time(&command),
         None => {}
