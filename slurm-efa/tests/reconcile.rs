@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use cdylib_tests::pages::{Alone, Node, key};
+use cdylib_tests::pages::{Alone, Node, copies, key};
 use cdylib_tests::sigkill::{End, killed_after, sweep};
 
 fn command(node: &Node, arguments: &[&str]) -> Command {
@@ -281,30 +281,17 @@ fn what_somebody_else_changed_is_kept_and_told() {
 fn a_thousand_jobs_are_reconciled_and_given_back() {
     let alone = Alone::wait();
     let node = Node::new();
-    let all: Vec<u32> = (1..=1000).collect();
     node.start(1, 0);
-    copies(&node, &all[1..]);
+    copies(&node.state(), 1, 2..=1000).unwrap();
     assert_quiet(&reconcile(&node, &[]));
-    for job in &all {
-        node.vanish(*job);
+    for job in 1..=1000 {
+        node.vanish(job);
     }
     let output = reconcile(&node, &[]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(stdout(&output).lines().count(), 1000);
     assert_eq!(node.ledger(), [""; 0]);
     alone.assert_as_before();
-}
-
-/// As if these jobs had started as job 1 did.
-fn copies(node: &Node, jobs: &[u32]) {
-    for folder in ["hugepages", "jobs"] {
-        let folder = node.state().join(folder);
-        let text = fs::read_to_string(folder.join(key(1).file_name())).unwrap();
-        for job in jobs {
-            let text = text.replace("\"job\":1,", &format!("\"job\":{job},"));
-            fs::write(folder.join(key(*job).file_name()), text).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! What the plugin does once for each job on each node: prolog and epilog of a
 //! job that asks for nothing, and 5128 hugepages (the figure of AWS' EKS guide)
-//! against a bare `echo` into the same file.
+//! against a bare `echo` into the same file; a ledger of a thousand jobs.
 
 use std::fs;
-use std::path::Path;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cdylib_tests::kernel_pages;
+use cdylib_tests::pages::{copies, key, prolog};
 use node::Sysroot;
 use node::hugepages::ledger::Ledger;
-use node::hugepages::{Claim, HugePages, KernelPools, PageSize, Spread, Wish, reconcile};
+use node::hugepages::{Claim, HugePages, KernelPools, PageSize, Spread, Wish, machine, reconcile};
 use node::registry::{BootId, Existence, JobId, JobKey, Start};
 use node::state::{Deadline, StateDir};
 
@@ -21,6 +23,7 @@ use crate::statistics::median;
 const PAGES: u64 = 5128;
 const ROUNDS: usize = 9;
 const JOBS: u32 = 500;
+const ENTRIES: u32 = 1000;
 const GLOBAL: &str = "/proc/sys/vm/nr_hugepages";
 
 /// Measures and prints.
@@ -34,7 +37,8 @@ pub fn measure(plugin: &Path) -> Outcome {
         return Ok(());
     }
     hooks(plugin)?;
-    pages()
+    pages()?;
+    ledger()
 }
 
 /// The hooks alone, in a process of their own: Slurm's own process for them is
@@ -175,4 +179,48 @@ fn job(state: &StateDir) -> Outcome {
     let got = step(Some(&claim))?;
     step(None)?;
     expect_all(got)
+}
+
+/// A reconciliation that finds nothing to do, with a thousand jobs that have
+/// an entry and a record each, against nothing but reading the same files.
+fn ledger() -> Outcome {
+    let _alone = kernel_pages::alone()?;
+    let dir = tempfile::tempdir_in("/run")?;
+    let (state, spool) = (dir.path().join("state"), dir.path().join("spool"));
+    fs::create_dir(&spool)?;
+    prolog(&state, &spool, 1, 0)?;
+    copies(&state, 1, 2..=ENTRIES)?;
+    let files: Vec<PathBuf> = ["hugepages", "jobs"]
+        .iter()
+        .flat_map(|folder| {
+            (1..=ENTRIES).map(move |job| Path::new(folder).join(key(job).file_name()))
+        })
+        .map(|file| state.join(file))
+        .collect();
+    let state = StateDir::open(&state)?;
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bare.push(timed(|| {
+            for file in &files {
+                black_box(fs::read(file)?);
+            }
+            Ok(())
+        })?);
+        ours.push(timed(|| {
+            let deadline = Deadline::after(Duration::from_secs(60));
+            let report = machine::settle(&state, None, None, deadline)?;
+            match report.dropped.is_empty() && report.unclear.is_empty() {
+                true => Ok(()),
+                false => Err("a job with a record was not found".into()),
+            }
+        })?);
+    }
+    let (bare, ours) = (median(&bare), median(&ours));
+    println!(
+        "Reconciliation with {ENTRIES} jobs: {ours:.1} ms; a bare read of their {} files: \
+         {bare:.1} ms, ratio {:.2} (medians of {ROUNDS})",
+        files.len(),
+        ours / bare
+    );
+    Ok(())
 }
