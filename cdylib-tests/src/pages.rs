@@ -17,6 +17,9 @@ use crate::kernel_pages;
 /// The size of the pages that tests reserve.
 pub const PAGE: PageSize = PageSize::TwoMiB;
 
+/// More pages than any test takes.
+const ROOM: u64 = 64;
+
 /// Nothing here takes so long.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -34,6 +37,7 @@ impl Alone {
     /// Without root, or without NUMA nodes in sysfs.
     pub fn wait() -> Self {
         let lock = kernel_pages::alone().expect("tests with hugepages need root");
+        make_room().expect("room for hugepages");
         Self {
             before: counts(),
             _lock: lock,
@@ -54,6 +58,28 @@ impl Alone {
     pub fn assert_as_before(&self) {
         assert_eq!(counts(), self.before);
     }
+}
+
+/// After a build most memory is page cache in small pieces, and the kernel may
+/// not find a hugepage at once: has it look now, and not in a test.
+fn make_room() -> io::Result<()> {
+    const POOL: &str = "/proc/sys/vm/nr_hugepages";
+    let read = || -> io::Result<u64> {
+        let text = fs::read_to_string(POOL)?;
+        text.trim().parse().map_err(io::Error::other)
+    };
+    let had = read()?;
+    for _ in 0..3 {
+        fs::write(POOL, (had + ROOM).to_string())?;
+        let has = read()?;
+        fs::write(POOL, had.to_string())?;
+        if has == had + ROOM {
+            break;
+        }
+        fs::write("/proc/sys/vm/drop_caches", "1")?;
+        fs::write("/proc/sys/vm/compact_memory", "1")?;
+    }
+    Ok(())
 }
 
 fn counts() -> Vec<(PathBuf, u64)> {
