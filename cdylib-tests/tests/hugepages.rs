@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cdylib_tests::efa::{self, Vars};
@@ -576,4 +577,58 @@ fn two_hundred_jobs_of_all_sizes_and_ends_leave_nothing_behind() {
     }
     assert_clean(&tb, &before);
     assert_serves(&tb);
+}
+
+/// A v1 hierarchy with the hugetlb controller, which a machine may not have mounted.
+struct Hierarchy(tempfile::TempDir);
+
+impl Hierarchy {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let args = ["-t", "cgroup", "-o", "hugetlb", "hugetlb"];
+        let mounted = Command::new("mount").args(args).arg(dir.path()).status();
+        mounted.unwrap().success().then_some(Self(dir))
+    }
+}
+
+impl Drop for Hierarchy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.0.path().join("slurm-efa"));
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn with_isolation_a_job_maps_its_own_pages_and_no_others() {
+    let _alone = alone();
+    let before = counts();
+    let Some(hierarchy) = Hierarchy::mount() else {
+        println!("not shown: the hugetlb controller is in use by cgroup v2 on this machine");
+        return;
+    };
+    let tb = cluster("[hugepages]\nisolate = true\n").start().unwrap();
+    // In the testbed's own mount namespace; gone with it.
+    let mount = "mkdir -p /sys/fs/cgroup/hugetlb && \
+                 mount -t cgroup -o hugetlb hugetlb /sys/fs/cgroup/hugetlb";
+    let mounted = tb.run("root", &["sh", "-c", mount], &[]).unwrap();
+    assert!(mounted.success(), "{mounted}");
+    let hugemap = hugemap(&tb);
+    let idle = submit(
+        &tb,
+        &["-n1", "--efa-hugepages=16M"],
+        "echo begun; sleep 600",
+    );
+    wait_output(&tb, idle, "begun");
+    let map = |options: &[&str], pages: &str| {
+        let args = [&["-n1"], options, &[&hugemap, pages]].concat();
+        tb.srun("alice", &args).unwrap().stdout
+    };
+    // Free pages lie there, which are the idle job's.
+    assert_eq!(map(&[], "1"), "no pages\n");
+    assert_eq!(map(&["--efa-hugepages=4M"], "2"), "mapped\n");
+    assert_eq!(map(&["--efa-hugepages=4M"], "3"), "no pages\n");
+    tb.scancel(idle).unwrap();
+    assert_clean(&tb, &before);
+    let left = names(&hierarchy.0.path().join("slurm-efa"));
+    assert!(!left.iter().any(|name| name.contains('@')), "{left:?}");
 }

@@ -129,7 +129,7 @@ impl Controller {
                 _ => {}
             }
         }
-        limit(&group, limits, ".limit_in_bytes")
+        limit(&group, limits, "limit_in_bytes")
     }
 
     /// In a task that is still root: puts it under its job's limits.
@@ -151,7 +151,7 @@ impl Controller {
                 if !group.join(file).exists() {
                     return Err(IsolateError::NotEnabled { group });
                 }
-                limit(&group, limits, ".max")
+                limit(&group, limits, "max")
             }
         }
     }
@@ -177,13 +177,19 @@ fn name(size: PageSize) -> &'static str {
     }
 }
 
-/// Sets the limit of each size that the kernel has.
-fn limit(group: &Path, limits: &[(PageSize, Bytes)], suffix: &str) -> Result<(), IsolateError> {
+/// Sets the limits of each size that the kernel has: of reservations, which
+/// makes mmap(2) fail (libfabric then takes normal pages), and of use, which
+/// ends a process with SIGBUS, for kernels before 5.7 and mappings that reserve
+/// nothing.
+fn limit(group: &Path, limits: &[(PageSize, Bytes)], file: &str) -> Result<(), IsolateError> {
     for (size, bytes) in limits {
-        let file = group.join(format!("hugetlb.{}{suffix}", name(*size)));
-        match write(&file, &bytes.0.to_string()) {
-            Err(IsolateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
+        for kind in ["rsvd.", ""] {
+            let file = group.join(format!("hugetlb.{}.{kind}{file}", name(*size)));
+            match write(&file, &bytes.0.to_string()) {
+                Err(IsolateError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
         }
     }
     Ok(())
