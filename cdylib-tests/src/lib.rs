@@ -7,9 +7,11 @@
 //!   every reader that takes a sysroot.
 //! - [`modules`]: where the built plugin is; [`efa`]: a cluster that loads it;
 //!   [`panics`]: a panic forced in each of its hooks.
+//! - [`health`]: a cluster that efa-check looks after.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
+pub mod health;
 pub mod matrix;
 pub mod modules;
 pub mod panics;

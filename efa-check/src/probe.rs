@@ -37,6 +37,10 @@ const LARGEST: usize = 64;
 /// Children at one time, however many devices a tree claims to have.
 const MOST_CHILDREN: usize = 64;
 
+/// So long the parent waits for a child's end and for nothing it says: to be
+/// woken for each device would cost more than the reads themselves.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// What reading the counters of one device gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
@@ -107,6 +111,7 @@ pub fn probe(
     };
     readers.start(&readers.open());
     meanwhile();
+    readers.wait(start + (limit / 16).min(QUIET));
     readers.drive(start + limit / 2);
     readers.stop(limit / 4);
     let open = readers.open();
@@ -198,6 +203,18 @@ impl Readers<'_> {
                     self.found[*place] = refused(error.to_string());
                 }
             }
+        }
+    }
+
+    /// Waits for the end of the only child. One that says more than a pipe
+    /// holds waits, too, until it is listened to.
+    fn wait(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Some(reader) = self.running.first() {
+            // No event is asked for: what remains is the end of the other side.
+            let end = PollFd::from_borrowed_fd(reader.pipe.as_fd(), PollFlags::empty());
+            // An error or a signal only makes the wait shorter.
+            let _ = poll(&mut [end], Timespec::try_from(left).ok().as_ref());
         }
     }
 

@@ -7,12 +7,14 @@
 mod scenes;
 mod stage;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cdylib_tests::modules;
 use cdylib_tests::simnode::{Spec, Stack};
 use cdylib_tests::testbed::{Error, NodeOptions, Testbed};
+use cdylib_tests::{health, modules};
 
 use stage::{Outcome, Stage};
 
@@ -47,17 +49,30 @@ fn demo() -> Outcome {
     scenes::the_names(&stage)?;
     scenes::refusals(&stage)?;
     scenes::a_wrong_node(&stage)?;
+    scenes::a_broken_adapter(&stage)?;
     drop(testbed);
     conclude(root, &left_behind)
 }
 
 fn boot(root: bool) -> Result<Testbed, Error> {
-    let plugin = modules::plugin();
+    let (plugin, program) = (modules::plugin(), modules::program("efa-check"));
     let mut builder = Testbed::builder()
         .plugstack("required {dir}/spank_efa.so config={dir}/slurm-efa.toml")
-        .file("slurm-efa.toml", "sysroot = \"{dir}/sysroots/%n\"\n")
-        // A copy, since the demo's users may not be let into the checkout.
-        .prepare(move |dir| std::fs::copy(plugin, dir.join("spank_efa.so")).map(drop));
+        .slurm_conf_extra("HealthCheckProgram={dir}/watch\nHealthCheckInterval=1")
+        .file(
+            "slurm-efa.toml",
+            &health::config("resume = true\nresume_after = 2"),
+        )
+        .file(
+            "watch",
+            "#!/bin/sh\nexec {dir}/efa-check watch --config {dir}/slurm-efa.toml\n",
+        )
+        // Copies, since the demo's users may not be let into the checkout.
+        .prepare(move |dir| {
+            std::fs::copy(plugin, dir.join("spank_efa.so"))?;
+            std::fs::copy(program, dir.join("efa-check"))?;
+            std::fs::set_permissions(dir.join("watch"), Permissions::from_mode(0o755))
+        });
     for (feature, name) in NODES {
         builder = builder.node(NodeOptions {
             extra: format!("Feature={feature}"),
@@ -87,9 +102,10 @@ fn introduce(testbed: &Testbed, root: bool) {
         }
     }
     println!(
-        "\nWhat follows a $ is run as shown, by {}. In the output, long lines are folded and /… \
-         stands\nfor {}, which holds it all.",
+        "\nWhat follows a $ is run as shown, by {}; what follows a #, by {}. In the output, long \
+         lines\nare folded and /… stands for {}, which holds it all.",
         Stage::new(testbed).user(),
+        Stage::new(testbed).admin(),
         testbed.dir().display()
     );
     if !root {

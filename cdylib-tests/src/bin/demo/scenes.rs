@@ -1,6 +1,7 @@
 //! The sections of the demo.
 
 use crate::stage::{Outcome, Stage, expect, expect_lines, expect_unset};
+use cdylib_tests::health;
 use cdylib_tests::testbed::JobState;
 
 /// What other recipes export and a modern stack is better without.
@@ -185,6 +186,45 @@ pub fn a_wrong_node(stage: &Stage<'_>) -> Outcome {
         .run("srun --constraint=g5 --efa-profile=auto printenv SLURM_EFA_INSTANCE_TYPE")?
         .stdout;
     expect_lines(&next, &["g5.8xlarge"])
+}
+
+pub fn a_broken_adapter(stage: &Stage<'_>) -> Outcome {
+    stage.title(
+        "7. An adapter breaks, and no job gets that node",
+        "efa-check is this Slurm's HealthCheckProgram, every second. What a healthy node has, it was\n\
+         told once:",
+    );
+    let check = "--node-name n1 --config $PWD/slurm-efa.toml";
+    let seen = stage.administer(&format!("./efa-check record {check}"))?;
+    expect(
+        seen.stdout.contains("32 EFA devices of a p5.48xlarge"),
+        "32 recorded devices",
+    )?;
+    stage.say("One of the 32 adapters of n1 leaves the bus:");
+    let link = "sysroots/n1/sys/class/infiniband/rdmap182s0";
+    let moved = stage.administer(&format!("mv {link} adapter"))?;
+    expect(moved.success(), "an adapter that was there")?;
+    health::drained_by_us(stage.testbed, "n1")?;
+    let reasons = stage.run("sinfo --list-reasons --format='%N %E'")?.stdout;
+    expect(
+        reasons.contains("n1 EFA: 31/32 devices, rdmap182s0 gone")
+            && reasons.contains("(pci 0000:b6:00.0)"),
+        "the reason, with the adapter and its place",
+    )?;
+    stage.say("The next job for a p5 runs on the other one:");
+    let next = stage
+        .run("srun --constraint=p5 --efa-profile=p5 printenv SLURMD_NODENAME")?
+        .stdout;
+    expect_lines(&next, &["n2"])?;
+    stage.say(
+        "The adapter is back; after two healthy rounds so is the node, as resume = true asks:",
+    );
+    let moved = stage.administer(&format!("mv adapter {link}"))?;
+    expect(moved.success(), "the adapter in its place")?;
+    let back = |_: &str, drained: bool| !drained;
+    health::wait_node(stage.testbed, "n1", "the node's return", back)?;
+    let nodes = stage.run("sinfo --Node --nodes=n1 --format='%N %t %E'")?;
+    expect_lines(&nodes.stdout, &["n1 idle none"])
 }
 
 /// The id that the next job will get.
