@@ -223,6 +223,7 @@ pub fn a_broken_adapter(stage: &Stage<'_>) -> Outcome {
     expect(moved.success(), "the adapter in its place")?;
     let back = |_: &str, drained: bool| !drained;
     health::wait_node(stage.testbed, "n1", "the node's return", back)?;
+    stage.testbed.wait_idle()?;
     let nodes = stage.run("sinfo --Node --nodes=n1 --format='%N %t %E'")?;
     expect_lines(&nodes.stdout, &["n1 idle none"])
 }
