@@ -16,7 +16,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The line of slurm.conf that makes efa-check the prolog.
 pub const PROLOG: &str = "Prolog={dir}/site/prolog";
 
-/// Those that make it the health check, as often as Slurm allows.
+/// Those that make it the health check, as often as Slurm allows. So often
+/// that slurmctld never comes to its pings: a node that was resumed stays
+/// `idle*` and gets no job.
 pub const WATCH: &str = "HealthCheckProgram={dir}/site/watch\nHealthCheckInterval=1";
 
 /// Adds efa-check to a cluster of simulated nodes: `site/prolog`, which also

@@ -58,10 +58,11 @@ fn boot(root: bool) -> Result<Testbed, Error> {
     let (plugin, program) = (modules::plugin(), modules::program("efa-check"));
     let mut builder = Testbed::builder()
         .plugstack("required {dir}/spank_efa.so config={dir}/slurm-efa.toml")
-        .slurm_conf_extra("HealthCheckProgram={dir}/watch\nHealthCheckInterval=1")
+        // At 1, slurmctld never comes to its pings, and a resumed node waits for one.
+        .slurm_conf_extra("HealthCheckProgram={dir}/watch\nHealthCheckInterval=2")
         .file(
             "slurm-efa.toml",
-            &health::config("resume = true\nresume_after = 2"),
+            &health::config("resume = true\nresume_after = 1"),
         )
         .file(
             "watch",
@@ -150,7 +151,8 @@ fn conclude(root: bool, traces: &[PathBuf]) -> Outcome {
     }
     println!(
         "\n\nShown and checked: the environment of a p5 job and why it is so, that of an old stack, \
-         the list\nof names, refusals at submission, and a wrong node that fails only its own job."
+         the list\nof names, refusals at submission, a wrong node that fails only its own job, and a node with a\n\
+         broken adapter that gets no job until it is repaired."
     );
     if !root {
         println!("Left out without root: a root slurmd, several users, cgroups; sudo make demo");

@@ -191,8 +191,8 @@ pub fn a_wrong_node(stage: &Stage<'_>) -> Outcome {
 pub fn a_broken_adapter(stage: &Stage<'_>) -> Outcome {
     stage.title(
         "7. An adapter breaks, and no job gets that node",
-        "efa-check is this Slurm's HealthCheckProgram, every second. What a healthy node has, it was\n\
-         told once:",
+        "efa-check is this Slurm's HealthCheckProgram, every two seconds. What a healthy node\n\
+         has, it was told once:",
     );
     let check = "--node-name n1 --config $PWD/slurm-efa.toml";
     let seen = stage.administer(&format!("./efa-check record {check}"))?;
@@ -217,7 +217,8 @@ pub fn a_broken_adapter(stage: &Stage<'_>) -> Outcome {
         .stdout;
     expect_lines(&next, &["n2"])?;
     stage.say(
-        "The adapter is back; after two healthy rounds so is the node, as resume = true asks:",
+        "The adapter is back; after one healthy round so is the node, as resume = true and\n\
+         resume_after = 1 ask:",
     );
     let moved = stage.administer(&format!("mv adapter {link}"))?;
     expect(moved.success(), "the adapter in its place")?;
