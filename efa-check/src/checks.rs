@@ -211,6 +211,16 @@ pub const CHECKS: &[Check] = &[
         judge: security_group,
     },
     Check {
+        id: "loopback",
+        proves: "packets of each device came back to it when the node was last idle",
+        severity: Severity::Warning,
+        cost: "none: the result that `watch` keeps, where `pingpong_every` is set",
+        source: "fi_pingpong(1), libfabric's own test",
+        remedy: "`efa-check pingpong` on the idle node says more. If it fails for one device only, \
+                 replace the instance; if for all, look at the security group and the EFA software.",
+        judge: loopback,
+    },
+    Check {
         id: "memlock",
         proves: "slurmd's limit of locked memory is large enough to register buffers",
         severity: Severity::Warning,
@@ -549,6 +559,24 @@ fn security_group(facts: &Facts<'_>) -> Verdict {
         (Some(_), Some(_), Some(_)) => Verdict::Fine,
         _ => Verdict::NotApplicable,
     }
+}
+
+fn loopback(facts: &Facts<'_>) -> Verdict {
+    let result = facts.rounds.loopback.as_ref();
+    let Some(result) = result.filter(|_| facts.settings.pingpong_every.is_some()) else {
+        return Verdict::NotApplicable;
+    };
+    let devices = match devices(facts) {
+        Ok(devices) => devices,
+        Err(verdict) => return verdict,
+    };
+    found(some(result.failed.iter().filter_map(|(name, reason)| {
+        let device = devices.iter().find(|device| device.name == *name)?;
+        Some((
+            device,
+            format!("failed fi_pingpong: {}", printable(reason, 120)),
+        ))
+    })))
 }
 
 fn memlock(facts: &Facts<'_>) -> Verdict {

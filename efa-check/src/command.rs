@@ -113,6 +113,7 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     match args.first().and_then(|arg| arg.to_str()) {
         Some(probe::READER) => return probe::reader_main(args.into_iter().skip(1)),
         Some(drain::SPEAKER) => return drain::speaker_main(args.into_iter().skip(1)),
+        Some(pingpong::TESTER) => return pingpong::tester_main(args.into_iter().skip(1)),
         _ => {}
     }
     // Slurm's Prolog= and HealthCheckProgram= take a path and no arguments.
@@ -386,9 +387,18 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
         wait: false,
         keep: Keep::State,
     };
+    let every = site.settings.pingpong_every;
+    let early = site::now(&site.sysroot);
+    let mut to_test = false;
     let round = round(site, &how, |report, rounds| {
         if report.status == Status::Fatal {
             rounds.drained = true;
+        } else if let Some(every) = every {
+            let loopback = rounds.loopback.get_or_insert_default();
+            to_test = loopback.is_due(every, &early);
+            if to_test {
+                loopback.ask(&early);
+            }
         }
         rounds.healthy = match worst_for_jobs(site, report) {
             Status::Ok => rounds.healthy.saturating_add(1),
@@ -415,6 +425,11 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
                 after_prolog,
             },
         );
+    }
+    if let (true, Some(node)) = (to_test, &site.node)
+        && let Err(error) = pingpong::send(&site.config, node)
+    {
+        complain(&format!("no loopback test could be started: {error}"));
     }
     let healed = round.rounds.healthy >= settings.resume_after;
     if settings.resume && healed && round.rounds.drained {

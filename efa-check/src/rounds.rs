@@ -72,6 +72,49 @@ pub struct Rounds {
     /// Whether Slurm may hold this node drained by us. True at first: a drain
     /// outlives a reboot, this file does not.
     pub drained: bool,
+    /// The active test.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loopback: Option<Loopback>,
+}
+
+/// What is known of the active test.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loopback {
+    /// When it was last to be made, in milliseconds since boot.
+    asked: u64,
+    /// When it was last made on all devices.
+    tested: Option<u64>,
+    /// The first of the devices that failed, and why.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// A node that is busy all the time is not asked about in every round.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
+
+/// Failures that are kept.
+const MOST_FAILURES: usize = 8;
+
+impl Loopback {
+    /// Whether it is time for the test; `every` is how often it shall be made.
+    #[must_use]
+    pub fn is_due(&self, every: Duration, now: &Now) -> bool {
+        let now = milliseconds(now.uptime);
+        let waited = |since: u64, limit| now.saturating_sub(since) >= milliseconds(limit);
+        waited(self.asked, every.min(ASK_AGAIN))
+            && self.tested.is_none_or(|tested| waited(tested, every))
+    }
+
+    /// Somebody goes to make it.
+    pub fn ask(&mut self, now: &Now) {
+        self.asked = milliseconds(now.uptime);
+    }
+
+    /// It was made.
+    pub fn tell(&mut self, failed: impl IntoIterator<Item = (String, String)>, now: &Now) {
+        self.tested = Some(milliseconds(now.uptime));
+        self.failed = failed.into_iter().take(MOST_FAILURES).collect();
+    }
 }
 
 /// One counter that rose faster than its bucket allows.
@@ -107,6 +150,7 @@ impl Rounds {
             devices: BTreeMap::new(),
             healthy: 0,
             drained: true,
+            loopback: None,
         }
     }
 

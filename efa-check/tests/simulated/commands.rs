@@ -367,6 +367,68 @@ fn the_state_of_another_boot_alarms_nobody() {
     assert_eq!(node.run(&["watch"]).code, 0);
 }
 
+/// What `promtool check metrics` would object to, by the text format's
+/// description and Prometheus' naming practices.
+fn lint(text: &str) {
+    assert!(text.ends_with('\n'));
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let (mut heads, mut series) = (
+        std::collections::BTreeSet::new(),
+        std::collections::BTreeSet::new(),
+    );
+    let (mut name, mut typed) = ("", false);
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (of, words) = help.split_once(' ').unwrap();
+            assert!(is_name(of) && of.starts_with("efa_"), "{line}");
+            assert!(words.ends_with('.') && !words.contains('\\'), "{line}");
+            assert!(heads.insert(of), "{of} twice");
+            (name, typed) = (of, false);
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (of, kind) = kind.split_once(' ').unwrap();
+            assert_eq!((of, typed), (name, false), "{line}");
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", of.ends_with("_total"), "{line}");
+            // Base units, and no unit of another scale.
+            for unit in [
+                "_ms",
+                "_milliseconds",
+                "_kib",
+                "_mib",
+                "_percent",
+                "_minutes",
+            ] {
+                assert!(!of.contains(unit), "{line}");
+            }
+            for (part, unit) in [("duration", "_seconds"), ("timestamp", "_seconds")] {
+                assert!(!of.contains(part) || of.ends_with(unit), "{line}");
+            }
+            typed = true;
+        } else {
+            let (labelled, value) = line.rsplit_once(' ').unwrap();
+            assert!(series.insert(labelled), "{labelled} twice");
+            let of = labelled.split('{').next().unwrap();
+            assert!(of == name && typed, "{line} under {name}");
+            let value: f64 = value.parse().unwrap();
+            assert!(value.is_finite() && value >= 0.0, "{line}");
+            let Some(labels) = labelled.strip_prefix(of).filter(|rest| !rest.is_empty()) else {
+                continue;
+            };
+            let labels = labels.strip_prefix('{').unwrap().strip_suffix('}').unwrap();
+            for label in labels.split(',') {
+                let (label, value) = label.split_once('=').unwrap();
+                assert!(is_name(label), "{line}");
+                assert!(value.starts_with('"') && value.ends_with('"'), "{line}");
+            }
+        }
+    }
+}
+
 #[test]
 fn metrics_are_a_whole_textfile_with_every_counter_of_every_device() {
     let node = Node::named("p4d.24xlarge");
@@ -393,20 +455,7 @@ fn metrics_are_a_whole_textfile_with_every_counter_of_every_device() {
     );
     let samples = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
     assert_eq!(samples("efa_") - samples("efa_check_"), 34 * 4 + 4 + 4);
-    // Each metric has its two lines in front of all its samples, once.
-    let mut heads = std::collections::BTreeSet::new();
-    let mut current = "";
-    for line in text.lines() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            current = help.split(' ').next().unwrap();
-            assert!(heads.insert(current), "{current} twice");
-        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            assert!(kind.starts_with(current), "{kind}");
-            assert_eq!(kind.ends_with(" counter"), current.ends_with("_total"));
-        } else {
-            assert!(line.starts_with(current), "{line} under {current}");
-        }
-    }
+    lint(&text);
     assert_eq!(
         node.run(&["node", "--metrics", "/nonexistent/efa.prom"])
             .code,
@@ -437,17 +486,100 @@ fn the_manual_shows_the_table_that_the_program_prints() {
     );
 }
 
-#[test]
-fn pingpong_tests_each_device_and_names_the_one_that_fails() {
-    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap());
+/// An fi_pingpong that fails for one device: the client decides, by the device.
+fn fi_pingpong(node: &Node, bad: &str) -> std::path::PathBuf {
     let program = node.path("fi_pingpong");
-    // The server waits to be killed or told; the client decides by the device.
-    let bad = node.sim.devices()[2].clone();
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *127.0.0.1) case \"$*\" in *{bad}-rdm*) echo no route >&2; exit 1;; esac; exit 0;; esac\nexit 0\n"
     );
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+/// A node whose last device fails the active test, with a Slurm that shows it
+/// as `shown` says.
+fn untested(shown: &str) -> Node {
+    let node = Node::named("p4d.24xlarge");
+    let program = fi_pingpong(&node, &node.sim.devices()[3]);
+    node.configure(&format!(
+        "scontrol = \"{}\"\nfi_pingpong = \"{}\"\npingpong_every = \"1m\"",
+        node.path("scontrol").display(),
+        program.display()
+    ));
+    scontrol(
+        &node,
+        &format!("date >>asked; echo 'NodeName=n1 {shown} Owner=N/A'"),
+    );
+    node
+}
+
+/// Waits for the end of the process that `watch` leaves behind to test.
+fn wait_for_tester(node: &Node) {
+    let config = node.config().display().to_string();
+    eventually("the end of the loopback test", || {
+        let running = fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains("loopback-tester") && line.contains(&config)
+        });
+        (!running).then_some(())
+    });
+}
+
+#[test]
+fn watch_tests_an_idle_node_now_and_then_and_the_next_round_tells_what_failed() {
+    for state in ["State=IDLE", "State=IDLE+DRAIN"] {
+        let node = untested(state);
+        assert_eq!(node.run(&["watch"]).code, 0);
+        wait_for_tester(&node);
+        let said = node.run(&["watch"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        let expected = format!("{} (pci ", node.sim.devices()[3]);
+        assert!(said.out.contains(&expected), "{said:?}");
+        assert!(
+            said.out.contains("failed fi_pingpong: no route"),
+            "{said:?}"
+        );
+        assert_eq!(node.findings(), ["loopback: warning"]);
+        // Not in every round.
+        let asked = fs::read(node.path("asked")).unwrap();
+        assert_eq!(node.run(&["watch"]).code, 1);
+        wait_for_tester(&node);
+        assert_eq!(fs::read(node.path("asked")).unwrap(), asked);
+        // A warning like any other: it drains where the site says so.
+        assert_eq!(node.run(&["prolog"]).code, 0);
+    }
+}
+
+#[test]
+fn a_node_with_a_job_is_not_tested_and_a_job_that_comes_meanwhile_voids_the_test() {
+    for state in [
+        "State=ALLOCATED",
+        "State=MIXED",
+        "State=IDLE+COMPLETING",
+        "State=DRAINING",
+    ] {
+        let node = untested(state);
+        assert_eq!(node.run(&["watch"]).code, 0);
+        wait_for_tester(&node);
+        assert!(node.path("asked").exists());
+        assert_eq!(node.run(&["watch"]).code, 0, "{state}");
+    }
+    let node = untested("State=IDLE");
+    let counted = "date >>asked; [ $(wc -l <asked) -lt 3 ] && state=IDLE || state=ALLOCATED; \
+                   echo NodeName=n1 State=$state Owner=N/A";
+    scontrol(&node, counted);
+    assert_eq!(node.run(&["watch"]).code, 0);
+    wait_for_tester(&node);
+    assert_eq!(node.run(&["watch"]).code, 0);
+}
+
+#[test]
+fn pingpong_tests_each_device_and_names_the_one_that_fails() {
+    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap());
+    let bad = node.sim.devices()[2].clone();
+    let program = fi_pingpong(&node, &bad);
     node.configure(&format!("fi_pingpong = \"{}\"", program.display()));
     let said = node.run(&["pingpong"]);
     assert_eq!(said.code, 2, "{said:?}");
