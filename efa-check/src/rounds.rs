@@ -405,6 +405,39 @@ mod tests {
     }
 
     #[test]
+    fn a_wall_clock_that_jumps_changes_no_verdict() {
+        let jumped = |seconds, unix| Now {
+            unix,
+            ..at(seconds)
+        };
+        for unix in [0, 1_000_000, u64::MAX] {
+            let (_, one) = Rounds::first(&at(0)).advance(&seen(&[("rx_drops", 0)]), &RATES, &at(0));
+            // A minute later by the clock that counts: 100 and 60 are allowed.
+            let now = jumped(60, unix);
+            let fine = one.advance(&seen(&[("rx_drops", 100)]), &RATES, &now).0;
+            assert_eq!(fine, Changes::default());
+            let (bad, two) = one.advance(&seen(&[("rx_drops", 101)]), &RATES, &now);
+            assert_eq!(bad.excess[0].within, Duration::from_secs(60));
+            let read = Rounds::parse(&two.bytes().unwrap(), &at(61));
+            assert_eq!(read, two, "it is still of this boot");
+        }
+    }
+
+    #[test]
+    fn the_active_test_is_due_once_in_its_period_and_a_busy_node_is_asked_about_seldom() {
+        let hour = Duration::from_secs(3600);
+        let mut loopback = Loopback::default();
+        assert!(loopback.is_due(hour, &at(700)));
+        loopback.ask(&at(700));
+        assert!(!loopback.is_due(hour, &at(1299)), "it was busy");
+        assert!(loopback.is_due(hour, &at(1300)));
+        loopback.ask(&at(1300));
+        loopback.tell([("efa_0".to_owned(), "x".to_owned())], &at(1320));
+        assert!(!loopback.is_due(hour, &at(4900)));
+        assert!(loopback.is_due(hour, &at(4920)));
+    }
+
+    #[test]
     fn a_device_that_is_missed_keeps_the_time_when_it_was_first_missed() {
         let (_, one) = Rounds::first(&at(0)).advance(&seen(&[]), &RATES, &at(1));
         let mut none = seen(&[]);
