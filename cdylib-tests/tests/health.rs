@@ -95,7 +95,8 @@ fn a_probe_that_hangs_costs_the_prolog_its_limit_and_drains_the_node() {
         "{reason}"
     );
     let took = prolog_took(&tb, "n1");
-    assert!(took.len() == 1 && took[0] < 3500, "{took:?} ms");
+    // The FIFO never answers: whatever ends the prolog is its limit.
+    assert!(took.len() == 1 && took[0] < 30_000, "{took:?} ms");
 }
 
 #[test]
@@ -155,7 +156,8 @@ fn while_slurmctld_is_down_nothing_hangs_and_the_drain_follows_when_it_is_back()
         let said = check(&tb, "n1", command);
         assert_eq!(said.code(), 2, "{said}");
         assert!(
-            said.took < Duration::from_secs(3),
+            // It is tried for ten minutes, but not by these.
+            said.took < Duration::from_secs(30),
             "{command}: {:?}",
             said.took
         );
