@@ -39,10 +39,11 @@ modules:
 	cargo build --quiet --package slurm-spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 
-bench: linker ## Measure what the plugin costs a job step, against no plugin and a TaskProlog
+bench: linker ## Measure what plugin and prolog cost, against none, a TaskProlog, cat and a shell script
 	@$(XTASK) setup --for bench
-	cargo build --quiet --release --package spank-efa
+	cargo build --quiet --release --package spank-efa --package efa-check
 	@cargo run --quiet --release --package cdylib-tests --bin bench
+	@cargo run --quiet --release --package efa-check --example bench
 
 dist: linker ## Build the files that are shipped, for every distribution: target/dist/<arch>/
 	@$(XTASK) setup --for dist

@@ -7,12 +7,14 @@
 //!   every reader that takes a sysroot.
 //! - [`modules`]: where the built plugin is; [`efa`]: a cluster that loads it;
 //!   [`panics`]: a panic forced in each of its hooks.
+//! - [`health`]: a cluster that efa-check looks after.
 //! - [`kernel_pages`]: the machine's hugepages, for one test at a time;
 //!   [`pages`]: a node whose jobs take and return them;
 //!   [`sigkill`]: a program killed after each of its system calls.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
+pub mod health;
 pub mod kernel_pages;
 pub mod matrix;
 pub mod modules;

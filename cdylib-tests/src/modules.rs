@@ -53,8 +53,16 @@ pub fn test_program(name: &str) -> PathBuf {
 /// # Panics
 /// When it has not been built.
 pub fn shipped() -> PathBuf {
+    shipped_program("spank_efa.so")
+}
+
+/// A file as it is shipped.
+///
+/// # Panics
+/// When it has not been built.
+pub fn shipped_program(name: &str) -> PathBuf {
     let dir = Path::new("dist").join(std::env::consts::ARCH);
-    built(&dir.join("spank_efa.so"), "`make dist`")
+    built(&dir.join(name), "`make dist`")
 }
 
 /// The same with what [`injected`] can do.

@@ -6,7 +6,7 @@ use node::printable;
 
 use crate::counters::{PACKETS, UNRESPONSIVE};
 use crate::expect::{Expectation, Known, Source};
-use crate::observe::{Observation, Seen, Uverbs};
+use crate::observe::{HugePool, Observation, Seen, Uverbs, WantedBy};
 use crate::probe::Probe;
 use crate::rounds::{Changes, Rounds};
 use crate::settings::{Settings, StackPlace};
@@ -211,6 +211,16 @@ pub const CHECKS: &[Check] = &[
         judge: security_group,
     },
     Check {
+        id: "loopback",
+        proves: "packets of each device came back to it when the node was last idle",
+        severity: Severity::Warning,
+        cost: "none: the result that `watch` keeps, where `pingpong_every` is set",
+        source: "fi_pingpong(1), libfabric's own test",
+        remedy: "`efa-check pingpong` on the idle node says more. If it fails for one device only, \
+                 replace the instance; if for all, look at the security group and the EFA software.",
+        judge: loopback,
+    },
+    Check {
         id: "memlock",
         proves: "slurmd's limit of locked memory is large enough to register buffers",
         severity: Severity::Warning,
@@ -231,11 +241,13 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         id: "hugepages",
-        proves: "the pool holds the 2 MiB pages that the site wants",
+        proves: "the kernel holds the hugepages that the ledger and the site want",
         severity: Severity::Warning,
-        cost: "1 file, where `hugepages` is set",
+        cost: "the ledger's file and a few of the kernel's, where a job has pages; 1 where `hugepages` is set",
         source: "libfabric takes its packet pools from hugepages, and silently does without",
-        remedy: "Reserve them at boot; a fragmented node cannot give them later.",
+        remedy: "Pages of the ledger: something else changed `nr_hugepages`; `sysctl -w vm.nr_hugepages=` \
+                 in a unit or another prolog takes pages from jobs. Pages of the site: reserve them \
+                 at boot; a fragmented node cannot give them later.",
         judge: hugepages,
     },
 ];
@@ -549,6 +561,24 @@ fn security_group(facts: &Facts<'_>) -> Verdict {
     }
 }
 
+fn loopback(facts: &Facts<'_>) -> Verdict {
+    let result = facts.rounds.loopback.as_ref();
+    let Some(result) = result.filter(|_| facts.settings.pingpong_every.is_some()) else {
+        return Verdict::NotApplicable;
+    };
+    let devices = match devices(facts) {
+        Ok(devices) => devices,
+        Err(verdict) => return verdict,
+    };
+    found(some(result.failed.iter().filter_map(|(name, reason)| {
+        let device = devices.iter().find(|device| device.name == *name)?;
+        Some((
+            device,
+            format!("failed fi_pingpong: {}", printable(reason, 120)),
+        ))
+    })))
+}
+
 fn memlock(facts: &Facts<'_>) -> Verdict {
     match facts.seen.memlock {
         Some(bytes) if bytes < facts.settings.memlock && has_efa(facts) => {
@@ -570,15 +600,26 @@ fn ptrace_scope(facts: &Facts<'_>) -> Verdict {
 }
 
 fn hugepages(facts: &Facts<'_>) -> Verdict {
-    match (&facts.seen.hugepages, facts.settings.hugepages) {
-        (Some(Ok(have)), Some(want)) if *have < want => {
-            Verdict::Found(format!("{have} of {want} hugepages of 2 MiB"))
-        }
-        (Some(Ok(_)), Some(_)) => Verdict::Fine,
-        (Some(Err(reason)), Some(_)) => Verdict::Unknown(reason.clone()),
-        (None, Some(want)) => Verdict::Found(format!("no pool of 2 MiB pages, {want} wanted")),
-        (_, None) => Verdict::NotApplicable,
-    }
+    let pools = match &facts.seen.hugepages {
+        Ok(pools) if pools.is_empty() => return Verdict::NotApplicable,
+        Ok(pools) => pools,
+        Err(reason) => return Verdict::Unknown(reason.clone()),
+    };
+    let short: Vec<String> = pools
+        .iter()
+        .filter(|pool| pool.have < pool.want)
+        .map(|pool| {
+            let who = match pool.wanted_by {
+                WantedBy::Site => "that the site wants",
+                WantedBy::Ledger => "of the jobs and the administrator",
+            };
+            let HugePool {
+                have, want, size, ..
+            } = pool;
+            format!("{have} of {want} hugepages of {size} {who}")
+        })
+        .collect();
+    found((!short.is_empty()).then(|| short.join(", ")))
 }
 
 /// The table for the manual.

@@ -10,11 +10,11 @@ use clap::{Args, Parser, Subcommand};
 use node::state::{Deadline, StateDir, Store};
 use node::{NodeName, printable};
 
-use crate::checks::{self, CHECKS, Facts};
+use crate::checks::{self, CHECKS, Facts, Severity};
 use crate::counters::Wanted;
 use crate::expect::{self, Expectation};
 use crate::observe::{self, Ask, Observation};
-use crate::report::{Report, Status};
+use crate::report::{Finding, Report, Status};
 use crate::rounds::{self, Now, Rounds};
 use crate::settings::has_profile;
 use crate::site::{self, Named, Site};
@@ -113,6 +113,7 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     match args.first().and_then(|arg| arg.to_str()) {
         Some(probe::READER) => return probe::reader_main(args.into_iter().skip(1)),
         Some(drain::SPEAKER) => return drain::speaker_main(args.into_iter().skip(1)),
+        Some(pingpong::TESTER) => return pingpong::tester_main(args.into_iter().skip(1)),
         _ => {}
     }
     // Slurm's Prolog= and HealthCheckProgram= take a path and no arguments.
@@ -207,6 +208,7 @@ fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -
         stack: how.stack,
         from_slurmd: how.from_slurmd,
         held: &held,
+        state_dir: &site.state_dir,
     };
     if how.wait {
         wait_for_late_devices(site);
@@ -385,16 +387,26 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
         wait: false,
         keep: Keep::State,
     };
-    let round = round(site, &how, |report, rounds| match report.status {
-        Status::Fatal => {
-            rounds.healthy = 0;
+    let every = site.settings.pingpong_every;
+    let early = site::now(&site.sysroot);
+    let mut to_test = false;
+    let round = round(site, &how, |report, rounds| {
+        if report.status == Status::Fatal {
             rounds.drained = true;
+        } else if let Some(every) = every {
+            let loopback = rounds.loopback.get_or_insert_default();
+            to_test = loopback.is_due(every, &early);
+            if to_test {
+                loopback.ask(&early);
+            }
         }
-        // Neither healthy nor the opposite.
-        Status::Unknown => {}
-        // The next job with a profile would be held again.
-        Status::Warning if holds(site, report) => rounds.healthy = 0,
-        Status::Ok | Status::Warning => rounds.healthy = rounds.healthy.saturating_add(1),
+        rounds.healthy = match worst_for_jobs(site, report) {
+            Status::Ok => rounds.healthy.saturating_add(1),
+            // Neither healthy nor the opposite.
+            Status::Unknown => rounds.healthy,
+            // The next job, or the next one with a profile, would be held again.
+            Status::Warning | Status::Fatal => 0,
+        };
     });
     let report = &round.report;
     print(&report.text(false));
@@ -414,6 +426,11 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
             },
         );
     }
+    if let (true, Some(node)) = (to_test, &site.node)
+        && let Err(error) = pingpong::send(&site.config, node)
+    {
+        complain(&format!("no loopback test could be started: {error}"));
+    }
     let healed = round.rounds.healthy >= settings.resume_after;
     if settings.resume && healed && round.rounds.drained {
         ask_slurm(site, &Wish::Resume);
@@ -425,11 +442,19 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
     }
 }
 
-/// Whether there is a warning that holds jobs with a profile.
-fn holds(site: &Site, report: &Report) -> bool {
-    report
-        .findings()
-        .any(|finding| site.settings.hold.iter().any(|id| id == finding.check))
+/// The worst that any job may be held for: a warning that holds none, or one
+/// that could not be looked for, keeps no node out of service.
+fn worst_for_jobs(site: &Site, report: &Report) -> Status {
+    let holds = |finding: &&Finding| {
+        finding.status == Status::Fatal
+            || checks::find(finding.check).is_some_and(|check| check.severity == Severity::Fatal)
+            || site.settings.hold.iter().any(|id| id == finding.check)
+    };
+    let findings = report.checks.iter().filter(holds);
+    findings
+        .map(|finding| finding.status)
+        .max()
+        .unwrap_or(Status::Ok)
 }
 
 /// Whether all that is wrong is that devices are missing just after boot.

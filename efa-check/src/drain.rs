@@ -53,6 +53,15 @@ pub fn send(wish: &Wish, config: &Path, node: &NodeName) -> io::Result<()> {
             .arg(if *after_prolog { "prolog" } else { "watch" })
             .arg(reason),
     };
+    detach(command)
+}
+
+/// Starts one of our own children that shall outlive this process, and returns
+/// when it has left our process group; see [`leave`].
+///
+/// # Errors
+/// It could not be started.
+pub fn detach(mut command: Command) -> io::Result<()> {
     command.env_clear();
     if let Some(conf) = slurm_conf() {
         command.env("SLURM_CONF", conf);
@@ -85,14 +94,7 @@ pub fn slurm_conf() -> Option<OsString> {
 /// The child: `slurm-speaker CONFIG NODE resume|prolog|watch [REASON]`.
 #[must_use]
 pub fn speaker_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    // Fails only for the leader of a group, which nobody makes us.
-    let _ = rustix::process::setsid();
-    let mut out = io::stdout();
-    let _ = out.write_all(b"\n").and_then(|()| out.flush());
-    // slurmd waits for the end of a prolog's output.
-    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(&null);
-    }
+    leave();
     let mut text = || args.next().and_then(|arg| arg.into_string().ok());
     let (Some(config), Some(node), Some(how)) = (text(), text(), text()) else {
         return ExitCode::from(crate::EX_USAGE);
@@ -103,6 +105,18 @@ pub fn speaker_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
             log(&reason);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The other side of [`detach`].
+pub fn leave() {
+    // Fails only for the leader of a group, which nobody makes us.
+    let _ = rustix::process::setsid();
+    let mut out = io::stdout();
+    let _ = out.write_all(b"\n").and_then(|()| out.flush());
+    // slurmd waits for the end of a prolog's output.
+    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
     }
 }
 
@@ -136,12 +150,7 @@ fn speak(config: &Path, node: &str, how: &str, reason: Option<String>) -> Result
     }
     .map_err(|error| error.to_string())?;
     drop(waiting);
-    let slurm_conf = settings.slurm_conf.clone().map(OsString::from);
-    let scontrol = Scontrol::find(
-        settings.scontrol.as_deref(),
-        slurm_conf.or_else(slurm_conf_of_this_process),
-        settings.scontrol_limit,
-    )?;
+    let scontrol = scontrol(settings)?;
     until_done(&scontrol, &node, &wish, settings)?;
     if wish == Wish::Resume {
         settle(&mut state);
@@ -149,8 +158,20 @@ fn speak(config: &Path, node: &str, how: &str, reason: Option<String>) -> Result
     Ok(())
 }
 
-fn slurm_conf_of_this_process() -> Option<OsString> {
-    slurm_conf()
+/// The site's scontrol, with the site's slurm.conf or that of our parent.
+///
+/// # Errors
+/// As [`Scontrol::find`].
+pub fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
+    Scontrol::find(
+        settings.scontrol.as_deref(),
+        settings
+            .slurm_conf
+            .clone()
+            .map(OsString::from)
+            .or_else(slurm_conf),
+        settings.scontrol_limit,
+    )
 }
 
 /// Tries until it is done or time is up. After a failed prolog Slurm may drain

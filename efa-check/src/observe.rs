@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use node::efa::{self, Devices};
-use node::{InstanceType, Sysroot, instance, stack};
+use node::hugepages::ledger::Ledger;
+use node::hugepages::{HugePages, KernelPools, PageSize, Pools as _};
+use node::registry::BootId;
+use node::state::{Deadline, StateDir};
+use node::{InstanceType, Sysroot, instance, printable, stack};
 
 use crate::counters::Wanted;
 use crate::probe::{self, Holder, Probe};
@@ -65,10 +70,33 @@ pub struct Observation {
     pub memlock: Option<u64>,
     /// Yama's setting; `None` without Yama.
     pub ptrace_scope: Option<Result<u32, String>>,
-    /// 2 MiB pages in the pool.
-    pub hugepages: Option<Result<u64, String>>,
+    /// Pools of hugepages of which somebody wants something, or why that is
+    /// not known.
+    pub hugepages: Result<Vec<HugePool>, String>,
     /// How long each part took.
     pub took: Vec<(&'static str, Duration)>,
+}
+
+/// The hugepages of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HugePool {
+    /// Their size.
+    pub size: PageSize,
+    /// How many there are.
+    pub have: HugePages,
+    /// How many there shall be.
+    pub want: HugePages,
+    /// Who says so.
+    pub wanted_by: WantedBy,
+}
+
+/// Who wants hugepages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WantedBy {
+    /// `hugepages` of the configuration.
+    Site,
+    /// The ledger: the jobs' pages and the administrator's.
+    Ledger,
 }
 
 /// The node's own software.
@@ -91,6 +119,8 @@ pub struct Ask<'a> {
     pub from_slurmd: bool,
     /// Processes that hang since an earlier round.
     pub held: &'a BTreeMap<String, Holder>,
+    /// Where the ledger of hugepages lies.
+    pub state_dir: &'a Path,
 }
 
 /// Looks at the node once.
@@ -156,10 +186,7 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
         stack,
         memlock,
         ptrace_scope: number(sysroot, "proc/sys/kernel/yama/ptrace_scope"),
-        hugepages: settings.hugepages.and_then(|_| {
-            let pool = "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-            number(sysroot, pool)
-        }),
+        hugepages: hugepages(sysroot, settings, ask.state_dir),
         took: Vec::new(),
     }
 }
@@ -230,12 +257,71 @@ fn uverbs_of(sysroot: &Sysroot, device: &str) -> Uverbs {
 fn number<T: std::str::FromStr>(sysroot: &Sysroot, rel: &str) -> Option<Result<T, String>> {
     match sysroot.read_small(rel) {
         Ok(text) => Some(text.parse().map_err(|_| {
-            let text = node::printable(&text, 40);
+            let text = printable(&text, 40);
             format!("/{rel}: `{text}` is no number")
         })),
         Err(error) if error.is_missing() => None,
         Err(error) => Some(Err(error.to_string())),
     }
+}
+
+fn hugepages(
+    sysroot: &Sysroot,
+    settings: &Settings,
+    state_dir: &Path,
+) -> Result<Vec<HugePool>, String> {
+    let mut pools = by_ledger(state_dir)?;
+    if let Some(want) = settings.hugepages {
+        let size = PageSize::TwoMiB;
+        let place = format!("sys/kernel/mm/hugepages/{}/nr_hugepages", size.directory());
+        // A kernel without such a pool has none of its pages.
+        let have = number(sysroot, &place).unwrap_or(Ok(0))?;
+        pools.push(HugePool {
+            size,
+            have: HugePages(have),
+            want: HugePages(want),
+            wanted_by: WantedBy::Site,
+        });
+    }
+    Ok(pools)
+}
+
+/// What the ledger wants and the kernel has. Both are the machine's own, never
+/// a simulated tree's: the ledger speaks of pages that were really taken.
+fn by_ledger(state_dir: &Path) -> Result<Vec<HugePool>, String> {
+    let unknown = |error: &dyn std::fmt::Display| format!("the ledger of hugepages: {error}");
+    // Who holds the lock is changing what would be compared.
+    let now = Deadline::after(Duration::ZERO);
+    let Some(state) = StateDir::open_existing(state_dir).map_err(|error| unknown(&error))? else {
+        return Ok(Vec::new());
+    };
+    let Some(ledger) = Ledger::open_existing(&state, now).map_err(|error| unknown(&error))? else {
+        return Ok(Vec::new());
+    };
+    let boot = BootId::current().map_err(|error| unknown(&error))?;
+    let mut found = Vec::new();
+    for size in PageSize::ALL {
+        let target = ledger
+            .target(size, &boot)
+            .map_err(|error| unknown(&error))?;
+        let Some(want) = target.filter(|pages| !pages.is_zero()) else {
+            continue;
+        };
+        let kernel = KernelPools::new(Sysroot::real()).map_err(|error| error.to_string())?;
+        let mut have = HugePages::ZERO;
+        for pool in kernel.pools().map_err(|error| error.to_string())? {
+            if pool.size == size {
+                have = have.plus(kernel.persistent(pool).map_err(|error| error.to_string())?);
+            }
+        }
+        found.push(HugePool {
+            size,
+            have,
+            want,
+            wanted_by: WantedBy::Ledger,
+        });
+    }
+    Ok(found)
 }
 
 /// The soft limit of `Max locked memory` in a file of proc(5)'s `limits`.
@@ -276,7 +362,7 @@ impl Observation {
             stack: None,
             memlock: None,
             ptrace_scope: None,
-            hugepages: None,
+            hugepages: Ok(Vec::new()),
             took: Vec::new(),
         }
     }

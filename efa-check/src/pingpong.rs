@@ -1,17 +1,34 @@
 //! The active test: fi_pingpong from a device to itself, one after the other.
 //!
-//! Only on demand, on an idle node: it takes seconds for each device and uses
-//! the device. Shared memory is off, or libfabric would not touch the device.
+//! Only on an idle node, on demand or from `watch` in a process of its own: it
+//! takes seconds for each device and uses the device. Shared memory is off, or
+//! libfabric would not touch the device.
+//!
+//! Slurm is asked before and after each device, and what was found while a job
+//! was there is thrown away: it may be the job's doing.
+//!
 //! That libfabric calls a device's domain `<device>-rdm` is from libfabric's
 //! efa provider; nothing here was run on EFA hardware.
 
-use std::process::{Command, Stdio};
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use node::printable;
+use node::state::{Deadline, StateDir, Store};
+use node::{NodeName, printable};
 
-use crate::bounded;
+use crate::rounds::{self, Rounds};
 use crate::settings::Settings;
+use crate::site::{self, Named, Site};
+use crate::{bounded, drain, own_program};
+
+/// The hidden first argument of the process that `watch` leaves behind.
+pub const TESTER: &str = "loopback-tester";
+
+/// Held while it tests: two tests of a device would disturb each other.
+const TESTING: &str = "efa-check-loopback.lock";
 
 /// How long the server may take until the client finds it.
 const SERVER_START: Duration = Duration::from_secs(5);
@@ -62,7 +79,9 @@ pub fn test(settings: &Settings, device: &str) -> Result<Duration, String> {
             let limit = settings.pingpong_limit.as_secs();
             break Err(format!("no end after {limit} s"));
         }
-        if start.elapsed() >= SERVER_START {
+        // Without a server there is nobody to try again for.
+        let alone = matches!(server.try_wait(), Ok(Some(_)));
+        if alone || start.elapsed() >= SERVER_START {
             break Err(printable(words, 200));
         }
         // The server does not say when it listens.
@@ -75,4 +94,64 @@ pub fn test(settings: &Settings, device: &str) -> Result<Duration, String> {
         (Ok(_), Some(status)) if !status.success() => Err(format!("the other end: {status}")),
         (result, _) => result,
     }
+}
+
+/// Starts the process that tests an idle node, and returns at once.
+///
+/// # Errors
+/// It could not be started.
+pub fn send(config: &Path, node: &NodeName) -> io::Result<()> {
+    let mut command = Command::new(own_program());
+    command.arg(TESTER).arg(config).arg(node.as_str());
+    drain::detach(command)
+}
+
+/// The child: `loopback-tester CONFIG NODE`.
+#[must_use]
+pub fn tester_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    drain::leave();
+    let mut text = || args.next().and_then(|arg| arg.into_string().ok());
+    let (Some(config), Some(node)) = (text(), text()) else {
+        return ExitCode::from(crate::EX_USAGE);
+    };
+    match test_idle_node(Path::new(&config), &node) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            drain::log(&format!("no loopback test: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test_idle_node(config: &Path, node: &str) -> Result<(), String> {
+    let node: NodeName = node.parse().map_err(|error| format!("{error}"))?;
+    let site = Site::load(Some(config), Some(node.clone()), Named::Perhaps)?;
+    let mut state = StateDir::open(&site.state_dir).map_err(|error| error.to_string())?;
+    let Ok(_testing) = state.lock(TESTING, Deadline::after(Duration::ZERO)) else {
+        return Ok(());
+    };
+    let scontrol = drain::scontrol(&site.settings)?;
+    let devices = node::efa::devices(&site.sysroot).map_err(|error| error.to_string())?;
+    let mut failed = Vec::new();
+    if !scontrol.show(&node)?.is_idle() {
+        return Ok(());
+    }
+    for device in devices.iter() {
+        let result = test(&site.settings, &device.name);
+        if !scontrol.show(&node)?.is_idle() {
+            return Ok(());
+        }
+        failed.extend(result.err().map(|reason| (device.name.clone(), reason)));
+    }
+    let keep = |error: node::state::StateError| error.to_string();
+    let limit = Deadline::after(Duration::from_secs(2));
+    let _lock = state.lock(rounds::LOCK, limit).map_err(keep)?;
+    let now = site::now(&site.sysroot);
+    let Some(bytes) = state.read(rounds::FILE).map_err(keep)? else {
+        return Ok(());
+    };
+    let mut last = Rounds::parse(&bytes, &now);
+    last.loopback.get_or_insert_default().tell(failed, &now);
+    let bytes = last.bytes().map_err(|error| error.to_string())?;
+    state.write(rounds::FILE, &bytes).map_err(keep)
 }

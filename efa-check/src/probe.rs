@@ -31,11 +31,19 @@ use crate::own_program;
 /// The hidden first argument of the child.
 pub const READER: &str = "counter-reader";
 
+/// What the child says first. One that never got so far, because its own
+/// program could not be loaded in time, says nothing about a device.
+const BEGUN: &str = "+";
+
 /// A counter of sysfs has at most a page; a number of 64 bits far less.
 const LARGEST: usize = 64;
 
 /// Children at one time, however many devices a tree claims to have.
 const MOST_CHILDREN: usize = 64;
+
+/// So long the parent waits for a child's end and for nothing it says: to be
+/// woken for each device would cost more than the reads themselves.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// What reading the counters of one device gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +115,7 @@ pub fn probe(
     };
     readers.start(&readers.open());
     meanwhile();
+    readers.wait(start + (limit / 16).min(QUIET));
     readers.drive(start + limit / 2);
     readers.stop(limit / 4);
     let open = readers.open();
@@ -119,7 +128,10 @@ pub fn probe(
         .into_iter()
         .map(|probe| {
             probe.unwrap_or_else(|| Probe::Unknown {
-                reason: format!("not reached within {} ms", limit.as_millis()),
+                reason: format!(
+                    "no time for it within {} ms; the node is too busy",
+                    limit.as_millis()
+                ),
             })
         })
         .collect()
@@ -144,8 +156,8 @@ struct Reader {
     places: Vec<usize>,
     /// How many of them it is done with.
     done: usize,
-    /// Since when it is at the next.
-    since: Instant,
+    /// Since when it is at the next; `None` until it has begun with the first.
+    since: Option<Instant>,
     values: BTreeMap<&'static str, u64>,
     ended: bool,
 }
@@ -187,7 +199,7 @@ impl Readers<'_> {
                     text: Vec::new(),
                     places: places.to_vec(),
                     done: 0,
-                    since: Instant::now(),
+                    since: None,
                     values: BTreeMap::new(),
                     ended: false,
                 }),
@@ -198,6 +210,18 @@ impl Readers<'_> {
                     self.found[*place] = refused(error.to_string());
                 }
             }
+        }
+    }
+
+    /// Waits for the end of the only child. One that says more than a pipe
+    /// holds waits, too, until it is listened to.
+    fn wait(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Some(reader) = self.running.first() {
+            // No event is asked for: what remains is the end of the other side.
+            let end = PollFd::from_borrowed_fd(reader.pipe.as_fd(), PollFlags::empty());
+            // An error or a signal only makes the wait shorter.
+            let _ = poll(&mut [end], Timespec::try_from(left).ok().as_ref());
         }
     }
 
@@ -229,27 +253,23 @@ impl Readers<'_> {
     }
 
     /// Ends the children. A device at which one has been for `patience` or
-    /// longer is stuck.
+    /// longer is stuck; of the others nothing is known yet.
     fn stop(&mut self, patience: Duration) {
         for mut reader in self.running.drain(..) {
-            if !reader.ended && reader.since.elapsed() >= patience {
+            let waited = reader
+                .since
+                .is_some_and(|since| since.elapsed() >= patience);
+            if !reader.ended && waited {
                 let pid = reader.child.id();
                 // A process that could run but got no processor proves nothing
                 // about the device.
                 let busy = matches!(process(pid), Some(('R', _)));
                 let holder = process(pid).map(|(_, start)| Holder { pid, start });
-                // It has ended, or is beyond reach; either way there is no more to do.
-                let _ = reader.child.kill();
-                if let Some(place) = reader.places.get(reader.done) {
-                    self.found[*place] = Some(if busy {
-                        Probe::Unknown {
-                            reason: "the node was too busy to read the counters".to_owned(),
-                        }
-                    } else {
-                        Probe::Stuck { holder }
-                    });
+                if let (Some(place), false) = (reader.places.get(reader.done), busy) {
+                    self.found[*place] = Some(Probe::Stuck { holder });
                 }
             }
+            // It has ended, or is beyond reach; either way there is no more to do.
             let _ = reader.child.kill();
             if reader.ended {
                 // Ended means that its pipe is closed: this takes no time.
@@ -285,6 +305,10 @@ impl Reader {
     /// One line of [`Report`].
     fn line(&mut self, line: &str, found: &mut [Option<Probe>]) {
         let result = match line.split_once(' ') {
+            None if line == BEGUN => {
+                self.since = Some(Instant::now());
+                return;
+            }
             None if line == "." => Probe::Values(std::mem::take(&mut self.values)),
             Some(("!", reason)) => Probe::Failed {
                 reason: printable(reason, 200),
@@ -302,7 +326,7 @@ impl Reader {
         }
         self.values.clear();
         self.done += 1;
-        self.since = Instant::now();
+        self.since = Some(Instant::now());
     }
 }
 
@@ -318,8 +342,8 @@ fn process(pid: u32) -> Option<(char, u64)> {
     Some((state, start))
 }
 
-/// The child: `counter-reader all|judged SYSROOT DEVICE…`. For each device
-/// lines of `COUNTER VALUE`, then `.`, or `! REASON` in place of all.
+/// The child: `counter-reader all|judged SYSROOT DEVICE…`. First a line of
+/// [`BEGUN`]; then for each device lines of `COUNTER VALUE`, then `.`, or `! REASON` in place of all.
 #[must_use]
 pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     // Without its parent nobody reads what it says.
@@ -333,6 +357,10 @@ pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCo
     };
     let sysroot = Sysroot::new(root.into());
     let mut out = io::stdout().lock();
+    let begun = writeln!(out, "{BEGUN}").and_then(|()| out.flush());
+    if begun.is_err() {
+        return ExitCode::FAILURE;
+    }
     for device in args.filter_map(|name| name.into_string().ok()) {
         let mut text = String::new();
         match read_device(&sysroot, &device, wanted, &mut text) {

@@ -11,8 +11,8 @@ use crate::slurm::PREFIX;
 /// The longest drain reason, in bytes; `sinfo -R` shows less than that anyway.
 const LONGEST_REASON: usize = 240;
 
-/// How one check, or all together, came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// How one check, or all together, came out, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Nothing is wrong.

@@ -72,6 +72,49 @@ pub struct Rounds {
     /// Whether Slurm may hold this node drained by us. True at first: a drain
     /// outlives a reboot, this file does not.
     pub drained: bool,
+    /// The active test.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loopback: Option<Loopback>,
+}
+
+/// What is known of the active test.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loopback {
+    /// When it was last to be made, in milliseconds since boot.
+    asked: u64,
+    /// When it was last made on all devices.
+    tested: Option<u64>,
+    /// The first of the devices that failed, and why.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// A node that is busy all the time is not asked about in every round.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
+
+/// Failures that are kept.
+const MOST_FAILURES: usize = 8;
+
+impl Loopback {
+    /// Whether it is time for the test; `every` is how often it shall be made.
+    #[must_use]
+    pub fn is_due(&self, every: Duration, now: &Now) -> bool {
+        let now = milliseconds(now.uptime);
+        let waited = |since: u64, limit| now.saturating_sub(since) >= milliseconds(limit);
+        waited(self.asked, every.min(ASK_AGAIN))
+            && self.tested.is_none_or(|tested| waited(tested, every))
+    }
+
+    /// Somebody goes to make it.
+    pub fn ask(&mut self, now: &Now) {
+        self.asked = milliseconds(now.uptime);
+    }
+
+    /// It was made.
+    pub fn tell(&mut self, failed: impl IntoIterator<Item = (String, String)>, now: &Now) {
+        self.tested = Some(milliseconds(now.uptime));
+        self.failed = failed.into_iter().take(MOST_FAILURES).collect();
+    }
 }
 
 /// One counter that rose faster than its bucket allows.
@@ -107,6 +150,7 @@ impl Rounds {
             devices: BTreeMap::new(),
             healthy: 0,
             drained: true,
+            loopback: None,
         }
     }
 
@@ -358,6 +402,39 @@ mod tests {
         };
         let bytes = Rounds::first(&nowhere).bytes().unwrap();
         assert_eq!(Rounds::parse(&bytes, &nowhere), Rounds::first(&nowhere));
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_changes_no_verdict() {
+        let jumped = |seconds, unix| Now {
+            unix,
+            ..at(seconds)
+        };
+        for unix in [0, 1_000_000, u64::MAX] {
+            let (_, one) = Rounds::first(&at(0)).advance(&seen(&[("rx_drops", 0)]), &RATES, &at(0));
+            // A minute later by the clock that counts: 100 and 60 are allowed.
+            let now = jumped(60, unix);
+            let fine = one.advance(&seen(&[("rx_drops", 100)]), &RATES, &now).0;
+            assert_eq!(fine, Changes::default());
+            let (bad, two) = one.advance(&seen(&[("rx_drops", 101)]), &RATES, &now);
+            assert_eq!(bad.excess[0].within, Duration::from_secs(60));
+            let read = Rounds::parse(&two.bytes().unwrap(), &at(61));
+            assert_eq!(read, two, "it is still of this boot");
+        }
+    }
+
+    #[test]
+    fn the_active_test_is_due_once_in_its_period_and_a_busy_node_is_asked_about_seldom() {
+        let hour = Duration::from_secs(3600);
+        let mut loopback = Loopback::default();
+        assert!(loopback.is_due(hour, &at(700)));
+        loopback.ask(&at(700));
+        assert!(!loopback.is_due(hour, &at(1299)), "it was busy");
+        assert!(loopback.is_due(hour, &at(1300)));
+        loopback.ask(&at(1300));
+        loopback.tell([("efa_0".to_owned(), "x".to_owned())], &at(1320));
+        assert!(!loopback.is_due(hour, &at(4900)));
+        assert!(loopback.is_due(hour, &at(4920)));
     }
 
     #[test]

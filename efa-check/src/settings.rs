@@ -19,6 +19,10 @@ pub const DEFAULT_RECORD: &str = "/var/lib/slurm-efa/efa-expected.json";
 /// No limit of time is longer: a prolog holds a job for as long.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// The active test uses the devices: at most once a minute, at least once a week.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(60);
+const LONGEST_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// What happens to a node with a fatal finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,6 +90,7 @@ struct Section {
     fi_pingpong: PathBuf,
     #[serde(deserialize_with = "duration")]
     pingpong_limit: Duration,
+    pingpong_every: Option<String>,
 }
 
 impl Default for Section {
@@ -111,6 +116,7 @@ impl Default for Section {
             rates: BTreeMap::new(),
             fi_pingpong: PathBuf::from("/opt/amazon/efa/bin/fi_pingpong"),
             pingpong_limit: Duration::from_secs(30),
+            pingpong_every: None,
         }
     }
 }
@@ -155,6 +161,8 @@ pub struct Settings {
     pub fi_pingpong: PathBuf,
     /// For one device.
     pub pingpong_limit: Duration,
+    /// How often `watch` makes the active test on an idle node; `None`: never.
+    pub pingpong_every: Option<Duration>,
     /// Whether every job has a profile, and so needs the node's stack.
     pub default_profile: bool,
 }
@@ -213,6 +221,18 @@ impl Settings {
         if section.probe_limit < Duration::from_millis(100) {
             return refuse("`probe_limit` is below 100 ms: a busy node would never do".to_owned());
         }
+        let pingpong_every = match &section.pingpong_every {
+            None => None,
+            Some(text) => match parse_duration(text, LONGEST_PERIOD) {
+                Some(every) if every >= SHORTEST_PERIOD => Some(every),
+                _ => {
+                    return refuse(format!(
+                        "`pingpong_every`: `{}` is no time from 1m to 168h",
+                        printable(text, 40)
+                    ));
+                }
+            },
+        };
         let mut rates = RATES.to_vec();
         for (counter, setting) in &section.rates {
             let Some(rate) = rates.iter_mut().find(|rate| rate.counter == *counter) else {
@@ -246,6 +266,7 @@ impl Settings {
             rates,
             fi_pingpong: section.fi_pingpong,
             pingpong_limit: section.pingpong_limit,
+            pingpong_every,
             default_profile: has_profile(config.default_profile.as_deref()),
         })
     }
@@ -274,7 +295,7 @@ fn unknown(key: &str, id: &str) -> String {
 /// `500ms`, `4s`, `10m`, `1h`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| {
+    parse_duration(&text, LONGEST).ok_or_else(|| {
         let text = printable(&text, 40);
         D::Error::custom(format!(
             "`{text}` is no time: write a whole number and ms, s, m or h, at most 1h, e.g. \"4s\""
@@ -282,7 +303,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     })
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+fn parse_duration(text: &str, longest: Duration) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;
@@ -294,7 +315,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let duration = Duration::from_millis(number.checked_mul(milliseconds)?);
-    (duration <= LONGEST).then_some(duration)
+    (duration <= longest).then_some(duration)
 }
 
 #[cfg(test)]
@@ -340,6 +361,7 @@ mod tests {
         assert!(refusal("[health]\nprobe_limit = \"2h\"").contains("no time"));
         assert!(refusal("[health]\nprobe_limit = \"1ms\"").contains("below 100 ms"));
         assert!(refusal("[health]\nscontrol = \"scontrol\"").contains("absolute"));
+        assert!(refusal("[health]\npingpong_every = \"5s\"").contains("from 1m to 168h"));
         let rate = "[health.rates]\nrx_dropz = { burst = 1, per_minute = 1 }";
         assert!(refusal(rate).contains("rx_drops"));
     }

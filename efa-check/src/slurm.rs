@@ -60,6 +60,13 @@ impl Shown {
         self.flags.iter().any(|f| f == flag)
     }
 
+    /// No job is on it, whether or not one may come.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let has_any = |flags: &[&str]| flags.iter().any(|flag| self.has(flag));
+        has_any(&["IDLE", "DRAINED"]) && !has_any(&["ALLOCATED", "MIXED", "COMPLETING", "DRAINING"])
+    }
+
     /// Taken out of service, by whomever: no new jobs start here.
     fn is_out(&self) -> bool {
         // Slurm shows one that is drained and busy as DRAINING, an idle one as DRAINED.

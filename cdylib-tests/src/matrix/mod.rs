@@ -115,7 +115,10 @@ pub fn run(selection: &Selection) -> Result<bool, Box<dyn Error>> {
         .into());
     }
     // A panic that says what is not built.
-    guarded(|| Ok((modules::shipped(), modules::shipped_injected())))?;
+    guarded(|| {
+        modules::shipped_program("efa-check");
+        Ok((modules::shipped(), modules::shipped_injected()))
+    })?;
     // One column for each release.
     let columns: Vec<Vec<Cell>> = releases
         .iter()

@@ -3,9 +3,9 @@
 use std::error::Error;
 
 use super::{Context, Row, Verdict, cluster, xtask};
-use crate::efa::Vars;
-use crate::panics;
-use crate::testbed::{JobState, Output};
+use crate::efa::{self, Vars};
+use crate::testbed::{JobState, Output, Testbed};
+use crate::{health, modules, panics};
 
 /// The nodes of every cluster: n1, n2, n3.
 pub(super) const NODES: [&str; 3] = ["p5.48xlarge", "p4d_old_stack", "g5.8xlarge"];
@@ -71,6 +71,22 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "a panic in any hook survived",
         check: panics_survived,
+    },
+    Row {
+        name: "sick node drained, job elsewhere",
+        check: sick_node,
+    },
+    Row {
+        name: "health check drains and resumes",
+        check: health_check,
+    },
+    Row {
+        name: "HyperPod's own words",
+        check: hyperpods_words,
+    },
+    Row {
+        name: "another's drain reason stays",
+        check: anothers_reason,
     },
     Row {
         name: "bindings are the release's",
@@ -386,6 +402,116 @@ fn panics_survived(c: &Context) -> Verdict {
         .start()?;
     for forced in panics::HOOKS {
         panics::survived(&tb, forced, &c.plugin, &c.injected)?;
+    }
+    Ok(())
+}
+
+/// A cluster of p4d that efa-check, as it is shipped, looks after; what their
+/// healthy nodes have is recorded.
+fn guarded(
+    c: &Context,
+    nodes: usize,
+    health: &str,
+    slurm_conf: &str,
+) -> Result<Testbed, Box<dyn Error>> {
+    let program = modules::shipped_program("efa-check");
+    let bare = efa::bare(&vec!["p4d.24xlarge"; nodes]).root(&c.release.root);
+    let bare = bare.bind(&program);
+    let tb = health::guarded(bare, &program, health, slurm_conf).start()?;
+    for node in tb.nodes() {
+        expect_exit(&tb, node, "record", 0)?;
+    }
+    Ok(tb)
+}
+
+fn expect_exit(tb: &Testbed, node: &str, command: &str, code: i32) -> Verdict {
+    let program = modules::shipped_program("efa-check");
+    let said = health::check(tb, &program, node, command)?;
+    expect!(said.code() == code, "efa-check {command} on {node}: {said}");
+    Ok(())
+}
+
+/// The next batch job runs on that node, to its good end.
+fn job_runs_on(tb: &Testbed, node: &str) -> Verdict {
+    let (state, place) = health::run_job(tb)?;
+    expect!(
+        state == JobState::Completed && place.trim() == node,
+        "the job is {state:?} on {place}"
+    );
+    Ok(())
+}
+
+const ADAPTER: &str = "rdmap160s27";
+
+fn sick_node(c: &Context) -> Verdict {
+    let tb = guarded(c, 2, "", health::PROLOG)?;
+    health::break_adapter(&tb, "n1", ADAPTER)?;
+    job_runs_on(&tb, "n2")?;
+    let reason = health::drained_by_us(&tb, "n1")?;
+    let wanted = "EFA: 3/4 devices, rdmap160s27 gone (pci 0000:a0:1b.0)";
+    expect!(reason.starts_with(wanted), "the reason is {reason}");
+    let took = health::prolog_took(&tb, "n1");
+    expect!(took.len() == 1, "n1 did not get the job first: {took:?}");
+    // Slurm's own words come by another way and do not replace it.
+    health::wait_for_speakers(&tb)?;
+    job_runs_on(&tb, "n2")?;
+    let still = health::drained_by_us(&tb, "n1")?;
+    expect!(still.starts_with(wanted), "the reason became {still}");
+    Ok(())
+}
+
+fn health_check(c: &Context) -> Verdict {
+    let health = "resume = true\nresume_after = 2";
+    let tb = guarded(c, 2, health, health::WATCH)?;
+    let broken = health::break_adapter(&tb, "n1", ADAPTER)?;
+    health::drained_by_us(&tb, "n1")?;
+    job_runs_on(&tb, "n2")?;
+    broken.repair()?;
+    health::wait_node(&tb, "n1", "the resume", |_, drained| !drained)?;
+    let other = tb.node_state("n2")?;
+    expect!(!other.is_drained(), "n2 is drained: {other:?}");
+    Ok(())
+}
+
+fn hyperpods_words(c: &Context) -> Verdict {
+    let said = |reason: &str, _: bool| reason.split(" [").next() == Some("Action:Replace");
+    let tb = guarded(c, 2, "on_fatal = \"hyperpod-replace\"", health::PROLOG)?;
+    health::break_adapter(&tb, "n1", ADAPTER)?;
+    job_runs_on(&tb, "n2")?;
+    health::wait_node(&tb, "n1", "HyperPod's words", said)?;
+    health::wait_for_speakers(&tb)?;
+    // Neither Slurm's own drain nor our next round takes them back.
+    expect_exit(&tb, "n1", "watch", 2)?;
+    health::wait_for_speakers(&tb)?;
+    let state = tb.node_state("n1")?;
+    expect!(
+        said(&state.reason, true) && state.state.contains("FAIL"),
+        "{state:?}"
+    );
+    Ok(())
+}
+
+fn anothers_reason(c: &Context) -> Verdict {
+    let tb = guarded(c, 1, "resume = true\nresume_after = 1", "")?;
+    let drain = [
+        "update",
+        "NodeName=n1",
+        "State=DRAIN",
+        "Reason=disk is full",
+    ];
+    tb.scontrol(&drain)?;
+    let broken = health::break_adapter(&tb, "n1", ADAPTER)?;
+    for code in [2, 0] {
+        expect_exit(&tb, "n1", "watch", code)?;
+        health::wait_for_speakers(&tb)?;
+        let state = tb.node_state("n1")?;
+        expect!(
+            state.is_drained() && state.reason.starts_with("disk is full"),
+            "{state:?}"
+        );
+        if code == 2 {
+            broken.repair()?;
+        }
     }
     Ok(())
 }

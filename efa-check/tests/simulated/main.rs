@@ -6,6 +6,7 @@ mod defects;
 mod mutations;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -15,14 +16,22 @@ use serde_json::Value;
 /// A simulated node with a configuration, a state and a record of its own.
 struct Node {
     dir: tempfile::TempDir,
+    /// What `sim` lies in: memory where there is such a place, since a tree has
+    /// thousands of files.
+    _tree: tempfile::TempDir,
     sim: SimNode,
 }
 
 impl Node {
     fn new(spec: &Spec) -> Node {
         let dir = tempfile::tempdir().unwrap();
-        let sim = SimNode::build(&dir.path().join("root"), spec).unwrap();
-        let node = Node { dir, sim };
+        let tree = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let tree = tree.unwrap();
+        let sim = SimNode::build(&tree.path().join("root"), spec).unwrap();
+        // For a program that runs as somebody else.
+        fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let _tree = tree;
+        let node = Node { dir, _tree, sim };
         node.configure("");
         node
     }
@@ -37,9 +46,9 @@ impl Node {
     }
 
     fn configure_all(&self, top: &str, health: &str) {
-        let dir = self.dir.path().display();
+        let (dir, root) = (self.dir.path().display(), self.sim.root().display());
         let text = format!(
-            "sysroot = \"{dir}/root\"\nstate_dir = \"{dir}/state\"\n{top}\n[health]\n\
+            "sysroot = \"{root}\"\nstate_dir = \"{dir}/state\"\n{top}\n[health]\n\
              record = \"{dir}/record/efa.json\"\n{health}\n"
         );
         fs::write(self.config(), text).unwrap();

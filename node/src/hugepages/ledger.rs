@@ -200,6 +200,18 @@ impl Ledger<StateDir> {
             _lock: Some(lock),
         })
     }
+
+    /// As [`Ledger::open`], for who only reads: makes nothing; `None` where no
+    /// job of this node was ever granted a page.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_existing(state: &StateDir, deadline: Deadline) -> Result<Option<Self>, StateError> {
+        if state.existing_folder(FOLDER)?.is_none() {
+            return Ok(None);
+        }
+        Self::open(state, deadline).map(Some)
+    }
 }
 
 impl Ledger<PaperStore> {
@@ -229,6 +241,19 @@ impl Ledger<PaperStore> {
 }
 
 impl<S: Store> Ledger<S> {
+    /// How many pages of a size the kernel shall set aside: the
+    /// administrator's and the jobs'. `None` where nothing is known of this boot.
+    ///
+    /// # Errors
+    /// The file cannot be believed.
+    pub fn target(&self, size: PageSize, boot: &BootId) -> Result<Option<HugePages>, Problem> {
+        let rows = self.read_rows(boot)?.flatten();
+        Ok(rows.map(|rows| {
+            let of_size = rows.iter().filter(|(pool, _)| pool.size == size);
+            of_size.map(|(_, row)| row.target()).sum()
+        }))
+    }
+
     pub(super) fn unlocked(store: S) -> Self {
         Self { store, _lock: None }
     }

@@ -16,7 +16,7 @@ const TRAFFIC: u64 = 3 << 30;
 
 pub fn pages_and_traffic(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "7. Hugepages while the job runs, and what EFA moved",
+        "Hugepages while the job runs, and what EFA moved",
         "The pages are the kernel's own: real ones of this machine. Before:",
     );
     let _alone = kernel_pages::alone()?;

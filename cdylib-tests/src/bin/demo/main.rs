@@ -8,12 +8,14 @@ mod hugepages;
 mod scenes;
 mod stage;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cdylib_tests::modules;
 use cdylib_tests::simnode::{Spec, Stack};
 use cdylib_tests::testbed::{Error, NodeOptions, Testbed};
+use cdylib_tests::{health, modules};
 
 use stage::{Outcome, Stage};
 
@@ -48,6 +50,7 @@ fn demo() -> Outcome {
     scenes::the_names(&stage)?;
     scenes::refusals(&stage)?;
     scenes::a_wrong_node(&stage)?;
+    scenes::a_broken_adapter(&stage)?;
     if root {
         hugepages::pages_and_traffic(&stage)?;
     }
@@ -56,12 +59,25 @@ fn demo() -> Outcome {
 }
 
 fn boot(root: bool) -> Result<Testbed, Error> {
-    let plugin = modules::plugin();
+    let (plugin, program) = (modules::plugin(), modules::program("efa-check"));
     let mut builder = Testbed::builder()
         .plugstack("required {dir}/spank_efa.so config={dir}/slurm-efa.toml")
-        .file("slurm-efa.toml", "sysroot = \"{dir}/sysroots/%n\"\n")
-        // A copy, since the demo's users may not be let into the checkout.
-        .prepare(move |dir| std::fs::copy(plugin, dir.join("spank_efa.so")).map(drop));
+        // At 1, slurmctld never comes to its pings, and a resumed node waits for one.
+        .slurm_conf_extra("HealthCheckProgram={dir}/watch\nHealthCheckInterval=2")
+        .file(
+            "slurm-efa.toml",
+            &health::config("resume = true\nresume_after = 1"),
+        )
+        .file(
+            "watch",
+            "#!/bin/sh\nexec {dir}/efa-check watch --config {dir}/slurm-efa.toml\n",
+        )
+        // Copies, since the demo's users may not be let into the checkout.
+        .prepare(move |dir| {
+            std::fs::copy(plugin, dir.join("spank_efa.so"))?;
+            std::fs::copy(program, dir.join("efa-check"))?;
+            std::fs::set_permissions(dir.join("watch"), Permissions::from_mode(0o755))
+        });
     for (feature, name) in NODES {
         builder = builder.node(NodeOptions {
             extra: format!("Feature={feature}"),
@@ -91,9 +107,10 @@ fn introduce(testbed: &Testbed, root: bool) {
         }
     }
     println!(
-        "\nWhat follows a $ is run as shown, by {}. In the output, long lines are folded and /… \
-         stands\nfor {}, which holds it all.",
+        "\nWhat follows a $ is run as shown, by {}; what follows a #, by {}. In the output, long \
+         lines\nare folded and /… stands for {}, which holds it all.",
         Stage::new(testbed).user(),
+        Stage::new(testbed).admin(),
         testbed.dir().display()
     );
     if !root {
@@ -138,8 +155,8 @@ fn conclude(root: bool, traces: &[PathBuf]) -> Outcome {
     }
     println!(
         "\n\nShown and checked: the environment of a p5 job and why it is so, that of an old stack, \
-         the list\nof names, refusals at submission, a wrong node that fails only its own job, and (as root)\n\
-         hugepages and what EFA moved."
+         the list\nof names, refusals at submission, a wrong node that fails only its own job, a node with a\n\
+         broken adapter that gets no job until it is repaired, and (as root) hugepages and what EFA moved."
     );
     if !root {
         println!(

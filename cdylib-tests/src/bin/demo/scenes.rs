@@ -1,6 +1,7 @@
 //! The sections of the demo.
 
 use crate::stage::{Outcome, Stage, expect, expect_lines, expect_unset};
+use cdylib_tests::health;
 use cdylib_tests::testbed::JobState;
 
 /// What other recipes export and a modern stack is better without.
@@ -16,7 +17,7 @@ const SHOW_ENV: &str = r#"env | grep -E "^(SLURM_EFA_|NCCL_|FI_)" | sort"#;
 
 pub fn a_batch_job(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "1. A batch job on two p5.48xlarge",
+        "A batch job on two p5.48xlarge",
         "One #SBATCH line; no export lines.",
     );
     let script = format!(
@@ -57,7 +58,7 @@ pub fn a_batch_job(stage: &Stage<'_>) -> Outcome {
 
 pub fn why(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "2. Why: --efa-explain",
+        "Why: --efa-explain",
         "What was found on the node, with the evidence, and a reason for every variable. A value of\n\
          your own is never overwritten.",
     );
@@ -89,7 +90,7 @@ pub fn why(stage: &Stage<'_>) -> Outcome {
 
 pub fn an_old_stack(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "3. The same on a p4d.24xlarge with a stack of early 2023",
+        "The same on a p4d.24xlarge with a stack of early 2023",
         "The installed versions decide, not a fixed list: this stack needs what the other does not.",
     );
     let seen = stage
@@ -112,7 +113,7 @@ pub fn an_old_stack(stage: &Stage<'_>) -> Outcome {
 
 pub fn the_names(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "4. Which names there are",
+        "Which names there are",
         "Families, full types (also as HyperPod writes them, ml.p5.48xlarge), auto, none, and the\n\
          site's own profiles.",
     );
@@ -130,7 +131,7 @@ pub fn the_names(stage: &Stage<'_>) -> Outcome {
 
 pub fn refusals(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "5. Refused at submission, before anything is queued",
+        "Refused at submission, before anything is queued",
         "A name that does not exist:",
     );
     let queued = next_job(stage)?;
@@ -155,7 +156,7 @@ pub fn refusals(stage: &Stage<'_>) -> Outcome {
 
 pub fn a_wrong_node(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "6. A p5 profile on a g5.8xlarge",
+        "A p5 profile on a g5.8xlarge",
         "The job fails with a sentence in its own output. The node stays in service.",
     );
     let job =
@@ -185,6 +186,47 @@ pub fn a_wrong_node(stage: &Stage<'_>) -> Outcome {
         .run("srun --constraint=g5 --efa-profile=auto printenv SLURM_EFA_INSTANCE_TYPE")?
         .stdout;
     expect_lines(&next, &["g5.8xlarge"])
+}
+
+pub fn a_broken_adapter(stage: &Stage<'_>) -> Outcome {
+    stage.title(
+        "An adapter breaks, and no job gets that node",
+        "efa-check is this Slurm's HealthCheckProgram, every two seconds. What a healthy node\n\
+         has, it was told once:",
+    );
+    let check = "--node-name n1 --config $PWD/slurm-efa.toml";
+    let seen = stage.administer(&format!("./efa-check record {check}"))?;
+    expect(
+        seen.stdout.contains("32 EFA devices of a p5.48xlarge"),
+        "32 recorded devices",
+    )?;
+    stage.say("One of the 32 adapters of n1 leaves the bus:");
+    let link = "sysroots/n1/sys/class/infiniband/rdmap182s0";
+    let moved = stage.administer(&format!("mv {link} adapter"))?;
+    expect(moved.success(), "an adapter that was there")?;
+    health::drained_by_us(stage.testbed, "n1")?;
+    let reasons = stage.run("sinfo --list-reasons --format='%N %E'")?.stdout;
+    expect(
+        reasons.contains("n1 EFA: 31/32 devices, rdmap182s0 gone")
+            && reasons.contains("(pci 0000:b6:00.0)"),
+        "the reason, with the adapter and its place",
+    )?;
+    stage.say("The next job for a p5 runs on the other one:");
+    let next = stage
+        .run("srun --constraint=p5 --efa-profile=p5 printenv SLURMD_NODENAME")?
+        .stdout;
+    expect_lines(&next, &["n2"])?;
+    stage.say(
+        "The adapter is back; after one healthy round so is the node, as resume = true and\n\
+         resume_after = 1 ask:",
+    );
+    let moved = stage.administer(&format!("mv adapter {link}"))?;
+    expect(moved.success(), "the adapter in its place")?;
+    let back = |_: &str, drained: bool| !drained;
+    health::wait_node(stage.testbed, "n1", "the node's return", back)?;
+    stage.testbed.wait_idle()?;
+    let nodes = stage.run("sinfo --Node --nodes=n1 --format='%N %t %E'")?;
+    expect_lines(&nodes.stdout, &["n1 idle none"])
 }
 
 /// The id that the next job will get.

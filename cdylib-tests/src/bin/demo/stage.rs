@@ -1,8 +1,9 @@
 //! Commands as on a terminal: shown, run, their output shown and checked.
 
+use std::cell::Cell;
 use std::error::Error;
 
-use cdylib_tests::testbed::{JobId, Output, Testbed};
+use cdylib_tests::testbed::{Cmd, JobId, Output, Testbed};
 
 /// Columns of the transcript.
 const WIDTH: usize = 100;
@@ -16,11 +17,15 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 pub struct Stage<'tb> {
     /// The cluster.
     pub testbed: &'tb Testbed,
+    scenes: Cell<u32>,
 }
 
 impl<'tb> Stage<'tb> {
     pub fn new(testbed: &'tb Testbed) -> Self {
-        Self { testbed }
+        Self {
+            testbed,
+            scenes: Cell::new(0),
+        }
     }
 
     /// Whose terminal it is: alice's, or that of the only user there is.
@@ -29,9 +34,15 @@ impl<'tb> Stage<'tb> {
         &users[usize::from(users.len() > 1)].name
     }
 
-    /// Begins a section.
+    /// Who keeps the cluster: root, or the only user there is.
+    pub fn admin(&self) -> &str {
+        &self.testbed.users()[0].name
+    }
+
+    /// Begins a section, with the next number.
     pub fn title(&self, title: &str, text: &str) {
-        println!("\n\n== {title}\n\n{text}");
+        self.scenes.set(self.scenes.get() + 1);
+        println!("\n\n== {}. {title}\n\n{text}", self.scenes.get());
     }
 
     /// Says what the next command shows.
@@ -52,11 +63,24 @@ impl<'tb> Stage<'tb> {
     /// stream, as on a terminal.
     pub fn run(&self, line: &str) -> Result<Output, Box<dyn Error>> {
         println!("\n  $ {line}");
+        self.print(self.shell(self.user(), line))
+    }
+
+    /// As [`Stage::run`], in the administrator's shell and the testbed's own
+    /// directory.
+    pub fn administer(&self, line: &str) -> Result<Output, Box<dyn Error>> {
+        println!("\n  # {line}");
+        let command = self.shell(self.admin(), line).cwd(self.testbed.dir());
+        self.print(command)
+    }
+
+    fn shell(&self, user: &str, line: &str) -> Cmd<'tb> {
         let script = format!("exec 2>&1\n{line}");
-        let output = self
-            .testbed
-            .command(self.user(), &["bash", "-c", &script])
-            .output()?;
+        self.testbed.command(user, &["bash", "-c", &script])
+    }
+
+    fn print(&self, command: Cmd<'_>) -> Result<Output, Box<dyn Error>> {
+        let output = command.output()?;
         let place = self.testbed.dir().display().to_string();
         for line in output.stdout.replace(&place, "/…").lines() {
             fold(line);
