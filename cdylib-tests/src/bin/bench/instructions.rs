@@ -90,6 +90,7 @@ fn count(
         .arg(&program)
         .arg("host")
         .args([plugin.as_os_str(), role.as_ref(), word.as_ref()])
+        .env("SLURMD_NODENAME", "n1")
         .env_remove("LD_BIND_NOW");
     if let Some(profile) = profile {
         command.args(["--profile", profile]);

@@ -110,14 +110,15 @@ fn pages() -> Outcome {
     let dir = tempfile::tempdir_in("/run")?;
     let state = StateDir::open(dir.path())?;
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        let echo = timed(echo)?;
-        let job = timed(|| job(&state))?;
-        // The first one also makes room in memory.
-        if round > 0 {
-            bare.push(echo);
-            ours.push(job);
+    // A job's way compacts memory and tries again: it makes room for both.
+    for _ in 0..3 {
+        if job(&state).is_ok() {
+            break;
         }
+    }
+    for _ in 0..ROUNDS {
+        bare.push(timed(echo)?);
+        ours.push(timed(|| job(&state))?);
     }
     let (bare, ours) = (median(&bare), median(&ours));
     println!(

@@ -27,6 +27,9 @@ struct Arguments {
     /// Only count the instructions of the plugin's hooks; needs no root and no Slurm.
     #[arg(long)]
     instructions_only: bool,
+    /// Only measure what is done once for each job: prolog, epilog, hugepages.
+    #[arg(long, conflicts_with = "instructions_only")]
+    jobs_only: bool,
     /// Measure this plugin instead of the release build beside this program.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
@@ -85,6 +88,9 @@ fn run(arguments: Arguments) -> Outcome {
         Some(plugin) => plugin,
         None => release_build()?,
     };
+    if arguments.jobs_only {
+        return jobs::measure(&plugin);
+    }
     instructions::measure(&plugin)?;
     if !arguments.instructions_only {
         jobs::measure(&plugin)?;
