@@ -32,16 +32,22 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 # What the tests load into Slurm, where they look for it:
 #   target/debug/libspank_efa.so          the plugin
 #   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
+#   target/debug/libpam_slurm_logout.so   the PAM module, and beside it its programs
+#   target/inject/debug/libpam_slurm_logout.so   the same, able to panic in any phase
 #   target/debug/examples/lib*.so         plugins and a libslurm made up for tests
 modules:
 	cargo build --quiet --package spank-efa
 	cargo build --quiet --package efa-check
+	cargo build --quiet --package pam-slurm-logout
 	cargo build --quiet --package slurm-spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
+	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
 
-bench: linker ## Measure what the plugin costs a job step, against no plugin and a TaskProlog
+bench: linker ## Measure a job step with the plugin, and logins, each against its rivals
 	@$(XTASK) setup --for bench
 	cargo build --quiet --release --package spank-efa
+	cargo build --quiet --release --package pam-slurm-logout
+	cargo build --quiet --package pam-slurm-logout
 	@cargo run --quiet --release --package cdylib-tests --bin bench
 
 dist: linker ## Build the files that are shipped, for every distribution: target/dist/<arch>/

@@ -7,9 +7,11 @@
 //!   every reader that takes a sysroot.
 //! - [`modules`]: where the built plugin is; [`efa`]: a cluster that loads it;
 //!   [`panics`]: a panic forced in each of its hooks.
+//! - [`logins`]: a real sshd with the PAM module inside a testbed.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
+pub mod logins;
 pub mod matrix;
 pub mod modules;
 pub mod panics;

@@ -4,6 +4,8 @@
 
 mod host;
 mod instructions;
+mod logins;
+mod pam;
 mod statistics;
 mod steps;
 
@@ -29,6 +31,9 @@ struct Arguments {
     /// Measure this plugin instead of the release build beside this program.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
+    /// Only measure logins, against pam_slurm_adopt and pam_slurm.
+    #[arg(long)]
+    logins_only: bool,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -47,6 +52,15 @@ enum Part {
         /// The value of --efa-profile.
         #[arg(long)]
         profile: Option<String>,
+    },
+    /// Logs in through libpam and prints microseconds: account, open, close.
+    #[command(hide = true)]
+    Pam {
+        /// Folder of the service's file.
+        confdir: PathBuf,
+        service: String,
+        user: String,
+        rounds: u32,
     },
     /// Runs a command and prints its wall and CPU time in microseconds.
     #[command(hide = true)]
@@ -74,8 +88,17 @@ fn run(arguments: Arguments) -> Outcome {
             word,
             profile,
         }) => return host::run(&plugin, role, &word, profile.as_deref()),
+        Some(Part::Pam {
+            confdir,
+            service,
+            user,
+            rounds,
+        }) => return pam::run(&confdir, &service, &user, rounds),
         Some(Part::Time { command }) => return steps::time(&command),
         None => {}
+    }
+    if arguments.logins_only {
+        return logins::measure();
     }
     let plugin = match arguments.plugin {
         Some(plugin) => plugin,
@@ -84,6 +107,7 @@ fn run(arguments: Arguments) -> Outcome {
     instructions::measure(&plugin)?;
     if !arguments.instructions_only {
         steps::measure(&plugin, arguments.rounds)?;
+        logins::measure()?;
     }
     Ok(())
 }

@@ -47,6 +47,9 @@ fn demo() -> Outcome {
     scenes::the_names(&stage)?;
     scenes::refusals(&stage)?;
     scenes::a_wrong_node(&stage)?;
+    if root {
+        scenes::a_login(&stage)?;
+    }
     drop(testbed);
     conclude(root, &left_behind)
 }
@@ -136,7 +139,9 @@ fn conclude(root: bool, traces: &[PathBuf]) -> Outcome {
         "\n\nShown and checked: the environment of a p5 job and why it is so, that of an old stack, \
          the list\nof names, refusals at submission, and a wrong node that fails only its own job."
     );
-    if !root {
+    if root {
+        println!("And a login that is refused without a job, and told and ended after it.");
+    } else {
         println!("Left out without root: a root slurmd, several users, cgroups; sudo make demo");
     }
     println!(
