@@ -32,16 +32,22 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 # What the tests load into Slurm, where they look for it:
 #   target/debug/libspank_efa.so          the plugin
 #   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
+#   target/debug/libpam_slurm_logout.so   the PAM module, and beside it its programs
+#   target/inject/debug/libpam_slurm_logout.so   the same, able to panic in any phase
 #   target/debug/examples/lib*.so         plugins and a libslurm made up for tests
 modules:
 	cargo build --quiet --package spank-efa
 	cargo build --quiet --package efa-check --package slurm-efa
+	cargo build --quiet --package pam-slurm-logout
 	cargo build --quiet --package slurm-spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
+	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
 
-bench: linker ## Measure what plugin and prolog cost, against none, a TaskProlog, cat and a shell script
+bench: linker ## Measure job steps, prolog and logins, each against its rivals
 	@$(XTASK) setup --for bench
 	cargo build --quiet --release --package spank-efa --package efa-check
+	cargo build --quiet --release --package pam-slurm-logout
+	cargo build --quiet --package pam-slurm-logout
 	@cargo run --quiet --release --package cdylib-tests --bin bench
 	@cargo run --quiet --release --package efa-check --example bench
 

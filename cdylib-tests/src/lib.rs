@@ -11,11 +11,13 @@
 //! - [`kernel_pages`]: the machine's hugepages, for one test at a time;
 //!   [`pages`]: a node whose jobs take and return them;
 //!   [`sigkill`]: a program killed after each of its system calls.
+//! - [`logins`]: a real sshd with the PAM module inside a testbed.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
 pub mod health;
 pub mod kernel_pages;
+pub mod logins;
 pub mod matrix;
 pub mod modules;
 pub mod pages;

@@ -21,6 +21,23 @@ pub fn injected() -> PathBuf {
     built(Path::new("inject/debug/libspank_efa.so"), MODULES)
 }
 
+/// The PAM module.
+///
+/// # Panics
+/// When it has not been built.
+pub fn pam_module() -> PathBuf {
+    built(Path::new("debug/libpam_slurm_logout.so"), MODULES)
+}
+
+/// The PAM module of test builds, which panics in the phase that `panic=PHASE`
+/// names.
+///
+/// # Panics
+/// When it has not been built.
+pub fn pam_injected() -> PathBuf {
+    built(Path::new("inject/debug/libpam_slurm_logout.so"), MODULES)
+}
+
 /// An example of slurm-spank: a plugin or a libslurm made up for tests.
 ///
 /// # Panics
@@ -61,6 +78,15 @@ pub fn shipped() -> PathBuf {
 /// # Panics
 /// When it has not been built.
 pub fn shipped_program(name: &str) -> PathBuf {
+    let dir = Path::new("dist").join(std::env::consts::ARCH);
+    built(&dir.join(name), "`make dist`")
+}
+
+/// A file of the suite as it is shipped, by its name.
+///
+/// # Panics
+/// When it has not been built.
+pub fn shipped_file(name: &str) -> PathBuf {
     let dir = Path::new("dist").join(std::env::consts::ARCH);
     built(&dir.join(name), "`make dist`")
 }

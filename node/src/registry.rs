@@ -456,6 +456,13 @@ impl Known {
         self.jobs.values().filter(|job| job.start.boot == self.boot)
     }
 
+    /// Whether there may be jobs that [`Known::jobs`] does not show: the
+    /// registry, or a record in it, could not be read.
+    #[must_use]
+    pub fn in_doubt(&self) -> bool {
+        !self.complete || !self.unreadable.is_empty()
+    }
+
     /// Whether the job exists. `asked` is what the asker's own record says, if
     /// it has one: which start of the job, and where its sockets lie. Of a job
     /// that was requeued, an earlier start exists only while it has sockets.

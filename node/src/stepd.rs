@@ -234,6 +234,21 @@ impl Sockets {
         self.by_job.contains_key(&job)
     }
 
+    /// The processes that listen on the job's sockets, by number, for those
+    /// who want to be told of their end: a killed slurmstepd leaves its socket,
+    /// so nothing in the directory changes. Whoever does not answer is left out.
+    #[must_use]
+    pub fn listeners(&self, job: JobId) -> Vec<i32> {
+        let names = self.by_job.get(&job).into_iter().flatten();
+        names
+            .filter_map(|name| {
+                let socket = self.connect(name).ok()?;
+                let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
+                Some(peer.pid.as_raw_nonzero().get())
+            })
+            .collect()
+    }
+
     /// Asks several sockets at the same time; one answer for each name.
     fn ask(&self, names: &[&str], limits: Limits) -> Vec<JobState> {
         let mut talks: Vec<Talk> = names.iter().map(|name| self.start(name)).collect();

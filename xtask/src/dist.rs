@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: the files that are shipped, built so that one of each
 //! serves every distribution, and proof that they do.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -66,6 +67,31 @@ const ARTIFACTS: &[Artifact] = &[
         package: "slurm-efa",
         built: "slurm-efa",
         shipped: "slurm-efa",
+        kind: Kind::Program,
+        exports: &[],
+    },
+    Artifact {
+        package: "pam-slurm-logout",
+        built: "libpam_slurm_logout.so",
+        shipped: "pam_slurm_logout.so",
+        kind: Kind::Module,
+        exports: &[
+            "pam_sm_acct_mgmt",
+            "pam_sm_close_session",
+            "pam_sm_open_session",
+        ],
+    },
+    Artifact {
+        package: "pam-slurm-logout",
+        built: "slurm-logoutd",
+        shipped: "slurm-logoutd",
+        kind: Kind::Program,
+        exports: &[],
+    },
+    Artifact {
+        package: "pam-slurm-logout",
+        built: "slurm-logout",
+        shipped: "slurm-logout",
         kind: Kind::Program,
         exports: &[],
     },
@@ -168,12 +194,16 @@ fn build(variant: Variant, arch: &str, tools: &Path) -> Result<()> {
     if let Some(epoch) = source_date() {
         zigbuild.env("SOURCE_DATE_EPOCH", epoch);
     }
-    for artifact in ARTIFACTS {
-        zigbuild.args(["--package", artifact.package]);
+    let packages: BTreeSet<&str> = ARTIFACTS.iter().map(|artifact| artifact.package).collect();
+    for package in packages {
+        zigbuild.args(["--package", package]);
     }
     zigbuild.arg("--target-dir").arg(build_dir(variant));
     if variant == Variant::Inject {
-        zigbuild.args(["--features", "spank-efa/panic-injection"]);
+        zigbuild.args([
+            "--features",
+            "spank-efa/panic-injection,pam-slurm-logout/panic-injection",
+        ]);
     }
     command::run(&mut zigbuild)
 }
@@ -360,8 +390,6 @@ fn faults(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     const MODULE: Artifact = Artifact {

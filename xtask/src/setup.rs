@@ -62,6 +62,31 @@ const NEEDS: &[Need] = &[
         purposes: &[Test],
     },
     Need {
+        package: "openssh-server",
+        present: || program("sshd"),
+        purposes: LOGINS,
+    },
+    Need {
+        package: "openssh-client",
+        present: || program("ssh") && program("sftp"),
+        purposes: LOGINS,
+    },
+    Need {
+        package: "tmux",
+        present: || program("tmux"),
+        purposes: &[Test],
+    },
+    Need {
+        package: "libpam-slurm-adopt",
+        present: || Path::new("/lib/security/pam_slurm_adopt.so").is_file(),
+        purposes: &[Bench],
+    },
+    Need {
+        package: "libpam-slurm",
+        present: || Path::new("/lib/security/pam_slurm.so").is_file(),
+        purposes: &[Bench],
+    },
+    Need {
         package: "valgrind",
         present: || program("valgrind"),
         purposes: &[Bench],
@@ -102,6 +127,8 @@ const NEEDS: &[Need] = &[
         purposes: &[Fuzz],
     },
 ];
+
+const LOGINS: &[Purpose] = &[Demo, Test, Bench, Matrix];
 
 const SLURM: &[Purpose] = &[Demo, Test, Bench, Matrix];
 

@@ -61,7 +61,11 @@ impl Context {
 /// A cluster of simulated nodes under that release's Slurm, with `plugin` as
 /// `required`.
 fn cluster(release: &Release, nodes: &[&str], plugin: &Path) -> Builder {
-    efa::bare(nodes)
+    let logout = ["pam_slurm_logout.so", "slurm-logoutd", "slurm-logout"];
+    let builder = logout.iter().fold(efa::bare(nodes), |builder, name| {
+        builder.bind(modules::shipped_file(name))
+    });
+    builder
         .root(&release.root)
         .bind(plugin)
         .plugstack(&efa::plugstack_line("required", plugin))

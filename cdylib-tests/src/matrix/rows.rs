@@ -1,11 +1,16 @@
 //! The behaviours that every release must show.
 
 use std::error::Error;
+use std::fs;
+use std::time::Duration;
 
 use super::{Context, Row, Verdict, cluster, xtask};
 use crate::efa::{self, Vars};
-use crate::testbed::{JobState, Output, Testbed};
+use crate::testbed::{JobState, Output, Progress, Testbed};
 use crate::{health, modules, panics};
+
+/// Longest that a login is waited for.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The nodes of every cluster: n1, n2, n3.
 pub(super) const NODES: [&str; 3] = ["p5.48xlarge", "p4d_old_stack", "g5.8xlarge"];
@@ -87,6 +92,14 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "another's drain reason stays",
         check: anothers_reason,
+    },
+    Row {
+        name: "a login needs a job",
+        check: login_needs_a_job,
+    },
+    Row {
+        name: "a login ends with the job",
+        check: login_ends_with_the_job,
     },
     Row {
         name: "bindings are the release's",
@@ -524,5 +537,103 @@ fn bindings(c: &Context) -> Verdict {
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     expect!(output.status.success(), "{}: {said}", headers.display());
+    Ok(())
+}
+
+/// A login by su, as root, to alice's account; the roots have no sshd.
+const LOGIN: [&str; 6] = [
+    "su",
+    "-s",
+    "/bin/sh",
+    "alice",
+    "-c",
+    "echo in; exec sleep 4711",
+];
+
+impl Context {
+    /// Puts the PAM module into su's stack, once.
+    fn install_logins(&self) -> Verdict {
+        let dir = self.tb.dir();
+        let here = dir.display();
+        if dir.join("pam.d").exists() {
+            return Ok(());
+        }
+        let config = format!(
+            "[logout]\ngrace = \"0\"\nnode_name = \"n1\"\nspool_dir = \"{here}/spool/n1\"\n"
+        );
+        fs::write(dir.join("logout.toml"), config)?;
+        let module = modules::shipped_file("pam_slurm_logout.so");
+        let module = format!("{} config={here}/logout.toml", module.display());
+        let stack = format!(
+            "auth sufficient pam_rootok.so\naccount required {module}\n\
+             session required pam_loginuid.so\nsession required {module}\n"
+        );
+        fs::create_dir(dir.join("pam.d"))?;
+        fs::write(dir.join("pam.d/su"), stack)?;
+        let mount = ["mount", "--bind", &format!("{here}/pam.d"), "/etc/pam.d"];
+        self.tb.command("root", &mount).success()?;
+        Ok(())
+    }
+}
+
+fn login_needs_a_job(context: &Context) -> Verdict {
+    context.install_logins()?;
+    let refused = context.tb.command("root", &LOGIN).output()?;
+    expect!(
+        !refused.success() && refused.to_string().contains("Access to n1 is refused"),
+        "without a job: {refused}"
+    );
+    let job = context
+        .tb
+        .sbatch("alice", "#!/bin/bash\nsleep 600\n", &["-wn1"])?;
+    context
+        .tb
+        .wait_job_until(job, LIMIT, |state| *state == JobState::Running)?;
+    let id = ["su", "-s", "/bin/sh", "alice", "-c", "echo $SLURM_JOB_ID"];
+    let admitted = context.tb.command("root", &id).output()?;
+    context.tb.scancel(job)?;
+    expect!(
+        admitted.success() && admitted.stdout.trim() == job.to_string(),
+        "with a job: {admitted}"
+    );
+    Ok(())
+}
+
+fn login_ends_with_the_job(context: &Context) -> Verdict {
+    context.install_logins()?;
+    let tb = &context.tb;
+    let daemon = modules::shipped_file("slurm-logoutd");
+    let config = tb.dir().join("logout.toml");
+    let mut daemon = tb
+        .command("root", &[daemon])
+        .arg("--config")
+        .arg(&config)
+        .spawn()?;
+    let job = tb.sbatch("alice", "#!/bin/bash\nsleep 600\n", &["-wn1"])?;
+    tb.wait_job_until(job, LIMIT, |state| *state == JobState::Running)?;
+    let mut login = tb.command("root", &LOGIN).spawn()?;
+    let status = modules::shipped_file("slurm-logout");
+    tb.wait_until("the login to be seen by a daemon", LIMIT, || {
+        let command = tb
+            .command("root", &[&status])
+            .args(&["status", "--json", "--config"]);
+        let seen = command.arg(&config).output()?.stdout;
+        let both = seen.contains("\"daemon\": true") && seen.contains("\"user\": \"alice\"");
+        Ok(if both {
+            Progress::Done(())
+        } else {
+            Progress::Waiting(seen)
+        })
+    })?;
+    expect!(!login.ended()?, "the login ended before the job");
+    tb.scancel(job)?;
+    tb.wait_until("the login to end", LIMIT, || {
+        Ok(if login.ended()? {
+            Progress::Done(())
+        } else {
+            Progress::Waiting(String::new())
+        })
+    })?;
+    expect!(!daemon.ended()?, "the daemon ended");
     Ok(())
 }

@@ -5,6 +5,8 @@
 mod host;
 mod instructions;
 mod jobs;
+mod logins;
+mod pam;
 mod statistics;
 mod steps;
 
@@ -33,6 +35,9 @@ struct Arguments {
     /// Measure this plugin instead of the release build beside this program.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
+    /// Only measure logins, against pam_slurm_adopt and pam_slurm.
+    #[arg(long)]
+    logins_only: bool,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -54,6 +59,15 @@ enum Part {
     /// Calls prolog and epilog many times and prints their CPU time.
     #[command(hide = true)]
     Jobs { plugin: PathBuf, word: String },
+    /// Logs in through libpam and prints microseconds: account, open, close.
+    #[command(hide = true)]
+    Pam {
+        /// Folder of the service's file.
+        confdir: PathBuf,
+        service: String,
+        user: String,
+        rounds: u32,
+    },
     /// Runs a command and prints its wall and CPU time in microseconds.
     #[command(hide = true)]
     Time {
@@ -81,8 +95,17 @@ fn run(arguments: Arguments) -> Outcome {
             job,
         }) => return host::run(&plugin, role, &word, &job),
         Some(Part::Jobs { plugin, word }) => return jobs::run(&plugin, &word),
+        Some(Part::Pam {
+            confdir,
+            service,
+            user,
+            rounds,
+        }) => return pam::run(&confdir, &service, &user, rounds),
         Some(Part::Time { command }) => return steps::time(&command),
         None => {}
+    }
+    if arguments.logins_only {
+        return logins::measure();
     }
     let plugin = match arguments.plugin {
         Some(plugin) => plugin,
@@ -95,6 +118,7 @@ fn run(arguments: Arguments) -> Outcome {
     if !arguments.instructions_only {
         jobs::measure(&plugin)?;
         steps::measure(&plugin, arguments.rounds)?;
+        logins::measure()?;
     }
     Ok(())
 }

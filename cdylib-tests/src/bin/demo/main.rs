@@ -53,6 +53,7 @@ fn demo() -> Outcome {
     scenes::a_broken_adapter(&stage)?;
     if root {
         hugepages::pages_and_traffic(&stage)?;
+        scenes::a_login(&stage)?;
     }
     drop(testbed);
     conclude(root, &left_behind)
@@ -158,9 +159,11 @@ fn conclude(root: bool, traces: &[PathBuf]) -> Outcome {
          the list\nof names, refusals at submission, a wrong node that fails only its own job, a node with a\n\
          broken adapter that gets no job until it is repaired, and (as root) hugepages and what EFA moved."
     );
-    if !root {
+    if root {
+        println!("And a login that is refused without a job, and told and ended after it.");
+    } else {
         println!(
-            "Left out without root: a root slurmd, several users, cgroups, hugepages; sudo make demo"
+            "Left out without root: a root slurmd, several users, cgroups, hugepages, logins; sudo make demo"
         );
     }
     println!(

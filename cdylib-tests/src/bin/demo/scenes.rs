@@ -2,6 +2,7 @@
 
 use crate::stage::{Outcome, Stage, expect, expect_lines, expect_unset};
 use cdylib_tests::health;
+use cdylib_tests::logins::{Logins, Site};
 use cdylib_tests::testbed::JobState;
 
 /// What other recipes export and a modern stack is better without.
@@ -234,4 +235,60 @@ fn next_job(stage: &Stage<'_>) -> Result<String, Box<dyn std::error::Error>> {
     let config = stage.testbed.scontrol(&["show", "config"])?.stdout;
     let line = config.lines().find(|line| line.starts_with("NEXT_JOB_ID"));
     Ok(line.ok_or("scontrol shows no NEXT_JOB_ID")?.to_owned())
+}
+
+pub fn a_login(stage: &Stage<'_>) -> Outcome {
+    stage.title(
+        "7. A login to a compute node",
+        "A real sshd with pam_slurm_logout.so on n1, and slurm-logoutd with a grace of 2 s.",
+    );
+    let logins = Logins::start(stage.testbed, &Site::with("grace = \"2s\""))?;
+    let _daemon = logins.daemon()?;
+    let refused = logins.ssh("alice", &["true"]).output()?;
+    stage.show("ssh n1", &refused);
+    expect(!refused.success(), "a refusal")?;
+    expect(
+        refused
+            .stderr
+            .contains("Access to n1 is refused: you have no job"),
+        "the reason for it, at the client",
+    )?;
+    stage.say("With a job on the node, the same user is let in, and sees which job it is:");
+    let script = "#!/bin/bash\nsleep 600\n";
+    let job = logins.job_with("alice", script, &["-wn1"])?;
+    let who = logins
+        .ssh("alice", &["echo", "job", "$SLURM_JOB_ID"])
+        .output()?;
+    stage.show("ssh n1 'echo job $SLURM_JOB_ID'", &who);
+    expect_lines(&who.stdout, &[&format!("job {job}")])?;
+    stage.say("A shell is left open, and a server in the background, as an editor starts one:");
+    let leave = "setsid sleep 4712 </dev/null >/dev/null 2>&1 &";
+    logins.ssh("alice", &[leave]).output()?;
+    let shell = logins.ssh_with("alice", &["-tt"], &[]).spawn()?;
+    logins.wait_process("alice", "-bash")?;
+    let status = logins.command(&["status"]).output()?;
+    stage.show("slurm-logout status", &status);
+    expect(
+        status.stdout.contains(&format!("job {job}; stays")),
+        "sessions that stay",
+    )?;
+    stage.say(&format!(
+        "The job ends (scancel {job}). This is what the open shell shows:"
+    ));
+    stage.testbed.scancel(job)?;
+    let shell = shell.wait()?;
+    stage.show("ssh n1", &shell);
+    expect(
+        shell
+            .stdout
+            .contains("your last job on n1 has ended, so this login ends in 2 s"),
+        "the word before the end",
+    )?;
+    logins.wait("nothing of alice's to be left", || {
+        Ok(logins.processes("alice")?.trim().is_empty())
+    })?;
+    stage.say(
+        "The shell is gone, and so is the server in the background. Nothing of alice is left.",
+    );
+    Ok(())
 }

@@ -91,6 +91,21 @@ impl<'tb> Stage<'tb> {
         Ok(output)
     }
 
+    /// Shows a command that was run in another way, and what it printed, as
+    /// far as a person would see it.
+    pub fn show(&self, line: &str, output: &Output) {
+        println!("\n  $ {line}");
+        let text = format!("{}{}", output.stdout, output.stderr);
+        let seen = text.replace('\r', "");
+        let noise = |line: &&str| !line.starts_with("Warning: Permanently added");
+        for line in seen.lines().filter(noise) {
+            fold(&plain(line));
+        }
+        if !output.success() {
+            println!("{INDENT}[exit status {}]", output.code());
+        }
+    }
+
     /// Submits with `line` and waits until the job is over.
     pub fn submit(&self, line: &str) -> Result<JobId, Box<dyn Error>> {
         let output = self.run(line)?;
@@ -153,4 +168,13 @@ fn fold(line: &str) {
         rest = tail.trim_start();
     }
     println!("{:indent$}{rest}", "");
+}
+
+/// A line without what steers a terminal: bash switches bracketed paste.
+fn plain(line: &str) -> String {
+    let mut clean = line.to_owned();
+    for sequence in ["\x1b[?2004h", "\x1b[?2004l"] {
+        clean = clean.replace(sequence, "");
+    }
+    clean.chars().filter(|c| !c.is_control()).collect()
 }

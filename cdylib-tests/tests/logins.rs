@@ -1,0 +1,577 @@
+//! The PAM module and slurm-logoutd on a real sshd and a real Slurm.
+
+use std::fs;
+use std::path::Path;
+
+use cdylib_tests::logins::{self, CLIENT, LIMIT, Logins, STATE, Site};
+use cdylib_tests::modules;
+use cdylib_tests::testbed::{JobState, Running, Testbed};
+
+const NO_GRACE: &str = "grace = \"0\"";
+
+fn testbed() -> Testbed {
+    Testbed::builder().start().unwrap()
+}
+
+/// A session of alice's that is open and used by `sleep SECONDS`.
+fn sleeper<'tb>(logins: &Logins<'tb>, user: &str, seconds: &str) -> Running<'tb> {
+    let client = logins.ssh(user, &["sleep", seconds]).spawn().unwrap();
+    logins
+        .wait_process(user, &format!("sleep {seconds}"))
+        .unwrap();
+    client
+}
+
+fn wait_nothing_left(logins: &Logins<'_>, user: &str) {
+    logins
+        .wait(&format!("nothing of {user} to be left"), || {
+            Ok(logins.processes(user)?.trim().is_empty())
+        })
+        .unwrap();
+}
+
+#[test]
+fn without_a_job_the_client_is_told_why_and_how_to_get_in() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::default()).unwrap();
+    let refused = logins.ssh("alice", &["true"]).output().unwrap();
+    assert!(!refused.success());
+    for words in [
+        "Access to n1 is refused",
+        "no job running",
+        "salloc, sbatch or srun",
+    ] {
+        assert!(refused.stderr.contains(words), "{refused}");
+    }
+    let root = logins.ssh("root", &["true"]).output().unwrap();
+    assert!(root.success(), "{root}\n{}", logins.log("sshd"));
+
+    let job = logins.job("alice").unwrap();
+    let admitted = logins.ssh("alice", &["echo", "$SLURM_JOB_ID"]).output();
+    let admitted = admitted.unwrap();
+    assert!(admitted.success(), "{admitted}\n{}", logins.log("sshd"));
+    assert_eq!(admitted.stdout.trim(), job.to_string());
+    tb.restart_slurmd("n1").unwrap();
+    let later = logins.ssh("alice", &["true"]).output().unwrap();
+    assert!(later.success(), "after a restart of slurmd: {later}");
+    tb.scontrol(&["suspend", &job.to_string()]).unwrap();
+    let suspended = logins.ssh("alice", &["true"]).output().unwrap();
+    assert!(suspended.success(), "with a suspended job: {suspended}");
+}
+
+#[test]
+fn every_kind_of_session_lives_with_the_second_job_and_ends_with_the_last() {
+    let tb = testbed();
+    let site = Site::with("grace = \"1s\"");
+    let logins = Logins::start(&tb, &site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let first = logins.job("alice").unwrap();
+    let second = logins.job("alice").unwrap();
+
+    let mut clients: Vec<(&str, Running<'_>)> = Vec::new();
+    let shell = logins.ssh_with("alice", &["-tt"], &[]).spawn().unwrap();
+    clients.push(("scp", transfer(&logins)));
+    clients.push(("command", sleeper(&logins, "alice", "3601")));
+    // At its prompt, sftp does not notice the end; its server's is looked for.
+    let _sftp = sftp(&logins);
+    let forward = ["-N", "-L", "9999:127.0.0.1:2222"];
+    clients.push((
+        "forward",
+        logins.ssh_with("alice", &forward, &[]).spawn().unwrap(),
+    ));
+    let socket = tb.dir().join("ssh/control").display().to_string();
+    let master = ["-M", "-N", "-S", &socket];
+    fs::set_permissions(
+        tb.dir().join("ssh"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )
+    .unwrap();
+    clients.push((
+        "master",
+        logins.ssh_with("alice", &master, &[]).spawn().unwrap(),
+    ));
+    logins
+        .wait("the master", || Ok(Path::new(&socket).exists()))
+        .unwrap();
+    for seconds in ["3602", "3603", "3604"] {
+        let channel = logins.ssh_with("alice", &["-S", &socket], &["sleep", seconds]);
+        clients.push(("channel", channel.spawn().unwrap()));
+        logins
+            .wait_process("alice", &format!("sleep {seconds}"))
+            .unwrap();
+    }
+    for leave in [
+        "tmux -L t new-session -d 'sleep 3605'",
+        // As a server of an editor does it: no terminal, a session of its own.
+        "(setsid sh -c 'sleep 3606 & exec sleep 3607' </dev/null >/dev/null 2>&1 &)",
+        "nohup sleep 3608 </dev/null >/dev/null 2>&1 &",
+    ] {
+        assert!(logins.ssh("alice", &[leave]).output().unwrap().success());
+    }
+    for left in ["sleep 3605", "sleep 3606", "sleep 3607", "sleep 3608"] {
+        logins.wait_process("alice", left).unwrap();
+    }
+    logins
+        .wait("six connections", || {
+            Ok(logins.status()?.matches("\"connected\": true").count() == 6)
+        })
+        .unwrap();
+    let mut bystander = {
+        logins.job("bob").unwrap();
+        sleeper(&logins, "bob", "3609")
+    };
+    let mut of_root = sleeper(&logins, "root", "3610");
+
+    tb.scancel(first).unwrap();
+    logins
+        .wait("the first job to be gone", || {
+            let status = logins.status()?;
+            Ok(!status.contains(&format!("\n        {first},")))
+        })
+        .unwrap();
+    for (kind, client) in &mut clients {
+        assert!(
+            !client.ended().unwrap(),
+            "{kind} has ended with the first job"
+        );
+    }
+    assert!(!logins.log("logoutd").contains("no job is left"));
+
+    tb.scancel(second).unwrap();
+    for (kind, client) in &mut clients {
+        logins.wait_end(kind, client).unwrap();
+    }
+    let said = shell.wait().unwrap().stdout;
+    for words in ["your last job on n1 has ended", "ends in 1 s", "ends now"] {
+        assert!(said.contains(words), "{words:?} is not in {said:?}");
+    }
+    wait_nothing_left(&logins, "alice");
+    assert!(!bystander.ended().unwrap() && !of_root.ended().unwrap());
+    logins
+        .wait("the records to be gone", || {
+            Ok(!logins.status()?.contains("\"user\": \"alice\""))
+        })
+        .unwrap();
+}
+
+fn transfer<'tb>(logins: &Logins<'tb>) -> Running<'tb> {
+    let big = logins.tb.dir().join("ssh/big");
+    fs::File::create(&big).unwrap().set_len(1 << 30).unwrap();
+    let script = "exec scp -q -l 800 -F \"$0/ssh/client\" \"$0/ssh/big\" alice@n1:/dev/null";
+    let client = logins
+        .tb
+        .command(CLIENT, &["bash", "-c", script])
+        .arg(logins.tb.dir());
+    let client = client.timeout(LIMIT * 4).spawn().unwrap();
+    logins.wait_process("alice", "sftp-server").unwrap();
+    client
+}
+
+fn sftp<'tb>(logins: &Logins<'tb>) -> Running<'tb> {
+    let script = "exec sftp -q -F \"$0/ssh/client\" alice@n1 < <(exec sleep 3600 2>/dev/null)";
+    let client = logins
+        .tb
+        .command(CLIENT, &["bash", "-c", script])
+        .arg(logins.tb.dir());
+    client.timeout(LIMIT * 4).spawn().unwrap()
+}
+
+#[test]
+fn however_the_job_ends_the_session_does_too() {
+    let tb = Testbed::builder()
+        .nodes(1)
+        .slurm_conf_extra("PreemptType=preempt/partition_prio\nPreemptMode=CANCEL")
+        .start()
+        .unwrap();
+    let high = [
+        "create",
+        "PartitionName=high",
+        "Nodes=n1",
+        "PriorityTier=100",
+    ];
+    tb.scontrol(&high).unwrap();
+    let logins = Logins::start(&tb, &Site::with(NO_GRACE)).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let whole = ["--exclusive", "--no-requeue"];
+    let waits = |end: &str| format!("#!/bin/bash\nuntil [ -e ~/go ]; do sleep 0.1; done\n{end}\n");
+    let go = tb.user("alice").unwrap().home.join("go");
+    type End<'a> = Box<dyn Fn(cdylib_tests::testbed::JobId) + 'a>;
+    let touch = || -> End<'_> { Box::new(|_| fs::write(&go, "").unwrap()) };
+    let ends: Vec<(JobState, &str, End<'_>)> = vec![
+        (JobState::Completed, "true", touch()),
+        (JobState::Failed, "exit 3", touch()),
+        (
+            JobState::Cancelled,
+            "",
+            Box::new(|job| tb.scancel(job).unwrap()),
+        ),
+        (
+            JobState::Timeout,
+            "",
+            Box::new(|job| {
+                let end = format!("EndTime={}", "now");
+                tb.scontrol(&["update", &format!("JobId={job}"), &end])
+                    .unwrap();
+            }),
+        ),
+        (
+            JobState::Preempted,
+            "",
+            Box::new(|_| {
+                let high = ["-phigh", "--exclusive", "-n1"];
+                tb.sbatch("bob", "#!/bin/bash\ntrue\n", &high).unwrap();
+            }),
+        ),
+    ];
+    for (state, script, end) in ends {
+        let _ = fs::remove_file(&go);
+        let job = logins.job_with("alice", &waits(script), &whole).unwrap();
+        let mut client = sleeper(&logins, "alice", "3600");
+        end(job);
+        logins.wait_end(&format!("{state:?}"), &mut client).unwrap();
+        assert_eq!(tb.wait_job(job).unwrap(), state);
+        wait_nothing_left(&logins, "alice");
+        logins
+            .wait("an empty queue", || Ok(tb.queue_len()? == 0))
+            .unwrap();
+    }
+
+    // The node fails: nobody is left to tidy up, so the socket stays.
+    logins.job("alice").unwrap();
+    let mut client = sleeper(&logins, "alice", "3600");
+    tb.stop_slurmd("n1").unwrap();
+    let kill = "kill -9 $(grep -l '^slurmstepd' /proc/[0-9]*/comm | cut -d/ -f3)";
+    tb.command("root", &["sh", "-c", kill]).success().unwrap();
+    logins.wait_end("node failure", &mut client).unwrap();
+}
+
+#[test]
+fn nobody_escapes_and_nobody_else_is_harmed() {
+    let tb = testbed();
+    let site = Site {
+        sshd: "AcceptEnv *\nPermitUserEnvironment yes".to_owned(),
+        ..Site::with(NO_GRACE)
+    };
+    let logins = Logins::start(&tb, &site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    logins.job("bob").unwrap();
+    let mut bystander = sleeper(&logins, "bob", "3700");
+    let mut of_root = sleeper(&logins, "root", "3701");
+    let escapes = [
+        // Stops the process of sshd that serves it, and itself.
+        "kill -STOP $PPID; exec sleep 3711",
+        "kill -STOP $$; exec sleep 3711",
+        "trap '' HUP TERM INT; while :; do sleep 1; done",
+        "exec -a 'sshd: bob [priv]' sleep 3712",
+        "exec -a 'slurmstepd: [1.0]) S 1 1 (' sleep 3713",
+        "(setsid setsid sh -c '(sleep 3714 &) ; exec sleep 3715' &) ; sleep 3716",
+        // Without any terminal or stream, and with all odd names set.
+        "exec >&- 2>&- <&-; sleep 3717",
+        "trap '' HUP TERM; while :; do (sleep 1 &); sleep 0.05; done",
+    ];
+    let odd = "SetEnv=PAM_USER=root PAM_SERVICE=\u{1b}[2J PAM_TTY=/dev/sda SSH_CONNECTION=x \
+               SSH_TTY=/dev/pts/0 SLURM_JOB_ID=999999 XDG_SESSION_ID=../1";
+    let mut clients: Vec<Running<'_>> = escapes
+        .iter()
+        .map(|escape| {
+            let bash = format!("bash -c {}", quoted(escape));
+            logins
+                .ssh_with("alice", &["-o", odd], &[&bash])
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for part in [
+        "sleep 3711",
+        "sshd: bob [priv]",
+        "slurmstepd: [1.0])",
+        "3714",
+        "3717",
+    ] {
+        logins.wait_process("alice", part).unwrap();
+    }
+    logins
+        .wait("all sessions to be recorded", || {
+            Ok(logins.status()?.matches("\"user\": \"alice\"").count() == escapes.len())
+        })
+        .unwrap();
+    // Somebody who is not root can add no records.
+    let fake = format!("echo x > {STATE}/sessions/1-1.json || ln -s /etc {STATE}/sessions/x");
+    let faked = tb.command("alice", &["sh", "-c", &fake]).output().unwrap();
+    assert!(!faked.success(), "{faked}");
+
+    tb.scancel(job).unwrap();
+    for (client, escape) in clients.iter_mut().zip(escapes) {
+        logins.wait_end(escape, client).unwrap();
+    }
+    wait_nothing_left(&logins, "alice");
+    assert!(!bystander.ended().unwrap() && !of_root.ended().unwrap());
+    assert!(!logins.log("logoutd").contains('\u{1b}'));
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[test]
+fn a_new_job_within_the_grace_keeps_the_session_and_says_so() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with("grace = \"10m\"")).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let mut shell = logins.ssh_with("alice", &["-tt"], &[]).spawn().unwrap();
+    logins.wait_process("alice", "-bash").unwrap();
+    tb.scancel(job).unwrap();
+    logins
+        .wait("the warning", || {
+            Ok(logins.log("logoutd").contains("end in 600 s"))
+        })
+        .unwrap();
+    assert!(logins.status().unwrap().contains("\"ends_in_s\": 5"));
+    logins.job("alice").unwrap();
+    logins
+        .wait("the end of it", || {
+            Ok(logins.log("logoutd").contains("the sessions stay"))
+        })
+        .unwrap();
+    assert!(!shell.ended().unwrap());
+    assert!(logins.status().unwrap().contains("\"ends_in_s\": null"));
+    let ended = logins.command(&["end", "alice"]).output().unwrap();
+    assert!(ended.success(), "{ended}");
+    let said = shell.wait().unwrap().stdout;
+    assert!(said.contains("this login stays"), "{said:?}");
+}
+
+#[test]
+fn a_deadline_survives_the_daemon_and_two_daemons_do_not_run() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with("grace = \"10m\"")).unwrap();
+    let daemon = logins.daemon().unwrap();
+    let twin = tb
+        .command("root", &[modules::program("slurm-logoutd")])
+        .arg("--config")
+        .arg(tb.dir().join("site/slurm-efa.toml"))
+        .output()
+        .unwrap();
+    assert!(
+        twin.stderr.contains("another process has held this lock"),
+        "{twin}"
+    );
+    let job = logins.job("alice").unwrap();
+    let mut client = sleeper(&logins, "alice", "3600");
+    tb.scancel(job).unwrap();
+    logins
+        .wait("the warning", || {
+            Ok(logins.log("logoutd").contains("end in 600 s"))
+        })
+        .unwrap();
+    let notice = || {
+        let cat = format!("cat {STATE}/logout/20001.json");
+        tb.command("root", &["sh", "-c", &cat])
+            .success()
+            .unwrap()
+            .stdout
+    };
+    let before = notice();
+    drop(daemon);
+    let daemon = logins.daemon().unwrap();
+    assert_eq!(notice(), before, "the deadline is the same");
+    assert_eq!(logins.log("logoutd").matches("no job is left").count(), 1);
+    assert!(!client.ended().unwrap());
+    drop(daemon);
+
+    // While no daemon runs, the deadline passes.
+    let past = "sed -i 's/\"deadline\":[0-9]*/\"deadline\":1/' /run/slurm-efa/logout/20001.json";
+    tb.command("root", &["sh", "-c", past]).success().unwrap();
+    let _daemon = logins.daemon().unwrap();
+    logins.wait_end("the session", &mut client).unwrap();
+    wait_nothing_left(&logins, "alice");
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    let tb = testbed();
+    let site = Site::with("grace = \"0\"\ndry_run = true\nexempt_users = [\"bob\"]");
+    let logins = Logins::start(&tb, &site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let mut client = sleeper(&logins, "alice", "3600");
+    let mut exempt = sleeper(&logins, "bob", "3601");
+    tb.scancel(job).unwrap();
+    logins
+        .wait("the word", || {
+            Ok(logins.log("logoutd").contains("dry run: alice: would end"))
+        })
+        .unwrap();
+    let sweep = logins
+        .command(&["sweep", "--dry-run"])
+        .success()
+        .unwrap()
+        .stdout;
+    assert!(
+        sweep.contains("would end: alice") && sweep.contains("stays: bob"),
+        "{sweep}"
+    );
+    assert!(!client.ended().unwrap());
+    let refused = logins.command(&["end", "root"]).output().unwrap();
+    assert!(!refused.success());
+    logins.command(&["end", "alice"]).success().unwrap();
+    logins.wait_end("alice's session", &mut client).unwrap();
+    assert!(!exempt.ended().unwrap());
+}
+
+#[test]
+fn an_idle_session_ends_while_a_job_runs_and_a_used_one_outlives_the_job_until_it_is_idle() {
+    let tb = testbed();
+    let site = Site::with("grace = \"1s\"\nidle_after = \"2s\"\nspare_active = true");
+    let logins = Logins::start(&tb, &site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let work = "until [ -e ~/stop ]; do echo busy; sleep 0.05; done; exec sleep 3621";
+    let mut used = logins.ssh("alice", &[work]).spawn().unwrap();
+    let mut idle = sleeper(&logins, "alice", "3620");
+    let mut exempt = sleeper(&logins, "root", "3622");
+    logins.wait_end("the idle session", &mut idle).unwrap();
+    assert!(logins.log("logoutd").contains("still idle, ending it"));
+    assert!(!used.ended().unwrap() && !exempt.ended().unwrap());
+
+    tb.scancel(job).unwrap();
+    logins
+        .wait("the deadline to pass", || {
+            Ok(logins.log("logoutd").contains("they stay until idle"))
+        })
+        .unwrap();
+    assert!(!used.ended().unwrap());
+    fs::write(tb.user("alice").unwrap().home.join("stop"), "").unwrap();
+    logins.wait_end("the session", &mut used).unwrap();
+    wait_nothing_left(&logins, "alice");
+    assert!(!exempt.ended().unwrap());
+}
+
+#[test]
+fn what_cannot_be_looked_up_ends_no_session_and_refuses_or_admits_as_the_site_chose() {
+    let tb = testbed();
+    let site = Site::with(NO_GRACE);
+    let logins = Logins::start(&tb, &site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let mut client = sleeper(&logins, "alice", "3600");
+    // A record that cannot be read: it could be anybody's job.
+    let tear = format!("echo '{{' > {STATE}/jobs/77@n1.json");
+    tb.command("root", &["sh", "-c", &tear]).success().unwrap();
+    tb.scancel(job).unwrap();
+    tb.wait_job(job).unwrap();
+    logins
+        .wait("the doubt", || {
+            Ok(logins
+                .log("logoutd")
+                .contains("no session ends because of this"))
+        })
+        .unwrap();
+    logins
+        .wait("the job to be gone", || {
+            Ok(logins.status()?.contains("\"presence\": \"unknown\""))
+        })
+        .unwrap();
+    assert!(!client.ended().unwrap());
+    let denied = logins.ssh("bob", &["true"]).output().unwrap();
+    assert!(denied.stderr.contains("cannot be found out"), "{denied}");
+    assert!(logins.ssh("root", &["true"]).output().unwrap().success());
+    let allow = Site {
+        arguments: "on_error=allow".to_owned(),
+        ..site.clone()
+    };
+    logins::configure(&tb, &allow).unwrap();
+    assert!(logins.ssh("bob", &["true"]).output().unwrap().success());
+    // Once it is put right, what was due happens.
+    let mend = format!("rm {STATE}/jobs/77@n1.json");
+    tb.command("root", &["sh", "-c", &mend]).success().unwrap();
+    logins.wait_end("alice's session", &mut client).unwrap();
+
+    // A configuration with an error.
+    fs::write(tb.dir().join("site/slurm-efa.toml"), "grace\n").unwrap();
+    assert!(logins.ssh("bob", &["true"]).output().unwrap().success());
+    assert!(logins.ssh("root", &["true"]).output().unwrap().success());
+    logins::configure(
+        &tb,
+        &Site {
+            arguments: "exempt_users=bob".to_owned(),
+            ..site
+        },
+    )
+    .unwrap();
+    fs::write(tb.dir().join("site/slurm-efa.toml"), "grace\n").unwrap();
+    assert!(
+        logins.ssh("bob", &["true"]).output().unwrap().success(),
+        "exempt by argument"
+    );
+    assert!(!logins.ssh("alice", &["true"]).output().unwrap().success());
+}
+
+#[test]
+fn a_panic_in_any_phase_leaves_sshd_serving_and_goes_by_on_error() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::default()).unwrap();
+    logins.job("alice").unwrap();
+    for (phase, on_error, admitted) in [
+        ("account", "deny", false),
+        ("account", "allow", true),
+        ("open_session", "deny", false),
+        ("open_session", "allow", true),
+        ("close_session", "deny", true),
+    ] {
+        let site = Site {
+            module: modules::pam_injected(),
+            arguments: format!("panic={phase} on_error={on_error}"),
+            ..Site::default()
+        };
+        logins::configure(&tb, &site).unwrap();
+        let login = logins.ssh("alice", &["echo", "in"]).output().unwrap();
+        let seen = login.stdout.contains("in");
+        assert_eq!(
+            seen,
+            admitted,
+            "{phase} {on_error}: {login}\n{}",
+            logins.log("sshd")
+        );
+        let root = logins.ssh("root", &["true"]).output().unwrap();
+        assert!(root.success(), "{phase} {on_error}: {root}");
+        logins::configure(&tb, &Site::default()).unwrap();
+        let next = logins.ssh("alice", &["true"]).output().unwrap();
+        assert!(
+            next.success(),
+            "the next login after a panic in {phase}: {next}"
+        );
+    }
+}
+
+#[test]
+fn ten_thousand_records_are_read_and_a_flood_of_them_is_swept_away() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with(NO_GRACE)).unwrap();
+    let job = logins.job("alice").unwrap();
+    let mut client = sleeper(&logins, "alice", "3600");
+    // Records of processes that are long gone, in the form of a real one.
+    let init = tb.init_pid().unwrap();
+    let folder = format!("/proc/{init}/root{STATE}/sessions");
+    let folder = Path::new(&folder);
+    let entry = fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+    let (name, text) = (entry.file_name(), fs::read_to_string(entry.path()).unwrap());
+    let (pid, rest) = name.to_str().unwrap().split_once('-').unwrap();
+    for other in 5_000_000..5_010_000 {
+        // Or they would count as left by the session that is real.
+        let text = text.replace("\"audit\":", "\"audit\":1");
+        let text = text.replace(&format!("\"pid\":{pid},"), &format!("\"pid\":{other},"));
+        fs::write(folder.join(format!("{other}-{rest}")), text).unwrap();
+    }
+    let _daemon = logins.daemon().unwrap();
+    logins
+        .wait("the records to be swept", || {
+            Ok(logins.status()?.matches("\"user\"").count() == 1)
+        })
+        .unwrap();
+    assert!(!client.ended().unwrap());
+    tb.scancel(job).unwrap();
+    logins.wait_end("the session", &mut client).unwrap();
+}

@@ -1,0 +1,179 @@
+//! `slurm-logout`: looks at the logins of this node and ends them by hand.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use node::registry::BootId;
+use node::state::StateDir;
+use pam_slurm_logout::daemon::Daemon;
+use pam_slurm_logout::end::{self, Ending, MOST_KILLS, Step};
+use pam_slurm_logout::process::Processes;
+use pam_slurm_logout::report::Status;
+use pam_slurm_logout::session::{Records, Session, daemon_runs};
+use pam_slurm_logout::settings::Settings;
+
+/// Wrong use (sysexits).
+const USAGE: u8 = 64;
+/// Something that this needs cannot be had (sysexits).
+const UNAVAILABLE: u8 = 69;
+
+/// Looks at the logins of this node, and ends them by hand.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show sessions, their users' jobs, and when they end
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Do once what slurm-logoutd does: warn, wait for the grace, end
+    Sweep {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// End a user's sessions now, whether the user has a job or not
+    End {
+        /// Login name
+        user: String,
+    },
+}
+
+type Failure = (u8, String);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, reason)) => {
+            eprintln!("slurm-logout: {reason}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn unavailable(error: impl ToString) -> Failure {
+    (UNAVAILABLE, error.to_string())
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let settings = Settings::load(arguments.config.as_deref()).map_err(unavailable)?;
+    match arguments.command {
+        Command::Status { json } => {
+            let status = Status::look(&settings).map_err(unavailable)?;
+            let text = if json {
+                serde_json::to_string_pretty(&status).map_err(unavailable)? + "\n"
+            } else {
+                status.text()
+            };
+            print(&text)
+        }
+        Command::Sweep { dry_run } => sweep(settings, dry_run),
+        Command::End { user } => end_user(&settings, &user),
+    }
+}
+
+/// A closed pipe is the reader's business.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unavailable(error)),
+        _ => Ok(()),
+    }
+}
+
+fn sweep(mut settings: Settings, dry_run: bool) -> Result<(), Failure> {
+    if dry_run {
+        let status = Status::look(&settings).map_err(unavailable)?;
+        let mut text = String::new();
+        for line in &status.sessions {
+            let ends = line.presence == "none" && !line.exempt;
+            let word = if ends { "would end" } else { "stays" };
+            text.push_str(&format!(
+                "{word}: {} ({}, process {})\n",
+                line.user, line.service, line.pid
+            ));
+        }
+        for doubt in &status.doubts {
+            text.push_str(&format!("not certain: {doubt}\n"));
+        }
+        return print(&text);
+    }
+    let state = StateDir::open(&settings.state_dir).map_err(unavailable)?;
+    if daemon_runs(&state) {
+        let reason = "slurm-logoutd runs and does this; `slurm-logout end USER` ends sessions now";
+        return Err((USAGE, reason.to_owned()));
+    }
+    settings.dry_run = false;
+    Daemon::new(settings)
+        .and_then(Daemon::run_once)
+        .map_err(unavailable)
+}
+
+fn end_user(settings: &Settings, user: &str) -> Result<(), Failure> {
+    let state = StateDir::open_existing(&settings.state_dir).map_err(unavailable)?;
+    let records = state
+        .map(|state| Records::open(&state))
+        .transpose()
+        .map_err(unavailable)?;
+    let Some(mut records) = records else {
+        return Err((USAGE, no_session(user)));
+    };
+    let boot = BootId::current().map_err(unavailable)?;
+    let (all, _) = records.list().map_err(unavailable)?;
+    let (ours, others): (Vec<Session>, Vec<Session>) = all
+        .into_iter()
+        .filter(|it| it.boot == boot)
+        .partition(|it| it.user == user);
+    let Some(uid) = ours.first().map(|it| it.uid) else {
+        return Err((USAGE, no_session(user)));
+    };
+    if uid == 0 {
+        return Err((USAGE, "root's sessions are never ended".to_owned()));
+    }
+    let ending = Ending {
+        uid,
+        sessions: ours,
+        leftovers: settings.leftovers,
+    };
+    let mut step = Step::HangUp;
+    for _ in 0..MOST_KILLS {
+        let processes = Processes::scan().map_err(unavailable)?;
+        let targets = ending.targets(&processes, &others);
+        if targets.is_empty() {
+            for session in &ending.sessions {
+                records.remove(session.leader).map_err(unavailable)?;
+            }
+            return print(&format!(
+                "{} sessions of {user} ended\n",
+                ending.sessions.len()
+            ));
+        }
+        for problem in end::carry_out(step, &ending, &targets) {
+            eprintln!("slurm-logout: {problem}");
+        }
+        // There is nothing to wait for but the processes' own time.
+        std::thread::sleep(step.lasts());
+        step = step.next();
+    }
+    Err((
+        UNAVAILABLE,
+        format!("processes of {user} do not end although they were killed"),
+    ))
+}
+
+fn no_session(user: &str) -> String {
+    let user = node::printable(user, 80);
+    format!("no session of {user} is recorded here; `slurm-logout status` shows all")
+}

@@ -1,0 +1,839 @@
+//! `slurm-logoutd`: waits for events, looks, decides by [`policy`], acts.
+//!
+//! It waits without a time limit unless somebody's deadline is near: events
+//! come from the spool directory of slurmd, the registry, and the records of
+//! sessions. What it must not forget (who was warned, and the deadline) lies
+//! in the state directory, so it may be killed at any moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use node::printable;
+use node::registry::{BootId, Registry};
+use node::state::{Deadline, Lock, StateDir, StateError, Store};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::activity::{self, Activity};
+use crate::clock::Instant;
+use crate::end::{self, Ending, MOST_KILLS, Step, Trace};
+use crate::jobs::{Jobs, Presence};
+use crate::policy::{self, AGAIN, Notice, Seen, Verdict};
+use crate::process::{Life, Processes};
+use crate::session::{DAEMON_LOCK, Records, Session};
+use crate::settings::{Leftovers, Settings};
+use crate::terminal;
+
+/// The folder of the notices.
+pub const FOLDER: &str = "logout";
+
+/// Longest that one look for jobs may wait for slurmstepds that do not answer.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// After an event, others that follow within this time are taken together:
+/// a flood of them costs 50 looks a second at most.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// How long a second daemon waits for the first one to end, at a restart.
+const TAKE_OVER: Duration = Duration::from_secs(3);
+
+/// How often the jobs are looked at again while a doubt remains and nobody
+/// has been warned.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Why the daemon cannot work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The state directory, or another daemon that holds its lock.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Which boot this is.
+    #[error(transparent)]
+    Boot(#[from] node::ReadError),
+    /// inotify.
+    #[error("cannot wait for events: {0}; see fs.inotify.max_user_instances in inotify(7)")]
+    Events(std::io::Error),
+}
+
+/// A user's notice, as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    boot: BootId,
+    uid: u32,
+    notice: Notice,
+}
+
+/// Sessions that are being ended.
+#[derive(Debug)]
+struct Under {
+    ending: Ending,
+    step: Step,
+    next: Instant,
+    kills: u32,
+    /// They end because they are idle, whether the user has a job or not.
+    idle: bool,
+}
+
+/// The daemon's knowledge.
+pub struct Daemon {
+    settings: Settings,
+    boot: BootId,
+    records: Records,
+    notices_dir: StateDir,
+    sessions: BTreeMap<String, Session>,
+    notices: BTreeMap<u32, Notice>,
+    endings: Vec<Under>,
+    /// Users that had a job while this daemon looked.
+    had_job: BTreeSet<u32>,
+    activity: Activity,
+    used: BTreeMap<Life, Instant>,
+    idle_warned: BTreeSet<Life>,
+    next_sample: Option<Instant>,
+    watches: Watches,
+    watched_jobs: BTreeSet<u32>,
+    last_doubts: Vec<String>,
+    said: BTreeSet<String>,
+    _lock: Lock,
+}
+
+impl Daemon {
+    /// Takes the daemon's lock and reads what an earlier daemon left.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn new(settings: Settings) -> Result<Self, DaemonError> {
+        let state = StateDir::open(&settings.state_dir)?;
+        let lock = state.lock(DAEMON_LOCK, Deadline::after(TAKE_OVER))?;
+        let mut records = Records::open(&state)?;
+        records.sweep()?;
+        // Made here so that it can be watched before the first job.
+        Registry::open(&state)?;
+        let mut watches = Watches::new()?;
+        watches.add(records.path(), RECORDS);
+        watches.add(&settings.state_dir.join("jobs"), RECORDS);
+        let mut notices_dir = state.folder(FOLDER)?;
+        notices_dir.sweep()?;
+        let boot = BootId::current()?;
+        let notices = read_notices(&mut notices_dir, &boot)?;
+        Ok(Self {
+            settings,
+            boot,
+            records,
+            notices_dir,
+            sessions: BTreeMap::new(),
+            notices,
+            endings: Vec::new(),
+            had_job: BTreeSet::new(),
+            activity: Activity::default(),
+            used: BTreeMap::new(),
+            idle_warned: BTreeSet::new(),
+            next_sample: None,
+            watches,
+            watched_jobs: BTreeSet::new(),
+            last_doubts: Vec::new(),
+            said: BTreeSet::new(),
+            _lock: lock,
+        })
+    }
+
+    /// Works until it is killed.
+    ///
+    /// # Errors
+    /// Waiting for events failed.
+    pub fn run(mut self) -> Result<(), DaemonError> {
+        loop {
+            let next = self.turn();
+            self.watches.wait(next).map_err(DaemonError::Events)?;
+        }
+    }
+
+    /// Works until nobody without a job is left, for `slurm-logout sweep`.
+    ///
+    /// # Errors
+    /// As [`Daemon::run`].
+    pub fn run_once(mut self) -> Result<(), DaemonError> {
+        loop {
+            let next = self.turn();
+            if self.notices.is_empty() && self.endings.is_empty() {
+                return Ok(());
+            }
+            self.watches.wait(next).map_err(DaemonError::Events)?;
+        }
+    }
+
+    /// One look and what follows from it; when to look again at the latest.
+    pub fn turn(&mut self) -> Option<Instant> {
+        self.read_sessions();
+        let leaders = self.sessions.values().map(|it| it.leader).collect();
+        self.activity.keep(&leaders);
+        self.used.retain(|leader, _| leaders.contains(leader));
+        self.idle_warned.retain(|leader| leaders.contains(leader));
+        if self.sessions.is_empty() && self.endings.is_empty() {
+            let gone: Vec<u32> = self.notices.keys().copied().collect();
+            gone.into_iter().for_each(|uid| self.forget(uid));
+            // The spool directory is watched even so, for the first login.
+            return None;
+        }
+        let jobs = Jobs::look(&self.settings, LOOK);
+        self.had_job.extend(jobs.users().map(|(uid, _)| uid));
+        for spool in jobs.spools() {
+            self.watches.add(spool, SPOOL);
+        }
+        self.watch_stepds(&jobs);
+        self.tell_doubts(&jobs);
+        let mut next: Vec<Instant> = Vec::new();
+        if !jobs.doubts().is_empty() {
+            next.push(Instant::now().after(DOUBT));
+        }
+        next.extend(self.sample());
+        next.extend(self.idle_sessions());
+        let mut users: BTreeSet<u32> = self.sessions.values().map(|it| it.uid).collect();
+        users.extend(self.notices.keys());
+        for uid in users {
+            next.extend(self.judge(uid, &jobs));
+        }
+        next.extend(self.carry_on(&jobs));
+        next.into_iter().min()
+    }
+
+    // ------------------------------------------------------------ sessions
+
+    fn read_sessions(&mut self) {
+        let names = match self.records.names() {
+            Ok(names) => names,
+            Err(error) => {
+                return self.say_once(format!("{error}; no session ends until this is put right"));
+            }
+        };
+        let present: BTreeSet<String> = names.into_iter().collect();
+        self.sessions.retain(|name, _| present.contains(name));
+        for name in present {
+            if self.sessions.contains_key(&name) {
+                continue;
+            }
+            match self.records.get(&name) {
+                Ok(Some(session)) if session.boot == self.boot => {
+                    self.debug(&format!("noticed {session}"));
+                    self.sessions.insert(name, session);
+                }
+                // Of another boot: its processes are long gone.
+                Ok(Some(session)) => drop(self.records.remove(session.leader)),
+                Ok(None) => {}
+                Err(reason) => self.say_once(format!(
+                    "sessions/{}: {reason}; it is left alone",
+                    printable(&name, 80)
+                )),
+            }
+        }
+        self.prune();
+    }
+
+    /// Removes the records of sessions of which nothing is left.
+    fn prune(&mut self) {
+        let ended: Vec<Session> = self
+            .sessions
+            .values()
+            .filter(|it| !it.leader.goes_on())
+            .cloned()
+            .collect();
+        if ended.is_empty() {
+            return;
+        }
+        let Ok(all) = Processes::scan() else {
+            return;
+        };
+        let users: BTreeSet<u32> = ended.iter().map(|it| it.uid).collect();
+        let traces: Vec<Trace> = all
+            .iter()
+            .filter(|it| !it.zombie && users.contains(&it.uid))
+            .map(Trace::of)
+            .collect();
+        for session in ended {
+            let left = traces.iter().any(|it| match self.settings.leftovers {
+                Leftovers::None => false,
+                Leftovers::Session => it.belongs_to(&session),
+                Leftovers::User => it.uid == session.uid,
+            });
+            if session.uid == 0 || session.exempt || !left {
+                self.remove(&session);
+            }
+        }
+    }
+
+    fn remove(&mut self, session: &Session) {
+        if let Err(error) = self.records.remove(session.leader) {
+            self.say_once(error.to_string());
+        }
+        self.sessions.remove(&session.file_name());
+    }
+
+    /// The sessions of a user that may be ended, and those that stay.
+    fn of_user(&self, uid: u32) -> (Vec<Session>, Vec<Session>) {
+        let all = self.sessions.values().filter(|it| it.uid == uid).cloned();
+        all.partition(|it| self.may_end(it))
+    }
+
+    fn may_end(&self, session: &Session) -> bool {
+        let exempt = session.exempt
+            || session.uid == 0
+            || self.settings.exempt_users.contains(&session.user);
+        let bound = self.settings.require_job
+            || !session.jobs.is_empty()
+            || self.had_job.contains(&session.uid);
+        !exempt && bound
+    }
+
+    /// A slurmstepd that is killed leaves its socket behind, and nothing in
+    /// the spool directory tells of its end; its process does.
+    fn watch_stepds(&mut self, jobs: &Jobs) {
+        let users: BTreeSet<u32> = self.sessions.values().map(|it| it.uid).collect();
+        let ids: BTreeSet<u32> = users
+            .iter()
+            .flat_map(|uid| jobs.list(*uid))
+            .map(|job| job.id.0)
+            .collect();
+        // Each question makes a slurmstepd start a thread: only when the jobs
+        // have changed, or one of the processes that are known has ended.
+        if ids != self.watched_jobs || self.watches.lost {
+            let stepds = jobs.stepds(&users);
+            self.debug(&format!(
+                "waiting for the end of {} slurmstepds",
+                stepds.len()
+            ));
+            self.watches.follow(&stepds);
+            self.watched_jobs = ids;
+        }
+    }
+
+    // ------------------------------------------------------------ deciding
+
+    fn judge(&mut self, uid: u32, jobs: &Jobs) -> Option<Instant> {
+        if self
+            .endings
+            .iter()
+            .any(|it| it.ending.uid == uid && !it.idle)
+        {
+            return None;
+        }
+        let (subject, others) = self.of_user(uid);
+        let used = subject
+            .iter()
+            .filter_map(|it| self.used.get(&it.leader))
+            .max();
+        let seen = Seen {
+            jobs: jobs.of(uid),
+            sessions: !subject.is_empty(),
+            used: used.copied(),
+        };
+        let now = Instant::now();
+        match policy::decide(now, &self.settings, self.notices.get(&uid).copied(), seen) {
+            Verdict::Nothing => {
+                if !seen.sessions {
+                    self.forget(uid);
+                }
+                None
+            }
+            Verdict::Warn(notice) => {
+                self.warn(uid, notice, &subject, &others);
+                Some(notice.deadline)
+            }
+            Verdict::Cancel => {
+                let name = self.settings.node_name().to_owned();
+                self.tell(
+                    &subject,
+                    &format!("slurm-efa: you have a job on {name} again, so this login stays."),
+                );
+                self.log(&format!(
+                    "{}: a new job; the sessions stay",
+                    named(&subject, uid)
+                ));
+                self.forget(uid);
+                None
+            }
+            Verdict::Wait(notice, until) => {
+                if seen.jobs == Presence::None && now >= notice.deadline {
+                    self.say_once(format!(
+                        "{}: no job is left, but the sessions are in use; they stay until idle",
+                        named(&subject, uid)
+                    ));
+                }
+                Some(until)
+            }
+            Verdict::End(notice) => self.end(uid, notice, subject),
+        }
+    }
+
+    fn warn(&mut self, uid: u32, notice: Notice, subject: &[Session], others: &[Session]) {
+        self.keep(uid, notice);
+        let seconds = self.settings.grace.as_secs();
+        let would = if self.settings.dry_run {
+            "would end"
+        } else {
+            "end"
+        };
+        self.log(&format!(
+            "{}: no job is left here; {} of {} sessions {would} in {seconds} s",
+            named(subject, uid),
+            subject.len(),
+            subject.len() + others.len(),
+        ));
+        if self.settings.dry_run {
+            return;
+        }
+        let name = self.settings.node_name();
+        let spared = if self.settings.spare_active {
+            "\nA login in use stays until it has been idle for a while."
+        } else {
+            ""
+        };
+        let text = format!(
+            "slurm-efa: your last job on {name} has ended, so this login ends in {}.\n\
+             Save your work, or start a job on {name} (sbatch, srun) to stay.{spared}",
+            shown(self.settings.grace)
+        );
+        self.tell(subject, &text);
+    }
+
+    fn end(&mut self, uid: u32, notice: Notice, sessions: Vec<Session>) -> Option<Instant> {
+        let who = named(&sessions, uid);
+        if self.settings.dry_run {
+            self.keep(uid, notice);
+            self.say_once(format!(
+                "dry run: {who}: would end now: {}",
+                list(&sessions)
+            ));
+            return None;
+        }
+        self.keep(uid, notice);
+        self.log(&format!("{who}: ending {}", list(&sessions)));
+        let name = self.settings.node_name();
+        let text = format!("slurm-efa: your last job on {name} has ended; this login ends now.");
+        self.tell(&sessions, &text);
+        self.start(uid, sessions, self.settings.leftovers, false);
+        None
+    }
+
+    fn start(&mut self, uid: u32, sessions: Vec<Session>, leftovers: Leftovers, idle: bool) {
+        self.endings.push(Under {
+            ending: Ending {
+                uid,
+                sessions,
+                leftovers,
+            },
+            step: Step::HangUp,
+            next: Instant::now(),
+            kills: 0,
+            idle,
+        });
+    }
+
+    // -------------------------------------------------------------- ending
+
+    /// Goes on with what is being ended; when to go on again.
+    fn carry_on(&mut self, jobs: &Jobs) -> Option<Instant> {
+        let mut rest = Vec::new();
+        for mut under in std::mem::take(&mut self.endings) {
+            if Instant::now() < under.next || self.step(&mut under, jobs) {
+                rest.push(under);
+            }
+        }
+        self.endings = rest;
+        self.endings.iter().map(|it| it.next).min()
+    }
+
+    /// One step of one ending; whether it goes on.
+    fn step(&mut self, under: &mut Under, jobs: &Jobs) -> bool {
+        let uid = under.ending.uid;
+        match jobs.of(uid) {
+            _ if under.idle => {}
+            Presence::None => {}
+            Presence::Has => {
+                self.log(&format!("uid {uid}: a new job; what is left stays"));
+                self.forget(uid);
+                return false;
+            }
+            Presence::Unknown => {
+                under.next = Instant::now().after(AGAIN);
+                return true;
+            }
+        }
+        let Ok(all) = Processes::scan() else {
+            under.next = Instant::now().after(AGAIN);
+            return true;
+        };
+        let ended: BTreeSet<Life> = under.ending.sessions.iter().map(|it| it.leader).collect();
+        let others: Vec<Session> = self
+            .sessions
+            .values()
+            .filter(|it| !ended.contains(&it.leader))
+            .cloned()
+            .collect();
+        let targets = under.ending.targets(&all, &others);
+        let given_up = under.kills >= MOST_KILLS;
+        if targets.is_empty() || given_up {
+            if given_up {
+                let pids: Vec<String> =
+                    targets.iter().map(|it| it.life.pid.0.to_string()).collect();
+                self.log(&format!(
+                    "uid {uid}: processes {} do not end although they were killed; `ps -o \
+                     pid,stat,wchan` tells what they wait for",
+                    printable(&pids.join(", "), 200)
+                ));
+            }
+            for session in under.ending.sessions.clone() {
+                self.remove(&session);
+            }
+            if !under.idle {
+                self.forget(uid);
+            }
+            self.log(&format!("uid {uid}: {} sessions ended", ended.len()));
+            return false;
+        }
+        self.debug(&format!(
+            "uid {uid}: {:?} for {} processes",
+            under.step,
+            targets.len()
+        ));
+        for problem in end::carry_out(under.step, &under.ending, &targets) {
+            self.say_once(problem);
+        }
+        if under.step == Step::Kill {
+            under.kills += 1;
+        }
+        under.next = Instant::now().after(under.step.lasts());
+        under.step = under.step.next();
+        true
+    }
+
+    // ---------------------------------------------------------------- idle
+
+    /// Looks which sessions are used, where that matters; when to look again.
+    fn sample(&mut self) -> Option<Instant> {
+        let ends_idle = self.settings.idle_after.is_some();
+        let spares = self.settings.spare_active && !self.notices.is_empty();
+        if !ends_idle && !spares {
+            self.next_sample = None;
+            return None;
+        }
+        let now = Instant::now();
+        if let Some(next) = self.next_sample.filter(|next| now < *next) {
+            return Some(next);
+        }
+        if let Ok(all) = Processes::scan() {
+            for session in self.sessions.values() {
+                let tree = all.tree(session.leader);
+                let sample = activity::sample(&all, session.uid, &tree);
+                let used = self.activity.note(session.leader, sample);
+                self.used.insert(session.leader, used);
+            }
+        }
+        let next = now.after(activity::interval(self.settings.idle_window()));
+        self.next_sample = Some(next);
+        Some(next)
+    }
+
+    /// Warns and ends idle sessions while jobs run.
+    fn idle_sessions(&mut self) -> Option<Instant> {
+        let limit = self.settings.idle_after?;
+        let now = Instant::now();
+        let mut next = None;
+        for session in self.sessions.values().cloned().collect::<Vec<_>>() {
+            let exempt = session.exempt || session.uid == 0;
+            let under = |it: &Under| {
+                it.ending
+                    .sessions
+                    .iter()
+                    .any(|s| s.leader == session.leader)
+            };
+            let Some(used) = self.used.get(&session.leader).copied() else {
+                continue;
+            };
+            if exempt || self.endings.iter().any(under) {
+                continue;
+            }
+            let warn_at = used.after(limit);
+            let end_at = warn_at.after(self.settings.grace);
+            if now < warn_at {
+                self.idle_warned.remove(&session.leader);
+                continue;
+            }
+            let one = [session.clone()];
+            if self.idle_warned.insert(session.leader) {
+                let text = format!(
+                    "slurm-efa: this login has been idle for {} and ends in {} unless it is used.",
+                    shown(limit),
+                    shown(self.settings.grace)
+                );
+                self.log(&format!("{session}: idle for {}", shown(limit)));
+                if !self.settings.dry_run {
+                    self.tell(&one, &text);
+                }
+            }
+            if now >= end_at && !self.settings.dry_run {
+                self.log(&format!("{session}: still idle, ending it"));
+                self.start(session.uid, one.to_vec(), Leftovers::None, true);
+            } else if now < end_at {
+                next = next.into_iter().chain([end_at]).min();
+            }
+        }
+        next
+    }
+
+    // ------------------------------------------------------------- keeping
+
+    fn keep(&mut self, uid: u32, notice: Notice) {
+        if self.notices.insert(uid, notice) == Some(notice) {
+            return;
+        }
+        let kept = Kept {
+            boot: self.boot.clone(),
+            uid,
+            notice,
+        };
+        let written = serde_json::to_vec(&kept)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| {
+                let name = notice_name(uid);
+                self.notices_dir
+                    .write(&name, &bytes)
+                    .map_err(|error| error.to_string())
+            });
+        // The deadline is then known to this daemon only: a later one gives a
+        // new grace, which ends nobody too early.
+        if let Err(reason) = written {
+            self.say_once(reason);
+        }
+    }
+
+    fn forget(&mut self, uid: u32) {
+        if self.notices.remove(&uid).is_some()
+            && let Err(error) = self.notices_dir.remove(&notice_name(uid))
+        {
+            self.say_once(error.to_string());
+        }
+    }
+
+    // ------------------------------------------------------------- telling
+
+    fn tell(&self, sessions: &[Session], text: &str) {
+        let Some(first) = sessions.first() else {
+            return;
+        };
+        if let Ok(all) = Processes::scan() {
+            let terminals = end::terminals(sessions, &all);
+            terminal::tell(&terminals, first.uid, text);
+        }
+    }
+
+    fn tell_doubts(&mut self, jobs: &Jobs) {
+        if jobs.doubts() != self.last_doubts {
+            for doubt in jobs.doubts() {
+                self.log(&format!("{doubt}; no session ends because of this"));
+            }
+            self.last_doubts = jobs.doubts().to_vec();
+        }
+    }
+
+    fn log(&self, text: &str) {
+        // A log that nobody reads any more is no reason to end.
+        let _ = writeln!(std::io::stderr(), "slurm-logoutd: {text}");
+    }
+
+    fn debug(&self, text: &str) {
+        if self.settings.debug {
+            self.log(text);
+        }
+    }
+
+    fn say_once(&mut self, text: String) {
+        // Bounded: what is said depends on files that only root writes.
+        if self.said.len() < 1000 && self.said.insert(text.clone()) {
+            self.log(&text);
+        }
+    }
+}
+
+fn notice_name(uid: u32) -> String {
+    format!("{uid}.json")
+}
+
+/// The notices of this boot; the others are removed.
+fn read_notices(dir: &mut StateDir, boot: &BootId) -> Result<BTreeMap<u32, Notice>, StateError> {
+    let mut notices = BTreeMap::new();
+    for name in dir.names()? {
+        let kept = dir.read(&name)?;
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        match kept {
+            Some(kept) if kept.boot == *boot && name == notice_name(kept.uid) => {
+                notices.insert(kept.uid, kept.notice);
+            }
+            _ => dir.remove(&name)?,
+        }
+    }
+    Ok(notices)
+}
+
+/// The notices that are in force, for `slurm-logout status`.
+///
+/// # Errors
+/// They cannot be read.
+pub fn notices(state: &StateDir) -> Result<BTreeMap<u32, Notice>, StateError> {
+    let mut notices = BTreeMap::new();
+    let Some(dir) = state.existing_folder(FOLDER)? else {
+        return Ok(notices);
+    };
+    for name in dir.names()? {
+        let kept = dir.read(&name)?;
+        if let Some(kept) = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()) {
+            notices.insert(kept.uid, kept.notice);
+        }
+    }
+    Ok(notices)
+}
+
+fn named(sessions: &[Session], uid: u32) -> String {
+    match sessions.first() {
+        Some(session) => session.user.clone(),
+        None => format!("uid {uid}"),
+    }
+}
+
+fn list(sessions: &[Session]) -> String {
+    let texts: Vec<String> = sessions.iter().take(8).map(Session::to_string).collect();
+    let more = sessions.len().saturating_sub(texts.len());
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    texts.join(", ") + &more
+}
+
+/// `60 s`, `5 min`.
+fn shown(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        seconds if seconds >= 120 && seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+/// What happens to files that appear by rename and go by removal.
+const RECORDS: WatchFlags = WatchFlags::MOVED_TO.union(WatchFlags::DELETE).union(COMMON);
+/// Sockets are made in place.
+const SPOOL: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::MOVED_FROM)
+    .union(RECORDS);
+const COMMON: WatchFlags = WatchFlags::DELETE_SELF
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR);
+
+/// Directories that are watched.
+struct Watches {
+    inotify: OwnedFd,
+    watched: BTreeMap<PathBuf, i32>,
+    /// Processes whose end is an event.
+    processes: BTreeMap<i32, OwnedFd>,
+    /// One of them has ended.
+    lost: bool,
+    /// When events were answered last.
+    last: Instant,
+}
+
+impl Watches {
+    fn new() -> Result<Self, DaemonError> {
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
+            .map_err(|errno| DaemonError::Events(errno.into()))?;
+        Ok(Self {
+            inotify,
+            watched: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            lost: false,
+            last: Instant(0),
+        })
+    }
+
+    /// Fine if it is watched already, or is not there: whoever needs it looks
+    /// again in time.
+    fn add(&mut self, dir: &Path, flags: WatchFlags) {
+        if self.watched.contains_key(dir) {
+            return;
+        }
+        if let Ok(watch) = inotify::add_watch(&self.inotify, dir, flags) {
+            self.watched.insert(dir.to_owned(), watch);
+        }
+    }
+
+    /// Waits for the end of these processes, and of no others. One that cannot
+    /// be waited for (a kernel before 5.3) is left out.
+    fn follow(&mut self, pids: &BTreeSet<i32>) {
+        self.lost = false;
+        self.processes.retain(|pid, _| pids.contains(pid));
+        for pid in pids {
+            let Some(process) = rustix::process::Pid::from_raw(*pid) else {
+                continue;
+            };
+            if !self.processes.contains_key(pid)
+                && let Ok(fd) = pidfd_open(process, PidfdFlags::empty())
+            {
+                self.processes.insert(*pid, fd);
+            }
+        }
+    }
+
+    /// Waits for an event, or until then.
+    fn wait(&mut self, until: Option<Instant>) -> std::io::Result<()> {
+        self.poll(until)?;
+        // The first event is answered at once, a flood in portions.
+        std::thread::sleep(Instant::now().until(self.last.after(TOGETHER)));
+        self.drain();
+        self.last = Instant::now();
+        Ok(())
+    }
+
+    fn poll(&mut self, until: Option<Instant>) -> std::io::Result<()> {
+        let now = Instant::now();
+        let timeout = until
+            .map(|until| now.until(until) + Duration::from_millis(1))
+            .and_then(|left| Timespec::try_from(left).ok());
+        let fds = std::iter::once(&self.inotify).chain(self.processes.values());
+        let mut polled: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ended: Vec<bool> = polled
+            .iter()
+            .skip(1)
+            .map(|it| !it.revents().is_empty())
+            .collect();
+        let before = self.processes.len();
+        let mut ended = ended.into_iter();
+        self.processes.retain(|_, _| !ended.next().unwrap_or(false));
+        self.lost |= self.processes.len() < before;
+        Ok(())
+    }
+
+    /// Takes all events. What they say does not matter, an overflow included:
+    /// everything is looked at anew.
+    fn drain(&mut self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
+        let mut gone = Vec::new();
+        while let Ok(event) = events.next() {
+            let over = ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF;
+            if event.events().intersects(over) {
+                gone.push(event.wd());
+            }
+        }
+        self.watched.retain(|_, watch| !gone.contains(watch));
+    }
+}

@@ -1,0 +1,517 @@
+//! Which users have jobs on this node: the registry and slurmstepd's sockets
+//! together, without libslurm and without asking a controller.
+//!
+//! Failure direction: whatever cannot be read leaves a *doubt*, and with a
+//! doubt no user is said to have no job.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use node::registry::{BootId, Existence, JobId, JobKey, Known, Registry};
+use node::state::{Deadline, StateDir};
+use node::stepd::{self, JobState, Limits, Sockets, Step};
+use node::{NodeName, printable};
+
+use crate::settings::{Settings, USUAL_SPOOLS};
+
+/// Most different node names in one spool directory. A machine runs one
+/// slurmd, or a few in tests.
+const MOST_NODES: usize = 64;
+
+/// A job that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Which.
+    pub id: JobId,
+    /// When its prolog ran, in milliseconds since boot, if the registry knows.
+    pub since_boot_ms: Option<u64>,
+    /// Its EFA profile, if the registry knows.
+    pub profile: Option<String>,
+}
+
+/// What is known of one user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The user has a job here.
+    Has,
+    /// Registry and sockets both say that there is none.
+    None,
+    /// It could not be found out.
+    Unknown,
+}
+
+/// One look at the node's jobs.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    by_user: BTreeMap<u32, Vec<Job>>,
+    doubts: Vec<String>,
+    spools: BTreeSet<PathBuf>,
+}
+
+impl Jobs {
+    /// Looks. Never longer than `limit`, apart from reading local files.
+    #[must_use]
+    pub fn look(settings: &Settings, limit: Duration) -> Self {
+        let deadline = Deadline::after(limit);
+        let mut jobs = Self::default();
+        let recorded = jobs.add_recorded(settings, deadline);
+        jobs.choose_spools(settings);
+        for spool in jobs.spools.clone() {
+            jobs.add_live(&spool, &recorded, deadline);
+        }
+        jobs
+    }
+
+    /// Looks for one user only: the jobs of the registry, or if it knows none,
+    /// the newest that a slurmstepd answers for. So a login need not wait for
+    /// all slurmstepds of a node.
+    #[must_use]
+    pub fn look_for(settings: &Settings, uid: u32, limit: Duration) -> Self {
+        let deadline = Deadline::after(limit);
+        let mut jobs = Self::default();
+        let recorded = jobs.add_recorded(settings, deadline);
+        if jobs.of(uid) == Presence::Has {
+            return jobs;
+        }
+        jobs.choose_spools(settings);
+        for spool in jobs.spools.clone() {
+            jobs.find_live(&spool, uid, &recorded, deadline);
+        }
+        jobs
+    }
+
+    /// Whether the user has a job.
+    #[must_use]
+    pub fn of(&self, uid: u32) -> Presence {
+        if self.by_user.contains_key(&uid) {
+            Presence::Has
+        } else if self.doubts.is_empty() {
+            Presence::None
+        } else {
+            Presence::Unknown
+        }
+    }
+
+    /// The user's jobs, oldest first as far as the registry knows, then by id.
+    #[must_use]
+    pub fn list(&self, uid: u32) -> &[Job] {
+        self.by_user.get(&uid).map_or(&[], Vec::as_slice)
+    }
+
+    /// Everyone who has a job.
+    pub fn users(&self) -> impl Iterator<Item = (u32, &[Job])> {
+        self.by_user.iter().map(|(uid, jobs)| (*uid, &jobs[..]))
+    }
+
+    /// Why it is not certain that these are all jobs; safe to print.
+    #[must_use]
+    pub fn doubts(&self) -> &[String] {
+        &self.doubts
+    }
+
+    /// The spool directories that were looked at.
+    #[must_use]
+    pub fn spools(&self) -> &BTreeSet<PathBuf> {
+        &self.spools
+    }
+
+    /// The slurmstepds of these users' jobs, by process number.
+    #[must_use]
+    pub fn stepds(&self, users: &BTreeSet<u32>) -> BTreeSet<i32> {
+        let ids: BTreeSet<JobId> = users
+            .iter()
+            .flat_map(|uid| self.list(*uid))
+            .map(|job| job.id)
+            .collect();
+        let mut pids = BTreeSet::new();
+        for spool in &self.spools {
+            for node in nodes_in(spool).unwrap_or_default() {
+                if let Ok(sockets) = Sockets::list(spool, &node) {
+                    let ours = sockets.jobs().filter(|job| ids.contains(job));
+                    pids.extend(ours.flat_map(|job| sockets.listeners(job)));
+                }
+            }
+        }
+        pids
+    }
+
+    fn doubt(&mut self, reason: impl std::fmt::Display) {
+        self.doubts.push(printable(&reason.to_string(), 300));
+    }
+
+    fn add(&mut self, uid: u32, job: Job) {
+        let jobs = self.by_user.entry(uid).or_default();
+        jobs.push(job);
+        jobs.sort_by_key(|job| (job.since_boot_ms, job.id));
+    }
+
+    /// Adds what the registry knows; returns the jobs that it answers for.
+    fn add_recorded(&mut self, settings: &Settings, deadline: Deadline) -> BTreeSet<JobKey> {
+        let mut recorded = BTreeSet::new();
+        let registry = match StateDir::open_existing(&settings.state_dir) {
+            Ok(Some(state)) => Registry::open_existing(&state),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let registry = match registry {
+            Ok(Some(registry)) => registry,
+            Ok(None) => return recorded,
+            Err(error) => {
+                self.doubt(error);
+                return recorded;
+            }
+        };
+        let boot = match BootId::current() {
+            Ok(boot) => boot,
+            Err(error) => {
+                self.doubt(error);
+                return recorded;
+            }
+        };
+        let mut known = Known::read(&registry, boot, None, deadline);
+        if known.in_doubt() {
+            self.doubt(format_args!(
+                "{}: a job's record there cannot be read",
+                settings.state_dir.join("jobs").display()
+            ));
+        }
+        let records: Vec<_> = known.jobs().cloned().collect();
+        for record in records {
+            self.spools.insert(record.spool_dir.clone());
+            let key = record.key();
+            match known.existence(&key, None) {
+                Existence::Exists => {
+                    let job = Job {
+                        id: record.job,
+                        since_boot_ms: Some(record.start.since_boot_ms),
+                        profile: record.profile,
+                    };
+                    self.add(record.uid, job);
+                    recorded.insert(key);
+                }
+                Existence::Gone => {}
+                Existence::Unknown => self.doubt(format_args!(
+                    "job {key}: it cannot be told whether it exists"
+                )),
+            }
+        }
+        recorded
+    }
+
+    fn choose_spools(&mut self, settings: &Settings) {
+        if let Some(spool) = &settings.spool_dir {
+            self.spools.insert(spool.clone());
+            return;
+        }
+        let usual = USUAL_SPOOLS.iter().map(Path::new);
+        let present = usual.filter(|path| path.is_dir()).map(Path::to_owned);
+        self.spools.extend(present);
+        if self.spools.is_empty() {
+            self.doubt(format_args!(
+                "none of {} exists; set spool_dir in [logout] to SlurmdSpoolDir of \
+                 `scontrol show config`",
+                USUAL_SPOOLS.join(", ")
+            ));
+        }
+    }
+
+    fn add_live(&mut self, spool: &Path, recorded: &BTreeSet<JobKey>, deadline: Deadline) {
+        let nodes = match nodes_in(spool) {
+            Ok(nodes) => nodes,
+            Err(reason) => return self.doubt(reason),
+        };
+        for node in nodes {
+            if let Err(error) = self.of_node(spool, &node, recorded, deadline) {
+                self.doubt(error);
+            }
+        }
+    }
+
+    fn find_live(
+        &mut self,
+        spool: &Path,
+        uid: u32,
+        recorded: &BTreeSet<JobKey>,
+        deadline: Deadline,
+    ) {
+        let nodes = match nodes_in(spool) {
+            Ok(nodes) => nodes,
+            Err(reason) => return self.doubt(reason),
+        };
+        for node in nodes {
+            let sockets = match Sockets::list(spool, &node) {
+                Ok(sockets) => sockets,
+                Err(error) => {
+                    self.doubt(error);
+                    continue;
+                }
+            };
+            // The highest id is the newest, as far as sockets tell.
+            for job in not_recorded(&sockets, &node, recorded).into_iter().rev() {
+                let limits = limits(deadline);
+                self.note(spool, job, stepd::ask_job(&sockets, job, limits));
+                if self.of(uid) == Presence::Has {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn of_node(
+        &mut self,
+        spool: &Path,
+        node: &NodeName,
+        recorded: &BTreeSet<JobKey>,
+        deadline: Deadline,
+    ) -> Result<(), stepd::StepdError> {
+        let limits = limits(deadline);
+        let states: Vec<(JobId, JobState)> = if recorded.is_empty() {
+            stepd::live_jobs(spool, node, limits)?.into_iter().collect()
+        } else {
+            let sockets = Sockets::list(spool, node)?;
+            let ask = |job| (job, stepd::ask_job(&sockets, job, limits));
+            let others = not_recorded(&sockets, node, recorded);
+            others.into_iter().map(ask).collect()
+        };
+        for (id, state) in states {
+            self.note(spool, id, state);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, spool: &Path, id: JobId, state: JobState) {
+        match state {
+            JobState::Alive { uid } | JobState::Ending { uid } => self.add(
+                uid,
+                Job {
+                    id,
+                    since_boot_ms: None,
+                    profile: None,
+                },
+            ),
+            JobState::Unknown => self.doubt(format_args!(
+                "job {id}: its slurmstepd in {} does not answer",
+                spool.display()
+            )),
+            JobState::Gone => {}
+        }
+    }
+}
+
+fn limits(deadline: Deadline) -> Limits {
+    Limits {
+        each: Duration::from_secs(1),
+        all: deadline,
+    }
+}
+
+/// The jobs that have sockets and no record: those with one have been judged,
+/// and each question makes slurmstepd start a thread.
+fn not_recorded(sockets: &Sockets, node: &NodeName, recorded: &BTreeSet<JobKey>) -> Vec<JobId> {
+    let key = |job| JobKey {
+        job,
+        node: node.clone(),
+    };
+    sockets
+        .jobs()
+        .filter(|job| !recorded.contains(&key(*job)))
+        .collect()
+}
+
+/// The names of the nodes that have sockets in a spool directory. A socket's
+/// name ends in `_<job>.<step>`, which holds no `_`, so the rest is the node.
+fn nodes_in(spool: &Path) -> Result<BTreeSet<NodeName>, String> {
+    let failed = |error: std::io::Error| {
+        format!(
+            "cannot list {}: {error}; `scontrol show config` tells SlurmdSpoolDir",
+            spool.display()
+        )
+    };
+    let mut nodes = BTreeSet::new();
+    for entry in std::fs::read_dir(spool).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(node) = name.to_str().and_then(node_of) else {
+            continue;
+        };
+        nodes.insert(node);
+        if nodes.len() > MOST_NODES {
+            return Err(format!(
+                "{}: sockets of more than {MOST_NODES} nodes",
+                spool.display()
+            ));
+        }
+    }
+    Ok(nodes)
+}
+
+/// The node of a socket's name, if it is one.
+fn node_of(socket: &str) -> Option<NodeName> {
+    let (node, _) = socket.rsplit_once('_')?;
+    let node = node.parse().ok()?;
+    Step::of_socket(socket, &node).map(|_| node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node::registry::{self, Start};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A node of its own: a state directory and a spool directory.
+    struct Place {
+        dir: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self {
+                dir: tempfile::tempdir().unwrap(),
+            };
+            std::fs::create_dir(place.spool()).unwrap();
+            place
+        }
+
+        fn spool(&self) -> PathBuf {
+            self.dir.path().join("spool")
+        }
+
+        fn state(&self) -> StateDir {
+            StateDir::open(&self.dir.path().join("state")).unwrap()
+        }
+
+        fn settings(&self) -> Settings {
+            let path = Path::new("/x.toml");
+            let config = node::config::parse("", path).unwrap();
+            Settings {
+                state_dir: self.dir.path().join("state"),
+                spool_dir: Some(self.spool()),
+                ..Settings::of(&config).unwrap()
+            }
+        }
+
+        fn look(&self) -> Jobs {
+            Jobs::look(&self.settings(), LIMIT)
+        }
+
+        /// A slurmstepd of this user's job, which answers everyone.
+        fn stepd(&self, socket: &str, uid: i32) {
+            let listener = UnixListener::bind(self.spool().join(socket)).unwrap();
+            std::thread::spawn(move || {
+                while let Ok((mut client, _)) = listener.accept() {
+                    let mut questions = [0; 12];
+                    let _ = client.read_exact(&mut questions);
+                    for number in [40 << 8, uid, 2] {
+                        let _ = client.write_all(&number.to_ne_bytes());
+                    }
+                }
+            });
+        }
+
+        fn record(&self, job: u32, uid: u32, contained: bool) {
+            let key = JobKey {
+                job: JobId(job),
+                node: "n1".parse().unwrap(),
+            };
+            let mut start = Start::now(BootId::current().unwrap()).unwrap();
+            // The higher its id, the older it is: ids count per cluster.
+            start.since_boot_ms = u64::from(1000 - job);
+            let mut record = registry::Job::new(&key, start, uid, uid, self.spool());
+            record.contained = contained;
+            Registry::open(&self.state()).unwrap().put(&record).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_job_by_the_registry_or_by_a_socket_and_none_without_both() {
+        let place = Place::new();
+        assert_eq!(place.look().of(1), Presence::None);
+        place.stepd("n1_7.4294967292", 1);
+        place.record(8, 2, false);
+        let jobs = place.look();
+        assert_eq!(jobs.of(1), Presence::Has);
+        assert_eq!(jobs.of(2), Presence::Has, "its prolog runs");
+        assert_eq!(jobs.of(3), Presence::None);
+    }
+
+    #[test]
+    fn the_nodes_name_need_not_be_known() {
+        let place = Place::new();
+        place.stepd("ip-10-0_1.a_7.0", 1);
+        place.stepd("n2_8.0.1", 2);
+        let jobs = place.look();
+        assert_eq!((jobs.of(1), jobs.of(2)), (Presence::Has, Presence::Has));
+    }
+
+    #[test]
+    fn a_job_whose_extern_step_is_gone_is_gone_even_if_its_epilog_was_missed() {
+        let place = Place::new();
+        place.record(8, 2, true);
+        assert_eq!(place.look().of(2), Presence::None);
+    }
+
+    #[test]
+    fn with_any_doubt_nobody_is_said_to_have_no_job() {
+        let hung = Place::new();
+        let _listener = UnixListener::bind(hung.spool().join("n1_7.0")).unwrap();
+        let jobs = Jobs::look(&hung.settings(), Duration::from_millis(50));
+        assert_eq!(jobs.of(1), Presence::Unknown);
+        assert!(jobs.doubts()[0].contains("job 7"), "{:?}", jobs.doubts());
+
+        let torn = Place::new();
+        torn.record(8, 2, false);
+        let file = torn.dir.path().join("state/jobs/8@n1.json");
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(torn.look().of(1), Presence::Unknown);
+
+        let missing = Place::new();
+        std::fs::remove_dir(missing.spool()).unwrap();
+        assert_eq!(missing.look().of(1), Presence::Unknown);
+        missing.record(9, 3, false);
+        assert_eq!(
+            missing.look().of(3),
+            Presence::Has,
+            "what is certain stays so"
+        );
+    }
+
+    #[test]
+    fn a_state_directory_that_others_can_write_to_is_a_doubt() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = Place::new();
+        place.record(8, 2, false);
+        let mode = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(place.dir.path().join("state"), mode).unwrap();
+        assert_eq!(place.look().of(2), Presence::Unknown);
+    }
+
+    #[test]
+    fn a_login_is_given_the_newest_job_without_asking_for_all() {
+        let place = Place::new();
+        for job in 1..=3 {
+            place.stepd(&format!("n1_{job}.0"), 1);
+        }
+        // An older job of nobody knows whom: it is not asked.
+        let _hung = UnixListener::bind(place.spool().join("n1_0.0")).unwrap();
+        let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
+        assert_eq!(jobs.list(1).last().map(|job| job.id), Some(JobId(3)));
+        assert!(jobs.doubts().is_empty());
+        let none = Jobs::look_for(&place.settings(), 2, Duration::from_millis(50));
+        assert_eq!(none.of(2), Presence::Unknown);
+        place.record(7, 1, false);
+        let recorded = Jobs::look_for(&place.settings(), 1, LIMIT);
+        assert_eq!(recorded.list(1).last().map(|job| job.id), Some(JobId(7)));
+    }
+
+    #[test]
+    fn jobs_come_oldest_first_so_that_the_last_is_the_newest() {
+        let place = Place::new();
+        place.record(9, 2, false);
+        place.record(8, 2, false);
+        let ids: Vec<u32> = place.look().list(2).iter().map(|job| job.id.0).collect();
+        assert_eq!(ids, [9, 8]);
+    }
+}

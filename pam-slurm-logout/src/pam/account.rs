@@ -1,0 +1,144 @@
+//! Users and groups, by the C library's NSS, as sshd itself does.
+
+use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// Longest entry of a user that is taken, in bytes.
+const LARGEST: usize = 1 << 20;
+
+/// A user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// uid
+    pub uid: u32,
+    /// Main group.
+    pub gid: u32,
+}
+
+/// The account of this name; `None`: there is none.
+///
+/// # Errors
+/// It could not be found out.
+pub fn account(name: &str) -> Result<Option<Account>, String> {
+    let Ok(name) = CString::new(name) else {
+        return Ok(None);
+    };
+    let mut buffer: Vec<c_char> = vec![0; 4096];
+    loop {
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        let mut found = ptr::null_mut();
+        // SAFETY: all pointers are valid for the call, and the length is the
+        // buffer's (getpwnam_r(3)).
+        let code = unsafe {
+            libc::getpwnam_r(
+                name.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        match code {
+            0 if found.is_null() => return Ok(None),
+            0 => {
+                // SAFETY: a result that is not null says that it is filled.
+                let entry = unsafe { entry.assume_init_ref() };
+                return Ok(Some(Account {
+                    uid: entry.pw_uid,
+                    gid: entry.pw_gid,
+                }));
+            }
+            libc::ERANGE if buffer.len() < LARGEST => buffer.resize(buffer.len() * 4, 0),
+            // Some sources of users say so where there is none (getpwnam(3)).
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            libc::EINTR => {}
+            code => return Err(std::io::Error::from_raw_os_error(code).to_string()),
+        }
+    }
+}
+
+/// Whether the user is in one of these groups. A group that does not exist
+/// has no members.
+#[must_use]
+pub fn in_groups(name: &str, account: Account, wanted: &[String]) -> bool {
+    let wanted: Vec<u32> = wanted.iter().filter_map(|group| gid(group)).collect();
+    !wanted.is_empty() && groups(name, account).iter().any(|gid| wanted.contains(gid))
+}
+
+/// All groups of a user.
+fn groups(name: &str, account: Account) -> Vec<u32> {
+    let Ok(name) = CString::new(name) else {
+        return Vec::new();
+    };
+    let mut list: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut count = i32::try_from(list.len()).unwrap_or(i32::MAX);
+        // SAFETY: the list has room for `count` groups, which comes back as
+        // their number (getgrouplist(3)).
+        let code = unsafe {
+            libc::getgrouplist(
+                name.as_ptr(),
+                account.gid,
+                list.as_mut_ptr(),
+                &raw mut count,
+            )
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        if code >= 0 {
+            list.truncate(count);
+            return list;
+        }
+        // Linux has at most 65536 groups for a process.
+        if count <= list.len() || list.len() > 65_536 {
+            return vec![account.gid];
+        }
+        list.resize(count, 0);
+    }
+}
+
+fn gid(group: &str) -> Option<u32> {
+    let name = CString::new(group).ok()?;
+    let mut buffer: Vec<c_char> = vec![0; 4096];
+    loop {
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        let mut found = ptr::null_mut();
+        // SAFETY: as in `account`, for getgrnam_r(3).
+        let code = unsafe {
+            libc::getgrnam_r(
+                name.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        match code {
+            0 if found.is_null() => return None,
+            // SAFETY: a result that is not null says that it is filled.
+            0 => return Some(unsafe { entry.assume_init_ref() }.gr_gid),
+            libc::ERANGE if buffer.len() < LARGEST => buffer.resize(buffer.len() * 4, 0),
+            libc::EINTR => {}
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_found_with_its_group_and_a_made_up_user_is_not() {
+        let root = account("root").unwrap().unwrap();
+        assert_eq!(root.uid, 0);
+        assert!(in_groups(
+            "root",
+            root,
+            &["nosuchgroup".to_owned(), "root".to_owned()]
+        ));
+        assert!(!in_groups("root", root, &["nosuchgroup".to_owned()]));
+        assert_eq!(account("no such user").unwrap(), None);
+        assert_eq!(account("a\0b").unwrap(), None);
+    }
+}

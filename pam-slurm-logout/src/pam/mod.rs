@@ -1,0 +1,446 @@
+//! The entry points that libpam calls, in sshd, as root.
+//!
+//! | fails | account | open_session |
+//! |---|---|---|
+//! | configuration, look-up, panic | `on_error` | `on_error` |
+//! | of root or an exempt user | admitted | admitted |
+//!
+//! `close_session` never fails: libpam answers with the verdict that
+//! open_session gave, whatever it returns.
+
+mod account;
+mod arguments;
+mod ffi;
+mod guard;
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
+use std::time::Duration;
+
+use node::printable;
+use node::registry::BootId;
+use node::state::StateDir;
+
+use crate::jobs::{Job, Jobs, Presence};
+use crate::process::{self, Life, Pid};
+use crate::session::{Records, Session, Told, daemon_runs};
+use crate::settings::{OnError, Settings};
+use account::Account;
+pub use arguments::Arguments;
+use ffi::{Handle, Item, Verdict};
+use guard::guard;
+
+/// How long a login may wait for slurmstepds that do not answer.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Longest argument that is read, in bytes.
+const LONGEST: usize = 4096;
+
+/// What a login is about.
+struct Login {
+    name: String,
+    service: String,
+    account: Account,
+}
+
+/// What becomes of a login, before it is turned into a number.
+enum Outcome {
+    /// Not ours to judge: another service, an unknown user.
+    NotOurs,
+    /// Come in.
+    Admit,
+    /// Stay out, with what the user is told.
+    Refuse(String),
+    /// It could not be found out.
+    Failed(String),
+}
+
+/// The settings of a login, and whether the user is exempt.
+struct Rules {
+    settings: Result<Settings, String>,
+    arguments: Arguments,
+}
+
+impl Rules {
+    fn load(words: &[String]) -> Self {
+        let arguments = Arguments::parse(words.iter().map(String::as_str));
+        for word in &arguments.unknown {
+            ffi::log(
+                libc::LOG_WARNING,
+                &format!(
+                    "argument `{word}` is not understood and ignored; see pam_slurm_logout(8)"
+                ),
+            );
+        }
+        let settings = Settings::load(arguments.config.as_deref().map(Path::new))
+            .map(|settings| arguments.over(settings))
+            .map_err(|error| error.to_string());
+        Self {
+            settings,
+            arguments,
+        }
+    }
+
+    fn on_error(&self) -> OnError {
+        match &self.settings {
+            Ok(settings) => settings.on_error,
+            Err(_) => self.arguments.on_error.unwrap_or_default(),
+        }
+    }
+
+    /// Root always; others by name and group, by the arguments alone if the
+    /// file cannot be read.
+    fn exempt(&self, login: &Login) -> bool {
+        let (users, groups) = match &self.settings {
+            Ok(settings) => (&settings.exempt_users, &settings.exempt_groups),
+            Err(_) => (&self.arguments.exempt_users, &self.arguments.exempt_groups),
+        };
+        login.account.uid == 0
+            || users.contains(&login.name)
+            || account::in_groups(&login.name, login.account, groups)
+    }
+
+    fn concerns(&self, service: &str) -> bool {
+        let services = match &self.settings {
+            Ok(settings) => &settings.services,
+            Err(_) => &self.arguments.services,
+        };
+        services.is_empty() || services.iter().any(|it| it == service)
+    }
+
+    fn debug(&self, text: &str) {
+        if self.settings.as_ref().is_ok_and(|it| it.debug) || self.arguments.debug {
+            ffi::log(libc::LOG_DEBUG, text);
+        }
+    }
+}
+
+impl Login {
+    /// `Ok(None)`: nobody whom this node knows.
+    fn of(handle: &Handle) -> Result<Option<Self>, String> {
+        let Some(name) = handle.item(Item::User) else {
+            return Ok(None);
+        };
+        let account = account::account(&name)?;
+        let service = handle.item(Item::Service).unwrap_or_default();
+        Ok(account.map(|account| Self {
+            name,
+            service,
+            account,
+        }))
+    }
+}
+
+/// Whether the login may go on.
+fn judge(rules: &Rules, login: &Login) -> Outcome {
+    if rules.exempt(login) {
+        return Outcome::Admit;
+    }
+    if !rules.concerns(&login.service) {
+        return Outcome::NotOurs;
+    }
+    let settings = match &rules.settings {
+        Ok(settings) => settings,
+        Err(reason) => return Outcome::Failed(reason.clone()),
+    };
+    if !settings.require_job {
+        return Outcome::NotOurs;
+    }
+    let jobs = Jobs::look_for(settings, login.account.uid, LOOK);
+    match jobs.of(login.account.uid) {
+        Presence::Has => Outcome::Admit,
+        Presence::None => Outcome::Refuse(refusal(settings.node_name())),
+        Presence::Unknown => Outcome::Failed(jobs.doubts().join("; ")),
+    }
+}
+
+fn refusal(node: &str) -> String {
+    format!(
+        "Access to {node} is refused: you have no job running on it.\n\
+         Start one first (salloc, sbatch or srun); you may log in to its nodes while it runs."
+    )
+}
+
+fn account_phase(handle: &Handle, rules: &Rules, silent: bool) -> Verdict {
+    let outcome = match Login::of(handle) {
+        Ok(Some(login)) => {
+            let outcome = judge(rules, &login);
+            let name = printable(&login.name, 80);
+            match &outcome {
+                Outcome::Refuse(_) => ffi::log(
+                    libc::LOG_NOTICE,
+                    &format!(
+                        "{name} is refused: no job of uid {} here",
+                        login.account.uid
+                    ),
+                ),
+                Outcome::Failed(reason) => ffi::log(
+                    libc::LOG_ERR,
+                    &format!("{name}: {reason}; the login goes by on_error"),
+                ),
+                Outcome::Admit => rules.debug(&format!("{name} is admitted")),
+                Outcome::NotOurs => rules.debug(&format!("{name}: not judged")),
+            }
+            outcome
+        }
+        Ok(None) => Outcome::NotOurs,
+        Err(reason) => Outcome::Failed(reason),
+    };
+    match outcome {
+        Outcome::NotOurs => Verdict::Ignore,
+        Outcome::Admit => Verdict::Success,
+        Outcome::Refuse(text) => {
+            if !silent {
+                handle.tell(&text);
+            }
+            Verdict::PermissionDenied
+        }
+        Outcome::Failed(_) => match rules.on_error() {
+            // Not Ignore: libpam refuses where no module has an opinion.
+            OnError::Allow => Verdict::Success,
+            OnError::Deny => {
+                if !silent {
+                    handle.tell(
+                        "Access is refused: it cannot be found out whether you have a job here. \
+                         Ask the administrators to look at the log of this node.",
+                    );
+                }
+                Verdict::PermissionDenied
+            }
+        },
+    }
+}
+
+/// Records the session, and gives it the job's variables.
+fn open_phase(handle: &Handle, rules: &Rules) -> Verdict {
+    let failed = |reason: &str| {
+        ffi::log(
+            libc::LOG_ERR,
+            &format!("the session cannot be recorded: {reason}; the login goes by on_error"),
+        );
+        match rules.on_error() {
+            OnError::Allow => Verdict::Success,
+            OnError::Deny => Verdict::SessionError,
+        }
+    };
+    let login = match Login::of(handle) {
+        Ok(Some(login)) => login,
+        Ok(None) => return Verdict::Ignore,
+        Err(reason) => return failed(&reason),
+    };
+    let exempt = rules.exempt(&login);
+    if !exempt && !rules.concerns(&login.service) {
+        return Verdict::Ignore;
+    }
+    let recorded = rules
+        .settings
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|settings| record(handle, settings, &login, exempt));
+    match recorded {
+        Ok(()) => Verdict::Success,
+        Err(reason) if exempt => {
+            rules.debug(&reason);
+            Verdict::Success
+        }
+        Err(reason) => failed(&reason),
+    }
+}
+
+fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> Result<(), String> {
+    let own = Pid(std::process::id());
+    let leader = Life::of(own)
+        .map_err(|error| error.to_string())?
+        .ok_or("/proc does not show this process")?;
+    let boot = BootId::current().map_err(|error| error.to_string())?;
+    let told = Told {
+        service: login.service.clone(),
+        tty: handle.item(Item::Tty),
+        remote: handle.item(Item::RemoteHost),
+        logind: handle.getenv(c"XDG_SESSION_ID"),
+    };
+    let mut session = Session::new(boot, login.account.uid, &login.name, leader, told);
+    session.audit = process::audit_session(own);
+    session.scope = process::read(own, "cgroup")
+        .ok()
+        .flatten()
+        .and_then(|text| process::session_scope(&text));
+    session.exempt = exempt;
+    if !exempt {
+        let jobs = Jobs::look_for(settings, login.account.uid, LOOK);
+        let jobs = jobs.list(login.account.uid);
+        session.jobs = jobs.iter().map(|job| job.id).collect();
+        if settings.job_variables {
+            give_variables(handle, jobs);
+        }
+    }
+    let state = StateDir::open(&settings.state_dir).map_err(|error| error.to_string())?;
+    Records::open(&state)
+        .and_then(|mut records| records.put(&session))
+        .map_err(|error| error.to_string())
+}
+
+/// The variables of the only job, or of the newest: the one whose prolog ran
+/// last, or the highest id where the registry does not know.
+fn give_variables(handle: &Handle, jobs: &[Job]) {
+    let Some(job) = jobs.last() else {
+        return;
+    };
+    let id = job.id.to_string();
+    handle.putenv("SLURM_JOB_ID", &id);
+    handle.putenv("SLURM_JOBID", &id);
+    if let Some(profile) = &job.profile {
+        handle.putenv("SLURM_EFA_PROFILE", &printable(profile, 64));
+    }
+}
+
+/// Removes the record. If processes of the session may be left, a daemon that
+/// runs needs it to find them, and removes it itself.
+fn close_phase(rules: &Rules) {
+    let Ok(settings) = &rules.settings else {
+        return;
+    };
+    let Ok(Some(leader)) = Life::of(Pid(std::process::id())) else {
+        return;
+    };
+    let Ok(Some(state)) = StateDir::open_existing(&settings.state_dir) else {
+        return;
+    };
+    if daemon_runs(&state) {
+        return;
+    }
+    if let Ok(Some(mut records)) = Records::open_existing(&state)
+        && let Err(error) = records.remove(leader)
+    {
+        ffi::log(libc::LOG_WARNING, &error.to_string());
+    }
+}
+
+// ------------------------------------------------------------ entry points
+
+#[cfg(feature = "panic-injection")]
+fn inject(rules: &Rules, phase: &str) {
+    assert!(
+        rules.arguments.panic.as_deref() != Some(phase),
+        "injected panic in {phase}"
+    );
+}
+
+#[cfg(not(feature = "panic-injection"))]
+fn inject(_: &Rules, _: &str) {}
+
+/// Copies the arguments of an entry point.
+///
+/// # Safety
+/// `argv` is an array of `argc` C strings, as libpam passes it.
+unsafe fn words(argc: c_int, argv: *const *const c_char) -> Vec<String> {
+    let count = usize::try_from(argc).unwrap_or(0).min(arguments::MOST);
+    if argv.is_null() {
+        return Vec::new();
+    }
+    let mut words = Vec::with_capacity(count);
+    for index in 0..count {
+        // SAFETY: below `argc`, which the caller vouches for.
+        let slot = unsafe { argv.add(index) };
+        // SAFETY: a valid element of the array.
+        let word = unsafe { *slot };
+        if word.is_null() {
+            break;
+        }
+        // SAFETY: a C string that libpam keeps for the call.
+        let word = unsafe { CStr::from_ptr(word) };
+        if word.to_bytes().len() <= LONGEST {
+            words.push(word.to_string_lossy().into_owned());
+        }
+    }
+    words
+}
+
+/// What a panic leads to: as any failure, but root still gets in.
+fn after_panic(handle: Option<&Handle>, words: &[String], denied: Verdict) -> Verdict {
+    let verdict = guard("after a panic", || {
+        let login = handle.and_then(|handle| Login::of(handle).ok().flatten());
+        let rules = Rules::load(words);
+        match login {
+            Some(login) if rules.exempt(&login) => Verdict::Success,
+            _ if rules.on_error() == OnError::Allow => Verdict::Success,
+            _ => denied,
+        }
+    });
+    verdict.unwrap_or(denied)
+}
+
+/// libpam's account phase: may this user log in here now?
+///
+/// # Safety
+/// As pam_sm_acct_mgmt(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_acct_mgmt(
+    raw: *mut c_void,
+    flags: c_int,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: libpam's contract for this entry point.
+    let handle = unsafe { Handle::new(raw) };
+    // SAFETY: as above.
+    let words = unsafe { words(argc, argv) };
+    let verdict = guard("account", || {
+        let rules = Rules::load(&words);
+        inject(&rules, "account");
+        let silent = flags & ffi::SILENT != 0;
+        handle.as_ref().map_or(Verdict::Ignore, |handle| {
+            account_phase(handle, &rules, silent)
+        })
+    });
+    let denied = Verdict::PermissionDenied;
+    verdict.unwrap_or_else(|| after_panic(handle.as_ref(), &words, denied)) as c_int
+}
+
+/// libpam's session phase, at the beginning.
+///
+/// # Safety
+/// As pam_sm_open_session(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_open_session(
+    raw: *mut c_void,
+    _flags: c_int,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: libpam's contract for this entry point.
+    let handle = unsafe { Handle::new(raw) };
+    // SAFETY: as above.
+    let words = unsafe { words(argc, argv) };
+    let verdict = guard("open_session", || {
+        let rules = Rules::load(&words);
+        inject(&rules, "open_session");
+        handle
+            .as_ref()
+            .map_or(Verdict::Ignore, |handle| open_phase(handle, &rules))
+    });
+    let denied = Verdict::SessionError;
+    verdict.unwrap_or_else(|| after_panic(handle.as_ref(), &words, denied)) as c_int
+}
+
+/// libpam's session phase, at the end.
+///
+/// # Safety
+/// As pam_sm_close_session(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_close_session(
+    _raw: *mut c_void,
+    _flags: c_int,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: libpam's contract for this entry point.
+    let words = unsafe { words(argc, argv) };
+    // What fails here has been logged, and has no consequence.
+    let _ = guard("close_session", || {
+        let rules = Rules::load(&words);
+        inject(&rules, "close_session");
+        close_phase(&rules);
+    });
+    Verdict::Success as c_int
+}

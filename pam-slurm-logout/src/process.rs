@@ -1,0 +1,425 @@
+//! `/proc`: which processes there are, whose they are, where they belong.
+//!
+//! Every text here is under users' control to some degree (a process names
+//! itself as it likes, with any bytes), so numbers are read from behind the
+//! name, as bytes, with a limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Most bytes read of a file in `/proc`.
+const MOST: u64 = 64 * 1024;
+
+/// A process' number.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Pid(pub u32);
+
+/// One life of a process: the number is used again, this pair is not.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct Life {
+    /// Its number.
+    pub pid: Pid,
+    /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    pub start: u64,
+}
+
+/// The kernel's number of a login session (`/proc/PID/sessionid`), which
+/// pam_loginuid sets and no user can change.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Audit(pub u32);
+
+/// A process at the moment of looking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Which.
+    pub life: Life,
+    /// Its parent's number.
+    pub parent: Pid,
+    /// The terminal's device number, if it has one.
+    pub tty: Option<u32>,
+    /// CPU time so far, in clock ticks.
+    pub cpu: u64,
+    /// It has ended and waits for its parent.
+    pub zombie: bool,
+    /// Its real uid.
+    pub uid: u32,
+}
+
+/// `/proc/PID/stat` without what `/proc/PID/status` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Parent.
+    pub parent: Pid,
+    /// Terminal.
+    pub tty: Option<u32>,
+    /// CPU time in ticks.
+    pub cpu: u64,
+    /// Start in ticks.
+    pub start: u64,
+    /// Ended.
+    pub zombie: bool,
+}
+
+/// Reads the text of `/proc/PID/stat`.
+#[must_use]
+pub fn parse_stat(text: &[u8]) -> Option<Stat> {
+    // The name, in parentheses, may contain parentheses and blanks.
+    let name_end = text.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(text.get(name_end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    // proc(5) counts from 1: the state is field 3.
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let tty: i32 = fields.nth(2)?.parse().ok()?;
+    let user: u64 = fields.nth(6)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let start = fields.nth(6)?.parse().ok()?;
+    Some(Stat {
+        parent: Pid(parent),
+        tty: u32::try_from(tty).ok().filter(|tty| *tty != 0),
+        cpu: user.saturating_add(system),
+        start,
+        zombie: matches!(state, "Z" | "X"),
+    })
+}
+
+/// The real uid from the text of `/proc/PID/status`.
+#[must_use]
+pub fn parse_uid(text: &[u8]) -> Option<u32> {
+    // The kernel escapes line breaks in the name, which stands above.
+    let line = text
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let first = std::str::from_utf8(line)
+        .ok()?
+        .split_ascii_whitespace()
+        .next()?;
+    first.parse().ok()
+}
+
+/// Whether the text of `/proc/PID/cgroup` places the process into a Slurm job.
+///
+/// v1: `/slurm/uid_U/job_J/…` or `/slurm_NODE/uid_U/job_J/…`; v2:
+/// `/system.slice/slurmstepd.scope/job_J/…` or with `NODE_slurmstepd.scope`.
+/// Users may make cgroups of any name below what systemd delegates to them,
+/// so nothing below a user's slice is believed.
+#[must_use]
+pub fn in_slurm_job(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let Some(path) = fields.nth(2) else {
+            return false;
+        };
+        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        let users = parts.iter().position(|part| *part == b"user.slice");
+        parts.windows(2).enumerate().any(|(at, pair)| {
+            let v1 = (pair[0] == b"slurm" || pair[0].starts_with(b"slurm_"))
+                && pair[1].starts_with(b"uid_");
+            let v2 = pair[0].ends_with(b"slurmstepd.scope");
+            (v1 || v2) && users.is_none_or(|users| at < users)
+        })
+    })
+}
+
+/// Whether the text of `/proc/PID/cgroup` places the process into this cgroup
+/// or one below it.
+#[must_use]
+pub fn in_cgroup(text: &[u8], wanted: &str) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let path = line.splitn(3, |byte| *byte == b':').nth(2);
+        path.and_then(|path| path.strip_prefix(wanted.as_bytes()))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    })
+}
+
+/// The scope that logind made for a session (`…/session-7.scope`), from the
+/// text of `/proc/PID/cgroup`.
+#[must_use]
+pub fn session_scope(text: &[u8]) -> Option<String> {
+    text.split(|byte| *byte == b'\n').find_map(|line| {
+        let path = std::str::from_utf8(line).ok()?.splitn(3, ':').nth(2)?;
+        let name = path.rsplit('/').next()?;
+        let fits = path.len() <= 512
+            && path.starts_with("/user.slice/user-")
+            && name.starts_with("session-")
+            && name.ends_with(".scope")
+            && !path.contains("..");
+        fits.then(|| path.to_owned())
+    })
+}
+
+/// A file of a process; `None` if there is no such process any more.
+///
+/// # Errors
+/// The system refused for another reason.
+pub fn read(pid: Pid, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let gone = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound
+            || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+    };
+    let mut bytes = Vec::with_capacity(1024);
+    let result = File::open(format!("/proc/{}/{name}", pid.0))
+        .and_then(|file| file.take(MOST).read_to_end(&mut bytes));
+    match result {
+        Ok(_) => Ok(Some(bytes)),
+        Err(error) if gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Life {
+    /// The life that has this number now; `None`: nobody has.
+    ///
+    /// # Errors
+    /// It could not be found out.
+    pub fn of(pid: Pid) -> io::Result<Option<Self>> {
+        let Some(text) = read(pid, "stat")? else {
+            return Ok(None);
+        };
+        let stat = parse_stat(&text).ok_or_else(|| io::Error::other("/proc/PID/stat is odd"))?;
+        Ok((!stat.zombie).then_some(Self {
+            pid,
+            start: stat.start,
+        }))
+    }
+
+    /// Whether it goes on. What cannot be found out counts as alive.
+    #[must_use]
+    pub fn goes_on(self) -> bool {
+        Self::of(self.pid).map_or(true, |now| now == Some(self))
+    }
+
+    /// Sends a signal to exactly this life; fine if it has ended.
+    ///
+    /// # Errors
+    /// The signal was not sent.
+    pub fn signal(self, signal: Signal) -> io::Result<()> {
+        let Some(pid) = i32::try_from(self.pid.0)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        else {
+            return Ok(());
+        };
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        // Now the descriptor holds one life, and this tells which: a number
+        // that was used again in between shows another start.
+        if Self::of(self.pid)? != Some(self) {
+            return Ok(());
+        }
+        match pidfd_send_signal(&fd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// The kernel's login session of a process, if it has one.
+#[must_use]
+pub fn audit_session(pid: Pid) -> Option<Audit> {
+    let text = read(pid, "sessionid").ok()??;
+    let number = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
+    (number != u32::MAX).then_some(Audit(number))
+}
+
+/// All processes at the moment of looking.
+#[derive(Debug, Default)]
+pub struct Processes {
+    all: BTreeMap<Pid, Process>,
+    children: BTreeMap<Pid, Vec<Pid>>,
+}
+
+impl Processes {
+    /// Looks. Processes that end meanwhile are left out.
+    ///
+    /// # Errors
+    /// `/proc` cannot be listed.
+    pub fn scan() -> io::Result<Self> {
+        let mut found = Self::default();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).map(Pid) else {
+                continue;
+            };
+            if let Some(process) = Process::of(pid) {
+                found.add(process);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, process: Process) {
+        let pid = process.life.pid;
+        self.children.entry(process.parent).or_default().push(pid);
+        self.all.insert(pid, process);
+    }
+
+    /// The process of this number.
+    #[must_use]
+    pub fn get(&self, pid: Pid) -> Option<&Process> {
+        self.all.get(&pid)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Process> {
+        self.all.values()
+    }
+
+    /// This life, if it goes on, and all that descends from it.
+    #[must_use]
+    pub fn tree(&self, root: Life) -> BTreeSet<Pid> {
+        let mut tree = BTreeSet::new();
+        if self.get(root.pid).is_none_or(|it| it.life != root) {
+            return tree;
+        }
+        let mut open = vec![root.pid];
+        while let Some(pid) = open.pop() {
+            if tree.insert(pid) {
+                open.extend(self.children.get(&pid).into_iter().flatten());
+            }
+        }
+        tree
+    }
+}
+
+impl Process {
+    /// The process of this number, unless it has ended.
+    #[must_use]
+    pub fn of(pid: Pid) -> Option<Self> {
+        let stat = parse_stat(&read(pid, "stat").ok()??)?;
+        let uid = parse_uid(&read(pid, "status").ok()??)?;
+        Some(Self {
+            life: Life {
+                pid,
+                start: stat.start,
+            },
+            parent: stat.parent,
+            tty: stat.tty,
+            cpu: stat.cpu,
+            zombie: stat.zombie,
+            uid,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STAT: &str = "S 41 42 42 34816 42 4194560 1 0 0 0 7 5 0 0 20 0 1 0 123456 1 1 184";
+
+    #[test]
+    fn a_process_may_call_itself_anything_and_is_still_read() {
+        for name in ["sshd", "a) S 1 1 1 (b", "", "\u{1b}]0;x", ")"] {
+            let text = format!("42 ({name}) {STAT}\n");
+            let stat = parse_stat(text.as_bytes()).unwrap();
+            assert_eq!((stat.parent, stat.start, stat.cpu), (Pid(41), 123_456, 12));
+            assert_eq!(stat.tty, Some(34_816));
+        }
+        let bytes = [b"42 (\xff\xfe) ".as_slice(), STAT.as_bytes()].concat();
+        assert!(parse_stat(&bytes).is_some());
+    }
+
+    #[test]
+    fn the_first_of_four_uids_is_the_real_one() {
+        let text = b"Name:\tUid:\\n\xff\nState:\tS\nUid:\t20001\t0\t0\t0\n";
+        assert_eq!(parse_uid(text), Some(20_001));
+        assert_eq!(parse_uid(b"Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_jobs_cgroup_is_known_by_its_place_and_not_by_a_name_that_a_user_gave() {
+        for job in [
+            "5:freezer:/slurm/uid_20001/job_7/step_0",
+            "5:freezer:/slurm_n1/uid_20001/job_7/step_extern",
+            "1:cpu:/\n0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0",
+            "0::/system.slice/n1_slurmstepd.scope/job_7/step_0",
+        ] {
+            assert!(in_slurm_job(job.as_bytes()), "{job}");
+        }
+        for other in [
+            "0::/user.slice/user-20001.slice/user@20001.service/slurm/uid_20001/job_7",
+            "0::/user.slice/user-20001.slice/user@20001.service/slurmstepd.scope/job_7",
+            "0::/user.slice/user-20001.slice/session-3.scope",
+            "0::/system.slice/slurmd.service",
+            "5:freezer:/slurm",
+            "",
+            "::",
+        ] {
+            assert!(!in_slurm_job(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_scope_of_logind_is_taken_for_one_and_holds_what_is_below_it() {
+        let text = b"4:pids:/\n0::/user.slice/user-20001.slice/session-3.scope\n";
+        let scope = session_scope(text).unwrap();
+        assert_eq!(scope, "/user.slice/user-20001.slice/session-3.scope");
+        assert!(in_cgroup(text, &scope));
+        assert!(in_cgroup(format!("0::{scope}/deeper").as_bytes(), &scope));
+        assert!(!in_cgroup(format!("0::{scope}x").as_bytes(), &scope));
+        for other in [
+            "0::/system.slice/sshd.service",
+            "0::/",
+            "0::/session-3.scope",
+        ] {
+            assert_eq!(session_scope(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_tree_of_a_number_that_was_used_again_is_empty() {
+        let own = Life::of(Pid(std::process::id())).unwrap().unwrap();
+        let all = Processes::scan().unwrap();
+        assert!(all.tree(own).contains(&own.pid));
+        let earlier = Life {
+            start: own.start - 1,
+            ..own
+        };
+        assert!(all.tree(earlier).is_empty());
+        assert!(own.goes_on() && !earlier.goes_on());
+    }
+
+    #[test]
+    fn a_signal_for_an_earlier_life_of_a_number_reaches_nobody() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        let life = Life::of(Pid(child.id())).unwrap().unwrap();
+        let earlier = Life {
+            start: life.start - 1,
+            ..life
+        };
+        earlier.signal(Signal::KILL).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        life.signal(Signal::KILL).unwrap();
+        assert!(!child.wait().unwrap().success());
+        life.signal(Signal::KILL).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (parse_stat(&bytes), parse_uid(&bytes), in_slurm_job(&bytes));
+            let _ = (session_scope(&bytes), in_cgroup(&bytes, "/x"));
+        }
+    }
+}

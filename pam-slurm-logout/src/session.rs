@@ -1,0 +1,338 @@
+//! The records of logins: `sessions/<pid>-<start>.json` in the state
+//! directory, written by the module when a session opens, never changed.
+//!
+//! A record stays after its session as long as processes of that session may
+//! be left; the daemon removes it when none is.
+
+use std::fmt;
+use std::time::Duration;
+
+use node::printable;
+use node::registry::{BootId, JobId};
+use node::state::{Deadline, StateDir, StateError, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Instant;
+use crate::process::{Audit, Life, Pid};
+
+/// The folder of the records.
+pub const FOLDER: &str = "sessions";
+
+/// The lock that the daemon holds as long as it lives.
+pub const DAEMON_LOCK: &str = "logoutd.lock";
+
+const VERSION: u32 = 1;
+
+/// Longest text that is kept of PAM's items, in characters.
+const LONGEST: usize = 128;
+
+/// A login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    version: u32,
+    /// The boot during which it was opened.
+    pub boot: BootId,
+    /// The user.
+    pub uid: u32,
+    /// The user's name; safe to print.
+    pub user: String,
+    /// The process that opened it (sshd's privileged one), of which
+    /// everything in it descends.
+    pub leader: Life,
+    /// When it was opened.
+    pub opened: Instant,
+    /// PAM's service; safe to print.
+    pub service: String,
+    /// PAM's terminal, `ssh` for sshd; safe to print.
+    pub tty: Option<String>,
+    /// PAM's remote host; safe to print.
+    pub remote: Option<String>,
+    /// The kernel's login session.
+    pub audit: Option<Audit>,
+    /// logind's session.
+    pub logind: Option<String>,
+    /// The cgroup that logind made for it.
+    pub scope: Option<String>,
+    /// It is never ended.
+    pub exempt: bool,
+    /// The user's jobs at the time.
+    pub jobs: Vec<JobId>,
+}
+
+/// What PAM tells about a login; any of it may be hostile.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// `PAM_SERVICE`.
+    pub service: String,
+    /// `PAM_TTY`.
+    pub tty: Option<String>,
+    /// `PAM_RHOST`.
+    pub remote: Option<String>,
+    /// `XDG_SESSION_ID`, which pam_systemd sets.
+    pub logind: Option<String>,
+}
+
+impl Session {
+    /// A session of the process `leader`.
+    #[must_use]
+    pub fn new(boot: BootId, uid: u32, user: &str, leader: Life, told: Told) -> Self {
+        let short = |text: String| printable(&text, LONGEST);
+        let logind = told.logind.filter(|id| {
+            (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+        Self {
+            version: VERSION,
+            boot,
+            uid,
+            user: printable(user, LONGEST),
+            leader,
+            opened: Instant::now(),
+            service: short(told.service),
+            tty: told.tty.map(short),
+            remote: told.remote.map(short),
+            audit: None,
+            logind,
+            scope: None,
+            exempt: false,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// The name of its file.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        file_name(self.leader)
+    }
+
+    /// Reads a file of this name; the reason if it is not one of ours.
+    ///
+    /// # Errors
+    /// For a person to read; safe to print.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, String> {
+        let life = life_of(name).ok_or("not the name of a session")?;
+        let session: Self =
+            serde_json::from_slice(bytes).map_err(|error| printable(&error.to_string(), 200))?;
+        if session.version != VERSION {
+            return Err(format!(
+                "version {} of the format, not {VERSION}",
+                session.version
+            ));
+        }
+        if session.leader != life {
+            return Err("its content speaks of another process".to_owned());
+        }
+        let texts = [Some(&session.user), Some(&session.service)]
+            .into_iter()
+            .chain([&session.tty, &session.remote].map(Option::as_ref));
+        for text in texts.flatten() {
+            if printable(text, LONGEST) != *text {
+                return Err("a text in it is not one that is safe to print".to_owned());
+            }
+        }
+        Ok(session)
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = self.remote.as_deref().unwrap_or("this node");
+        let (user, service, pid) = (&self.user, &self.service, self.leader.pid.0);
+        write!(f, "{user}'s {service} session from {from} (process {pid})")
+    }
+}
+
+/// The file of the session that this process leads.
+#[must_use]
+pub fn file_name(leader: Life) -> String {
+    format!("{}-{}.json", leader.pid.0, leader.start)
+}
+
+/// The process whose session's file has this name.
+#[must_use]
+pub fn life_of(name: &str) -> Option<Life> {
+    let (pid, start) = name.strip_suffix(".json")?.split_once('-')?;
+    let life = Life {
+        pid: Pid(pid.parse().ok()?),
+        start: start.parse().ok()?,
+    };
+    (file_name(life) == name).then_some(life)
+}
+
+/// The folder of records.
+#[derive(Debug)]
+pub struct Records {
+    dir: StateDir,
+}
+
+impl Records {
+    /// Opens it; makes what is missing.
+    ///
+    /// # Errors
+    /// See [`StateDir::open`].
+    pub fn open(state: &StateDir) -> Result<Self, StateError> {
+        let dir = state.folder(FOLDER)?;
+        Ok(Self { dir })
+    }
+
+    /// Opens it to read; `None`: nobody ever logged in.
+    ///
+    /// # Errors
+    /// See [`StateDir::open`].
+    pub fn open_existing(state: &StateDir) -> Result<Option<Self>, StateError> {
+        Ok(state.existing_folder(FOLDER)?.map(|dir| Self { dir }))
+    }
+
+    /// Writes a session's record.
+    ///
+    /// # Errors
+    /// There is none then.
+    pub fn put(&mut self, session: &Session) -> Result<(), StateError> {
+        let bytes = serde_json::to_vec(session).map_err(|error| StateError::Io {
+            action: "write",
+            path: session.file_name().into(),
+            source: error.into(),
+        })?;
+        self.dir.write(&session.file_name(), &bytes)
+    }
+
+    /// Removes one; fine if there is none.
+    ///
+    /// # Errors
+    /// It stays.
+    pub fn remove(&mut self, leader: Life) -> Result<(), StateError> {
+        self.dir.remove(&file_name(leader))
+    }
+
+    /// The names of all that are there.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn names(&self) -> Result<Vec<String>, StateError> {
+        self.dir.names()
+    }
+
+    /// The record of this name, `None` if it is gone, or what is wrong with it.
+    ///
+    /// # Errors
+    /// For a person to read; safe to print.
+    pub fn get(&self, name: &str) -> Result<Option<Session>, String> {
+        match self.dir.read(name) {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => Session::parse(name, &bytes).map(Some),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// All sessions that can be read, and what is wrong with the others.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn list(&self) -> Result<(Vec<Session>, Vec<String>), StateError> {
+        let mut sessions = Vec::new();
+        let mut problems = Vec::new();
+        for name in self.names()? {
+            match self.get(&name) {
+                Ok(Some(session)) => sessions.push(session),
+                Ok(None) => {}
+                Err(reason) => problems.push(format!("{}: {reason}", printable(&name, 80))),
+            }
+        }
+        Ok((sessions, problems))
+    }
+
+    /// Removes what writers left that were killed.
+    ///
+    /// # Errors
+    /// Some may be left.
+    pub fn sweep(&mut self) -> Result<(), StateError> {
+        self.dir.sweep()
+    }
+
+    /// Where they lie.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+}
+
+/// Whether a daemon runs that takes care of records.
+#[must_use]
+pub fn daemon_runs(state: &StateDir) -> bool {
+    state
+        .lock(DAEMON_LOCK, Deadline::after(Duration::ZERO))
+        .is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn session() -> Session {
+        let life = Life {
+            pid: Pid(42),
+            start: 123,
+        };
+        let told = Told {
+            service: "sshd".to_owned(),
+            tty: Some("ssh".to_owned()),
+            remote: Some("10.0.0.1\x1b[2J\n".to_owned()),
+            logind: Some("../../etc".to_owned()),
+        };
+        Session::new(BootId::current().unwrap(), 20_001, "alice", life, told)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let mut records = Records::open(&state).unwrap();
+        records.put(&session()).unwrap();
+        assert_eq!(records.list().unwrap().0, [session_opened(&records)]);
+        records.remove(session().leader).unwrap();
+        assert!(records.names().unwrap().is_empty());
+    }
+
+    fn session_opened(records: &Records) -> Session {
+        records.get("42-123.json").unwrap().unwrap()
+    }
+
+    #[test]
+    fn odd_items_of_pam_cannot_steer_a_terminal_or_name_a_path() {
+        let session = session();
+        assert_eq!(session.remote.as_deref(), Some("10.0.0.1\\u{1b}[2J\\n"));
+        assert_eq!(session.logind, None);
+        let told = Told {
+            remote: Some("x".repeat(1 << 20)),
+            ..Told::default()
+        };
+        let long = Session::new(session.boot.clone(), 1, "a", session.leader, told);
+        assert!(serde_json::to_vec(&long).unwrap().len() < 4096);
+    }
+
+    #[test]
+    fn a_file_that_speaks_of_another_process_or_version_is_not_believed() {
+        let good = serde_json::to_string(&session()).unwrap();
+        assert!(Session::parse("42-123.json", good.as_bytes()).is_ok());
+        for name in [
+            "43-123.json",
+            "42-124.json",
+            "+42-123.json",
+            "042-123.json",
+            "x",
+        ] {
+            assert!(Session::parse(name, good.as_bytes()).is_err(), "{name}");
+        }
+        let other = good.replace("\"version\":1", "\"version\":2");
+        assert!(Session::parse("42-123.json", other.as_bytes()).is_err());
+        let raw = good.replace("\"alice\"", "\"\\u001b[2J\"");
+        assert!(Session::parse("42-123.json", raw.as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_the_reader_panic(name in "[0-9-]{0,9}(.json)?", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Session::parse(&name, &bytes);
+        }
+    }
+}
