@@ -1,0 +1,14 @@
+//! `gres-helper` and `spank_gres.so`.
+
+pub mod agent;
+pub mod cgroup;
+pub mod generate;
+pub mod gresconf;
+pub mod machine;
+mod nvml;
+pub mod settings;
+pub mod size;
+pub mod verify;
+
+/// sysexits(3): the command line is wrong.
+pub const EX_USAGE: u8 = 64;
