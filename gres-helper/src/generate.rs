@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use node::{NodeName, Sysroot};
+use node::{NodeName, Sysroot, printable};
 
 use crate::gresconf::Line;
 use crate::machine::{Gpu, Instance, Machine, Profile};
@@ -117,9 +117,15 @@ pub fn kind(name: &str) -> Option<String> {
         .map(str::to_ascii_lowercase)
 }
 
+/// A device's file in the tree that is looked at.
+fn device(sysroot: &Sysroot, name: &str) -> String {
+    let path = sysroot.path(&format!("dev/{name}"));
+    printable(&path.to_string_lossy(), 400)
+}
+
 /// A GPU's file.
-fn file(gpu: &Gpu) -> Option<String> {
-    Some(format!("/dev/nvidia{}", gpu.minor?))
+fn file(sysroot: &Sysroot, gpu: &Gpu) -> Option<String> {
+    Some(device(sysroot, &format!("nvidia{}", gpu.minor?)))
 }
 
 /// For each GPU its number of NVLinks to each of the others, `-1` for itself,
@@ -176,7 +182,7 @@ fn mig_lines(
     sysroot: &Sysroot,
     cores: Option<&String>,
 ) -> Result<Vec<Line>, String> {
-    let device = file(gpu).ok_or_else(|| format!("{} has no minor number", gpu.label()))?;
+    let whole = file(sysroot, gpu).ok_or_else(|| format!("{} has no minor number", gpu.label()))?;
     let minor = gpu.minor.unwrap_or_default();
     let of = |path: String| {
         let number = capability(sysroot, &path).ok_or_else(|| {
@@ -186,7 +192,7 @@ fn mig_lines(
                 gpu.label()
             )
         })?;
-        Ok::<String, String>(format!("/dev/nvidia-caps/nvidia-cap{number}"))
+        Ok::<String, String>(device(sysroot, &format!("nvidia-caps/nvidia-cap{number}")))
     };
     let base = format!("gpu{minor}/mig/gi{}", instance.id);
     let name = profiles
@@ -198,7 +204,7 @@ fn mig_lines(
         .iter()
         .map(|compute| {
             let files = vec![
-                device.clone(),
+                whole.clone(),
                 of(base.clone())?,
                 of(format!("{base}/ci{}", compute.id))?,
             ];
@@ -254,7 +260,7 @@ pub fn wanted(
             }
             continue;
         }
-        let files: Vec<String> = file(gpu).into_iter().collect();
+        let files: Vec<String> = file(&settings.sysroot, gpu).into_iter().collect();
         gpus.push(Line {
             name: "gpu".to_owned(),
             kind: kind(&gpu.name),

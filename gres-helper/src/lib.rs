@@ -4,9 +4,13 @@ pub mod agent;
 pub mod cgroup;
 pub mod generate;
 pub mod gresconf;
+pub mod health;
+pub mod job;
 pub mod machine;
+pub mod mps;
 mod nvml;
 pub mod settings;
+pub mod shares;
 pub mod size;
 pub mod verify;
 
