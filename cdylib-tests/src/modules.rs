@@ -48,6 +48,22 @@ pub fn test_program(name: &str) -> PathBuf {
     )
 }
 
+/// The plugin of shared GPUs.
+///
+/// # Panics
+/// When it has not been built.
+pub fn gres_plugin() -> PathBuf {
+    built(Path::new("debug/libgres_helper.so"), MODULES)
+}
+
+/// NVML over a machine in a file.
+///
+/// # Panics
+/// When it has not been built.
+pub fn mock_nvml() -> PathBuf {
+    built(Path::new("debug/libmock_nvml.so"), MODULES)
+}
+
 /// The plugin as it is shipped.
 ///
 /// # Panics

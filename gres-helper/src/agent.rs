@@ -56,6 +56,7 @@ pub enum AgentError {
 /// after it was killed.
 #[derive(Debug)]
 pub struct Agent {
+    program: PathBuf,
     library: PathBuf,
     limit: Duration,
     child: Option<Child>,
@@ -66,10 +67,21 @@ impl Agent {
     #[must_use]
     pub fn new(library: PathBuf, limit: Duration) -> Self {
         Self {
+            // This very program, even if its file was replaced meanwhile.
+            program: "/proc/self/exe".into(),
             library,
             limit,
             child: None,
         }
+    }
+
+    /// The same with another program as the child: for those who are no
+    /// `gres-helper` themselves.
+    #[must_use]
+    pub fn with_program(self, program: PathBuf) -> Self {
+        let mut agent = self;
+        agent.program = program;
+        agent
     }
 
     /// Everything about the GPUs.
@@ -201,8 +213,7 @@ impl Agent {
     fn running(&mut self) -> io::Result<&mut Child> {
         let child = match self.child.take() {
             Some(child) => child,
-            // This very program, even if its file was replaced meanwhile.
-            None => Command::new("/proc/self/exe")
+            None => Command::new(&self.program)
                 .arg(AGENT)
                 .arg(&self.library)
                 .env_clear()

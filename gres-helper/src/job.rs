@@ -245,10 +245,10 @@ fn record(
     // Of unlike GPUs the smallest shard: a share is never more than there is.
     record.shard_mib = sizes.map(|(size, _)| size).min();
     if gpus.iter().all(|gpu| gpu.in_mig_mode()) {
-        record.tier = Tier::Mig;
+        (record.wants, record.tier) = (Tier::Mig, Tier::Mig);
     } else {
-        let want = wanted_tier(settings, machine);
-        match want {
+        record.wants = wanted_tier(settings, machine);
+        match record.wants {
             Tier::Mps => match mps::join(settings, state, agent, gpus, key.job, uid) {
                 Ok(()) => record.tier = Tier::Mps,
                 Err(reason) => record.refused = Some(format!("no MPS: {reason}")),

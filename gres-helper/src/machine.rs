@@ -27,6 +27,8 @@ pub struct Gpu {
     pub name: String,
     /// `00000000:53:00.0`.
     pub pci: String,
+    /// PCI device and vendor, as `0x233010DE`; 0 where NVML does not tell.
+    pub device_id: u32,
     /// The number in `/dev/nvidia<minor>`.
     pub minor: Option<u32>,
     /// Memory.

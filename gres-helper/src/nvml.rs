@@ -246,6 +246,7 @@ impl Library {
             if all {
                 gpu.name = text(trouble.note("name", device.name()));
                 let pci = trouble.note("PCI id", device.pci_info());
+                gpu.device_id = pci.as_ref().map_or(0, |pci| pci.pci_device_id);
                 gpu.pci = text(pci.map(|pci| pci.bus_id));
                 self.describe(&device, &mut gpu, &mut trouble);
             }

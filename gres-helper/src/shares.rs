@@ -78,7 +78,9 @@ pub struct Record {
     pub seen: bool,
     /// The other name of its cgroup, from Slurm 26.05 on.
     pub sluid: Option<String>,
-    /// What holds it to its share, besides a watchdog.
+    /// What shall hold it to its share.
+    pub wants: Tier,
+    /// What does, besides a watchdog.
     pub tier: Tier,
     /// Why that is less than the site asked for.
     pub refused: Option<String>,
@@ -99,6 +101,7 @@ impl Record {
             shards: None,
             seen: false,
             sluid: None,
+            wants: Tier::CountOnly,
             tier: Tier::CountOnly,
             refused: None,
         }

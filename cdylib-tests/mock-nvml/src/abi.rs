@@ -394,7 +394,10 @@ queries! {
             id: profile.id,
             isP2pSupported: 0,
             sliceCount: profile.slices,
-            instanceCount: u32::try_from(profile.starts.len()).unwrap_or(0),
+            instanceCount: match profile.media {
+                true => 1,
+                false => u32::try_from(profile.starts.len()).unwrap_or(0),
+            },
             multiprocessorCount: profile.slices * 14,
             copyEngineCount: 1,
             decoderCount: 0,
