@@ -10,9 +10,11 @@
 //! - [`kernel_pages`]: the machine's hugepages, for one test at a time;
 //!   [`pages`]: a node whose jobs take and return them;
 //!   [`sigkill`]: a program killed after each of its system calls.
+//! - [`gres`]: a cluster with made-up GPUs that jobs share.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
+pub mod gres;
 pub mod kernel_pages;
 pub mod matrix;
 pub mod modules;

@@ -192,7 +192,17 @@ pub fn prolog(settings: &Settings, key: &JobKey, uid: u32, positions: Option<&st
         keep_seen(state, &seen);
     }
     let swept = sweep(settings, state, &mut agent, key);
-    outcome.note(swept);
+    // What was undone changed compute modes, which are kept to be put back.
+    let machine = match outcome.note(swept) {
+        Some(true) => match agent.machine() {
+            Ok(machine) => machine,
+            Err(error) => {
+                outcome.complaints.push(error.to_string());
+                return outcome;
+            }
+        },
+        Some(false) | None => machine,
+    };
     let gpus = job_gpus(settings, &machine, positions);
     if !gpus.is_empty() {
         let recorded = record(settings, state, &mut agent, key, uid, &machine, &gpus);
@@ -276,19 +286,21 @@ pub fn wanted_tier(settings: &Settings, machine: &Machine) -> Tier {
     }
 }
 
-/// Undoes what jobs left whose epilogs never ran.
+/// Undoes what jobs left whose epilogs never ran; whether there was anything.
 fn sweep(
     settings: &Settings,
     state: &mut StateDir,
     agent: &mut Agent,
     but: &JobKey,
-) -> Result<(), String> {
+) -> Result<bool, String> {
+    let mut any = false;
     let (records, _) = shares::all(state, &but.node)?;
     for job in shares::gone(&records, &settings.spool_dir, &but.node) {
         let key = JobKey {
             job,
             node: but.node.clone(),
         };
+        any = true;
         mps::leave(settings, state, agent, job)?;
         shares::remove(state, &key)?;
     }
@@ -298,12 +310,13 @@ fn sweep(
         for daemon in mps::all(state)? {
             for (job, _) in daemon.jobs {
                 if job != but.job && records.iter().all(|record| record.job != job) {
+                    any = true;
                     mps::leave(settings, state, agent, job)?;
                 }
             }
         }
     }
-    Ok(())
+    Ok(any)
 }
 
 /// The epilog of a job.
