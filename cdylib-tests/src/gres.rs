@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,6 +25,31 @@ const CONFIG: &str = "site/gres.toml";
 /// Where library and machine are, relative to the testbed's directory.
 const NVML: &str = "nvml";
 
+/// The files under test, and the Slurm that they are tested on.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The program.
+    pub helper: PathBuf,
+    /// The plugin.
+    pub plugin: PathBuf,
+    /// Another Debian's root, if not this machine's Slurm.
+    pub root: Option<PathBuf>,
+}
+
+impl Site {
+    /// What `make modules` built, on this machine's Slurm.
+    ///
+    /// # Panics
+    /// When something is not built.
+    pub fn built() -> Self {
+        Self {
+            helper: modules::program("gres-helper"),
+            plugin: modules::gres_plugin(),
+            root: None,
+        }
+    }
+}
+
 /// One node, n1, with a machine of this model (or `H100x4`), shards of 10 GiB,
 /// the plugin, prolog and epilog, and these lines in `[gres]`.
 ///
@@ -39,7 +64,19 @@ pub fn cluster(model: &str, toml: &str) -> Builder {
 /// # Panics
 /// As [`cluster`].
 pub fn cluster_without(model: &str, toml: &str, symbols: &[&'static str]) -> Builder {
-    let helper = modules::program("gres-helper");
+    cluster_of(Site::built(), model, toml, symbols)
+}
+
+/// As [`cluster_without`], of these files on this Slurm.
+///
+/// # Panics
+/// As [`cluster`].
+pub fn cluster_of(site: Site, model: &str, toml: &str, symbols: &[&'static str]) -> Builder {
+    let Site {
+        helper,
+        plugin,
+        root,
+    } = site;
     let node = NodeOptions::simulated(Spec::named("p5.48xlarge").unwrap_or_else(|| panic!("p5")));
     let mut machine = match model {
         "H100x4" => Machine::model("8xH100", node.cpus()),
@@ -71,7 +108,11 @@ pub fn cluster_without(model: &str, toml: &str, symbols: &[&'static str]) -> Bui
         modules::program("nvidia-cuda-mps-control").display()
     );
     let symbols = symbols.to_vec();
-    Testbed::builder()
+    let builder = match root {
+        Some(root) => Testbed::builder().root(root).bind(&helper).bind(&plugin),
+        None => Testbed::builder(),
+    };
+    builder
         .node(NodeOptions {
             gres: Some(gres),
             ..node
@@ -79,7 +120,7 @@ pub fn cluster_without(model: &str, toml: &str, symbols: &[&'static str]) -> Bui
         .slurm_conf_extra("GresTypes=gpu,shard\nProlog={dir}/prolog.sh\nEpilog={dir}/epilog.sh\n")
         .plugstack(&format!(
             "required {} config={{dir}}/{CONFIG}",
-            modules::gres_plugin().display()
+            plugin.display()
         ))
         .file(CONFIG, &text)
         .file("prolog.sh", &script("prolog"))

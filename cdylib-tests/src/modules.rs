@@ -69,8 +69,16 @@ pub fn mock_nvml() -> PathBuf {
 /// # Panics
 /// When it has not been built.
 pub fn shipped() -> PathBuf {
+    shipped_file("spank_efa.so")
+}
+
+/// Any file as it is shipped.
+///
+/// # Panics
+/// When it has not been built.
+pub fn shipped_file(name: &str) -> PathBuf {
     let dir = Path::new("dist").join(std::env::consts::ARCH);
-    built(&dir.join("spank_efa.so"), "`make dist`")
+    built(&dir.join(name), "`make dist`")
 }
 
 /// The same with what [`injected`] can do.

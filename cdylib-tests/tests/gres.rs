@@ -140,7 +140,7 @@ fn a_limit_on_the_jobs_cgroup_is_set_before_its_first_task() {
     let limits = nvml.read().unwrap().gpus[0].limits.clone();
     assert_eq!(limits.len(), 1, "{limits:?}\n{}", tb.log("slurmd n1"));
     assert!(limits[0].0.ends_with(&format!("/job_{job}")), "{limits:?}");
-    assert_eq!(limits[0].2, 2 * 10_240 << 20);
+    assert_eq!(limits[0].2, 20_480 << 20);
     let status = helper(&tb, &["status"]).stdout;
     assert!(status.contains("in force: cgroup memory limit"), "{status}");
 }

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use super::{Context, Row, Verdict, cluster, xtask};
 use crate::efa::Vars;
-use crate::panics;
 use crate::testbed::{JobState, Output};
+use crate::{gres, modules, panics};
 
 /// The nodes of every cluster: n1, n2, n3.
 pub(super) const NODES: [&str; 3] = ["p5.48xlarge", "p4d_old_stack", "g5.8xlarge"];
@@ -71,6 +71,10 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "a panic in any hook survived",
         check: panics_survived,
+    },
+    Row {
+        name: "a GPU share in each task",
+        check: gpu_shares,
     },
     Row {
         name: "bindings are the release's",
@@ -387,6 +391,36 @@ fn panics_survived(c: &Context) -> Verdict {
     for forced in panics::HOOKS {
         panics::survived(&tb, forced, &c.plugin, &c.injected)?;
     }
+    Ok(())
+}
+
+/// gres/shard came with 22.05; before, the plugin only must not be in the way.
+fn gpu_shares(c: &Context) -> Verdict {
+    let site = gres::Site {
+        helper: modules::shipped_file("gres-helper"),
+        plugin: modules::shipped_file("spank_gres.so"),
+        root: Some(c.release.root.clone()),
+    };
+    if !c.tb.release().at_least(22, 5) {
+        let tb = cluster(&c.release, &NODES[..1], &site.plugin).start()?;
+        let seen = tb.srun("alice", &["true"])?;
+        expect!(seen.success(), "{seen}");
+        return Ok(());
+    }
+    let toml = "tier = \"cgroup\"\nrequire_fence = true\n";
+    let tb = gres::cluster_of(site, "H100x4", toml, &[]).start()?;
+    let show = "echo $SLURM_SHARDS_ON_NODE $SLURM_GPU_SHARE_MIB";
+    for (user, shards) in [("alice", 3), ("bob", 2), ("carol", 1)] {
+        let gres = format!("--gres=shard:{shards}");
+        let seen = tb.srun(user, &[&gres, "-n2", "bash", "-c", show])?;
+        let wanted = format!("{shards} {}\n", shards * 10_240).repeat(2);
+        expect!(seen.stdout == wanted, "{seen}\n{}", tb.log("slurmd n1"));
+    }
+    let said = gres::helper(&tb, &["verify"]);
+    expect!(said.code() == 0, "{said}");
+    let limits = gres::nvml(&tb).read()?.gpus[0].limits.len();
+    expect!(limits == 3, "{limits} cgroups were limited, not 3");
+    expect!(!tb.node_state("n1")?.is_drained(), "n1 is drained");
     Ok(())
 }
 

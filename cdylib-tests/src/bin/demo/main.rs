@@ -4,6 +4,7 @@
 //! Every sentence that is printed about a command is checked on what the
 //! command really did; the first that does not hold ends the demo with 1.
 
+mod gpus;
 mod hugepages;
 mod scenes;
 mod stage;
@@ -52,6 +53,9 @@ fn demo() -> Outcome {
         hugepages::pages_and_traffic(&stage)?;
     }
     drop(testbed);
+    if root {
+        gpus::shared_gpus()?;
+    }
     conclude(root, &left_behind)
 }
 
@@ -139,11 +143,12 @@ fn conclude(root: bool, traces: &[PathBuf]) -> Outcome {
     println!(
         "\n\nShown and checked: the environment of a p5 job and why it is so, that of an old stack, \
          the list\nof names, refusals at submission, a wrong node that fails only its own job, and (as root)\n\
-         hugepages and what EFA moved."
+         hugepages, what EFA moved, shares of a GPU, and a MIG layout that comes back after a failure."
     );
     if !root {
         println!(
-            "Left out without root: a root slurmd, several users, cgroups, hugepages; sudo make demo"
+            "Left out without root: a root slurmd, several users, cgroups, hugepages, shared GPUs; sudo \
+             make demo"
         );
     }
     println!(

@@ -52,10 +52,20 @@ impl<'tb> Stage<'tb> {
     /// stream, as on a terminal.
     pub fn run(&self, line: &str) -> Result<Output, Box<dyn Error>> {
         println!("\n  $ {line}");
-        let script = format!("exec 2>&1\n{line}");
+        self.run_as(self.user(), "", line)
+    }
+
+    /// As [`Stage::run`], as root, with what a root's shell knows beforehand.
+    pub fn run_as_root(&self, known: &str, line: &str) -> Result<Output, Box<dyn Error>> {
+        println!("\n  # {line}");
+        self.run_as("root", known, line)
+    }
+
+    fn run_as(&self, user: &str, known: &str, line: &str) -> Result<Output, Box<dyn Error>> {
+        let script = format!("exec 2>&1\n{known}\n{line}");
         let output = self
             .testbed
-            .command(self.user(), &["bash", "-c", &script])
+            .command(user, &["bash", "-c", &script])
             .output()?;
         let place = self.testbed.dir().display().to_string();
         for line in output.stdout.replace(&place, "/…").lines() {
