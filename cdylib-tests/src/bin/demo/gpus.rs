@@ -16,7 +16,7 @@ pub fn shared_gpus() -> Outcome {
     let nvml = gres::nvml(&tb);
     let stage = Stage::new(&tb);
     stage.title(
-        "7. Two users on one GPU",
+        "8. Two users on one GPU",
         "Another cluster: one node with four H100, all made up: device nodes of their own, and a file\n\
          in place of NVML. A shard is 10 GiB. What follows a # is run by root.",
     );
@@ -62,7 +62,7 @@ pub fn shared_gpus() -> Outcome {
     tb.scancel(greedy)?;
     tb.scancel(modest)?;
     stage.title(
-        "8. A MIG layout that fails halfway",
+        "9. A MIG layout that fails halfway",
         "The second GPU instance cannot be made: the old layout comes back, and is verified.",
     );
     nvml.change(divided)?;
