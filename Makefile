@@ -34,11 +34,14 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 #   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
 #   target/debug/libpam_slurm_logout.so   the PAM module, and beside it its programs
 #   target/inject/debug/libpam_slurm_logout.so   the same, able to panic in any phase
+#   target/debug/libgres_helper.so        the plugin of shared GPUs
+#   target/debug/libmock_nvml.so          NVML over a machine in a file
 #   target/debug/examples/lib*.so         plugins and a libslurm made up for tests
 modules:
 	cargo build --quiet --package spank-efa
 	cargo build --quiet --package efa-check --package slurm-efa
 	cargo build --quiet --package pam-slurm-logout
+	cargo build --quiet --package gres-helper --package mock-nvml
 	cargo build --quiet --package slurm-spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject

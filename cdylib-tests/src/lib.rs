@@ -12,9 +12,11 @@
 //!   [`pages`]: a node whose jobs take and return them;
 //!   [`sigkill`]: a program killed after each of its system calls.
 //! - [`logins`]: a real sshd with the PAM module inside a testbed.
+//! - [`gres`]: a cluster with made-up GPUs that jobs share.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
+pub mod gres;
 pub mod health;
 pub mod kernel_pages;
 pub mod logins;

@@ -65,21 +65,28 @@ pub fn test_program(name: &str) -> PathBuf {
     )
 }
 
+/// The plugin of shared GPUs.
+///
+/// # Panics
+/// When it has not been built.
+pub fn gres_plugin() -> PathBuf {
+    built(Path::new("debug/libgres_helper.so"), MODULES)
+}
+
+/// NVML over a machine in a file.
+///
+/// # Panics
+/// When it has not been built.
+pub fn mock_nvml() -> PathBuf {
+    built(Path::new("debug/libmock_nvml.so"), MODULES)
+}
+
 /// The plugin as it is shipped.
 ///
 /// # Panics
 /// When it has not been built.
 pub fn shipped() -> PathBuf {
-    shipped_program("spank_efa.so")
-}
-
-/// A file as it is shipped.
-///
-/// # Panics
-/// When it has not been built.
-pub fn shipped_program(name: &str) -> PathBuf {
-    let dir = Path::new("dist").join(std::env::consts::ARCH);
-    built(&dir.join(name), "`make dist`")
+    shipped_file("spank_efa.so")
 }
 
 /// A file of the suite as it is shipped, by its name.

@@ -200,8 +200,16 @@ impl Scontrol {
     /// # Errors
     /// scontrol fails or is late: slurmctld may be down. For a person.
     pub fn show(&self, node: &NodeName) -> Result<Shown, String> {
-        let text = self.call(&["show", "node", "-o", node.as_str()])?;
+        let text = self.node_line(node)?;
         Shown::parse(&text).ok_or_else(|| "scontrol shows no state of this node".to_owned())
+    }
+
+    /// What `scontrol show node -o` prints of the node.
+    ///
+    /// # Errors
+    /// As [`Scontrol::show`].
+    pub fn node_line(&self, node: &NodeName) -> Result<String, String> {
+        self.call(&["show", "node", "-o", node.as_str()])
     }
 
     /// Asks Slurm to change the node.

@@ -57,6 +57,28 @@ const ARTIFACTS: &[Artifact] = &[
         ],
     },
     Artifact {
+        package: "gres-helper",
+        built: "libgres_helper.so",
+        shipped: "spank_gres.so",
+        kind: Kind::Module,
+        exports: &[
+            "plugin_name",
+            "plugin_type",
+            "plugin_version",
+            "slurm_spank_init",
+            "slurm_spank_init_post_opt",
+            "slurm_spank_task_init_privileged",
+            "slurm_spank_user_init",
+        ],
+    },
+    Artifact {
+        package: "gres-helper",
+        built: "gres-helper",
+        shipped: "gres-helper",
+        kind: Kind::Program,
+        exports: &[],
+    },
+    Artifact {
         package: "efa-check",
         built: "efa-check",
         shipped: "efa-check",

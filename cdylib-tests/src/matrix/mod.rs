@@ -120,7 +120,7 @@ pub fn run(selection: &Selection) -> Result<bool, Box<dyn Error>> {
     }
     // A panic that says what is not built.
     guarded(|| {
-        modules::shipped_program("efa-check");
+        modules::shipped_file("efa-check");
         Ok((modules::shipped(), modules::shipped_injected()))
     })?;
     // One column for each release.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Context, Row, Verdict, cluster, xtask};
 use crate::efa::{self, Vars};
 use crate::testbed::{JobState, Output, Progress, Testbed};
-use crate::{health, modules, panics};
+use crate::{gres, health, modules, panics};
 
 /// Longest that a login is waited for.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -100,6 +100,10 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "a login ends with the job",
         check: login_ends_with_the_job,
+    },
+    Row {
+        name: "a GPU share in each task",
+        check: gpu_shares,
     },
     Row {
         name: "bindings are the release's",
@@ -427,7 +431,7 @@ fn guarded(
     health: &str,
     slurm_conf: &str,
 ) -> Result<Testbed, Box<dyn Error>> {
-    let program = modules::shipped_program("efa-check");
+    let program = modules::shipped_file("efa-check");
     let bare = efa::bare(&vec!["p4d.24xlarge"; nodes]).root(&c.release.root);
     let bare = bare.bind(&program);
     let tb = health::guarded(bare, &program, health, slurm_conf).start()?;
@@ -438,7 +442,7 @@ fn guarded(
 }
 
 fn expect_exit(tb: &Testbed, node: &str, command: &str, code: i32) -> Verdict {
-    let program = modules::shipped_program("efa-check");
+    let program = modules::shipped_file("efa-check");
     let said = health::check(tb, &program, node, command)?;
     expect!(said.code() == code, "efa-check {command} on {node}: {said}");
     Ok(())
@@ -526,6 +530,36 @@ fn anothers_reason(c: &Context) -> Verdict {
             broken.repair()?;
         }
     }
+    Ok(())
+}
+
+/// gres/shard came with 22.05; before, the plugin only must not be in the way.
+fn gpu_shares(c: &Context) -> Verdict {
+    let site = gres::Site {
+        helper: modules::shipped_file("gres-helper"),
+        plugin: modules::shipped_file("spank_gres.so"),
+        root: Some(c.release.root.clone()),
+    };
+    if !c.tb.release().at_least(22, 5) {
+        let tb = cluster(&c.release, &NODES[..1], &site.plugin).start()?;
+        let seen = tb.srun("alice", &["true"])?;
+        expect!(seen.success(), "{seen}");
+        return Ok(());
+    }
+    let toml = "tier = \"cgroup\"\nrequire_fence = true\n";
+    let tb = gres::cluster_of(site, "H100x4", toml, &[]).start()?;
+    let show = "echo $SLURM_SHARDS_ON_NODE $SLURM_GPU_SHARE_MIB";
+    for (user, shards) in [("alice", 3), ("bob", 2), ("carol", 1)] {
+        let gres = format!("--gres=shard:{shards}");
+        let seen = tb.srun(user, &[&gres, "-n2", "bash", "-c", show])?;
+        let wanted = format!("{shards} {}\n", shards * 10_240).repeat(2);
+        expect!(seen.stdout == wanted, "{seen}\n{}", tb.log("slurmd n1"));
+    }
+    let said = gres::helper(&tb, &["verify"]);
+    expect!(said.code() == 0, "{said}");
+    let limits = gres::nvml(&tb).read()?.gpus[0].limits.len();
+    expect!(limits == 3, "{limits} cgroups were limited, not 3");
+    expect!(!tb.node_state("n1")?.is_drained(), "n1 is drained");
     Ok(())
 }
 

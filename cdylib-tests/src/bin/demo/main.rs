@@ -4,6 +4,7 @@
 //! Every sentence that is printed about a command is checked on what the
 //! command really did; the first that does not hold ends the demo with 1.
 
+mod gpus;
 mod hugepages;
 mod scenes;
 mod stage;
@@ -56,6 +57,9 @@ fn demo() -> Outcome {
         scenes::a_login(&stage)?;
     }
     drop(testbed);
+    if root {
+        gpus::shared_gpus()?;
+    }
     conclude(root, &left_behind)
 }
 
@@ -156,14 +160,18 @@ fn conclude(root: bool, traces: &[PathBuf]) -> Outcome {
     }
     println!(
         "\n\nShown and checked: the environment of a p5 job and why it is so, that of an old stack, \
-         the list\nof names, refusals at submission, a wrong node that fails only its own job, a node with a\n\
-         broken adapter that gets no job until it is repaired, and (as root) hugepages and what EFA moved."
+         the list\nof names, refusals at submission, a wrong node that fails only its own job, and a node with a\n\
+         broken adapter that gets no job until it is repaired."
     );
     if root {
-        println!("And a login that is refused without a job, and told and ended after it.");
+        println!(
+            "And hugepages, what EFA moved, a login that is refused without a job and ended after it, shares\n\
+             of a GPU, and a MIG layout that comes back after a failure."
+        );
     } else {
         println!(
-            "Left out without root: a root slurmd, several users, cgroups, hugepages, logins; sudo make demo"
+            "Left out without root: a root slurmd, several users, cgroups, hugepages, logins, shared GPUs;\n\
+             sudo make demo"
         );
     }
     println!(

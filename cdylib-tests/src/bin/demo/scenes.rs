@@ -239,7 +239,7 @@ fn next_job(stage: &Stage<'_>) -> Result<String, Box<dyn std::error::Error>> {
 
 pub fn a_login(stage: &Stage<'_>) -> Outcome {
     stage.title(
-        "7. A login to a compute node",
+        "A login to a compute node",
         "A real sshd with pam_slurm_logout.so on n1, and slurm-logoutd with a grace of 2 s.",
     );
     let logins = Logins::start(stage.testbed, &Site::with("grace = \"2s\""))?;

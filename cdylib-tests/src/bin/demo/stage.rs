@@ -1,7 +1,7 @@
 //! Commands as on a terminal: shown, run, their output shown and checked.
 
-use std::cell::Cell;
 use std::error::Error;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cdylib_tests::testbed::{Cmd, JobId, Output, Testbed};
 
@@ -17,15 +17,11 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 pub struct Stage<'tb> {
     /// The cluster.
     pub testbed: &'tb Testbed,
-    scenes: Cell<u32>,
 }
 
 impl<'tb> Stage<'tb> {
     pub fn new(testbed: &'tb Testbed) -> Self {
-        Self {
-            testbed,
-            scenes: Cell::new(0),
-        }
+        Self { testbed }
     }
 
     /// Whose terminal it is: alice's, or that of the only user there is.
@@ -41,8 +37,9 @@ impl<'tb> Stage<'tb> {
 
     /// Begins a section, with the next number.
     pub fn title(&self, title: &str, text: &str) {
-        self.scenes.set(self.scenes.get() + 1);
-        println!("\n\n== {}. {title}\n\n{text}", self.scenes.get());
+        static SCENES: AtomicU32 = AtomicU32::new(1);
+        let number = SCENES.fetch_add(1, Ordering::Relaxed);
+        println!("\n\n== {number}. {title}\n\n{text}");
     }
 
     /// Says what the next command shows.
@@ -63,19 +60,25 @@ impl<'tb> Stage<'tb> {
     /// stream, as on a terminal.
     pub fn run(&self, line: &str) -> Result<Output, Box<dyn Error>> {
         println!("\n  $ {line}");
-        self.print(self.shell(self.user(), line))
+        self.print(self.shell(self.user(), "", line))
+    }
+
+    /// As [`Stage::run`], as root, with what a root's shell knows beforehand.
+    pub fn run_as_root(&self, known: &str, line: &str) -> Result<Output, Box<dyn Error>> {
+        println!("\n  # {line}");
+        self.print(self.shell("root", known, line))
     }
 
     /// As [`Stage::run`], in the administrator's shell and the testbed's own
     /// directory.
     pub fn administer(&self, line: &str) -> Result<Output, Box<dyn Error>> {
         println!("\n  # {line}");
-        let command = self.shell(self.admin(), line).cwd(self.testbed.dir());
+        let command = self.shell(self.admin(), "", line).cwd(self.testbed.dir());
         self.print(command)
     }
 
-    fn shell(&self, user: &str, line: &str) -> Cmd<'tb> {
-        let script = format!("exec 2>&1\n{line}");
+    fn shell(&self, user: &str, known: &str, line: &str) -> Cmd<'tb> {
+        let script = format!("exec 2>&1\n{known}\n{line}");
         self.testbed.command(user, &["bash", "-c", &script])
     }
 

@@ -1,0 +1,683 @@
+//! The command line, and what each command does.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use efa_check::slurm::{Scontrol, Shown};
+use node::registry::{JobId, JobKey};
+use node::{NodeName, Sysroot, printable};
+
+use crate::agent::{self, Agent};
+use crate::health::Grade;
+use crate::machine::{Answer, Ask, Machine, Profile};
+use crate::settings::{Settings, Shards};
+use crate::watch::Places;
+use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
+use crate::{generate, gresconf, job, mig, shares, size, status, verify, watch};
+
+/// Could not tell.
+const UNKNOWN: u8 = 3;
+
+/// How long scontrol may take.
+const SCONTROL: Duration = Duration::from_secs(10);
+
+/// Fractional GPUs in Slurm: configuration, shares, health, MIG.
+#[derive(Debug, Parser)]
+#[command(name = "gres-helper", version, about, after_help = EXIT_CODES)]
+struct Line {
+    #[command(flatten)]
+    place: Where,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 warnings, 2 wrong or failed, 3 could not tell; 64 and \
+up: wrong use.\n`prolog` and `epilog` exit with 2 for a GPU that no job should get, and with 0 \
+otherwise, whatever happens: any other code would drain the node.\nCalled by a link named \
+gres-helper-prolog or gres-helper-epilog, it does what the link says.";
+
+#[derive(Debug, Args)]
+struct Where {
+    /// The configuration [default: /etc/slurm-efa/slurm-efa.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Slurm's name of this node [default: SLURMD_NODENAME, else the host's].
+    #[arg(long, global = true, value_name = "NAME")]
+    node_name: Option<NodeName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Gres,
+    Slurm,
+    Cgroup,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Memory of a shard, e.g. 10G; else as in [gres].
+    #[arg(long, value_name = "SIZE", conflicts_with = "shards_per_gpu")]
+    shard_size: Option<String>,
+    /// Shards of a GPU; else as in [gres].
+    #[arg(long, value_name = "N")]
+    shards_per_gpu: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write gres.conf, and the lines of slurm.conf and cgroup.conf that go with it.
+    Generate {
+        #[command(flatten)]
+        how: How,
+        /// The name in NodeName= [default: this node's].
+        #[arg(long, value_name = "NAME")]
+        node: Option<NodeName>,
+        /// Only this file's part.
+        #[arg(long)]
+        file: Option<Part>,
+        /// Fail unless a GPU is divided by MIG.
+        #[arg(long)]
+        mig: bool,
+    },
+    /// Compare the running configuration with the GPUs.
+    Verify {
+        #[command(flatten)]
+        how: How,
+        /// The running gres.conf [default: conf-cache, else beside slurm.conf].
+        #[arg(long, value_name = "FILE")]
+        gres_conf: Option<PathBuf>,
+        /// Do not ask slurmctld.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Show who shares which GPU, and what holds them to their shares.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// For slurm.conf's Prolog=.
+    Prolog,
+    /// For slurm.conf's Epilog=.
+    Epilog,
+    /// Watch jobs' GPU memory against their shares; a service.
+    Watch {
+        /// Take one sample and end.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Divide GPUs by MIG, with mig-parted's configuration files.
+    Mig {
+        #[command(subcommand)]
+        command: Mig,
+    },
+    /// Write metrics for node_exporter's textfile collector.
+    Metrics {
+        /// Ends in .prom.
+        file: PathBuf,
+    },
+    /// For the plugin: hold a job to its share.
+    #[command(hide = true)]
+    Fence {
+        /// The job.
+        job: u32,
+        /// A process in its cgroup.
+        pid: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Choice {
+    /// mig-parted's file.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    file: PathBuf,
+    /// The configuration in it.
+    #[arg(long, short = 'c', value_name = "NAME")]
+    configuration: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mig {
+    /// Print what the GPUs are now, as such a file.
+    Export,
+    /// Show what apply would do.
+    Plan(Choice),
+    /// Change modes, or layouts, or put the old layouts back if that fails.
+    Apply {
+        #[command(flatten)]
+        choice: Choice,
+        /// Change MIG mode where it must change, and nothing else.
+        #[arg(long)]
+        mode: bool,
+        /// Do not ask Slurm whether the node is drained.
+        #[arg(long)]
+        without_slurm: bool,
+    },
+    /// Whether the GPUs are what the file says.
+    Verify(Choice),
+    /// Go back to the layouts before the last apply.
+    Rollback {
+        /// Do not ask Slurm whether the node is drained.
+        #[arg(long)]
+        without_slurm: bool,
+    },
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = args.next().unwrap_or_default();
+    let mut args: Vec<OsString> = args.collect();
+    if args.first().is_some_and(|arg| arg == agent::AGENT) {
+        return agent::main(args.into_iter().skip(1));
+    }
+    // Slurm's Prolog= and Epilog= take a path and no arguments.
+    let called = Path::new(&program).file_name().and_then(OsStr::to_str);
+    let called = called.and_then(|name| name.strip_prefix("gres-helper-"));
+    if let Some(command @ ("prolog" | "epilog")) = called {
+        args.insert(0, command.into());
+    }
+    let drains = args.iter().any(|arg| arg == "prolog" || arg == "epilog");
+    let parsed = Line::try_parse_from(std::iter::once("gres-helper".into()).chain(args));
+    let code = match parsed {
+        Ok(line) => run(&line),
+        Err(error) => {
+            // Nothing can be done if even this cannot be printed.
+            let _ = error.print();
+            if error.use_stderr() { EX_USAGE } else { 0 }
+        }
+    };
+    // Any other code of a prolog or epilog drains the node, for a slip of the site's.
+    ExitCode::from(if drains && code != 2 { 0 } else { code })
+}
+
+fn run(line: &Line) -> u8 {
+    let settings = Settings::load(line.place.config.as_deref(), line.place.node_name.clone());
+    let mut settings = match settings {
+        Ok(settings) => settings,
+        Err(reason) => {
+            complain(&reason);
+            return EX_CONFIG;
+        }
+    };
+    let result = match &line.command {
+        Command::Generate {
+            how,
+            node,
+            file,
+            mig,
+        } => how
+            .apply(&mut settings)
+            .and_then(|()| generate(&settings, node.as_ref(), *file, *mig)),
+        Command::Verify {
+            how,
+            gres_conf,
+            offline,
+        } => how
+            .apply(&mut settings)
+            .and_then(|()| verify(&settings, gres_conf.as_deref(), *offline)),
+        Command::Status { json } => show_status(&settings, *json),
+        Command::Prolog => for_job(&settings, Phase::Prolog),
+        Command::Epilog => for_job(&settings, Phase::Epilog),
+        Command::Watch { once } => watch::run(&settings, *once).map(|()| 0),
+        Command::Mig { command } => mig(&settings, command),
+        Command::Metrics { file } => metrics(&settings, file),
+        Command::Fence { job, pid } => fence(&settings, *job, *pid),
+    };
+    result.unwrap_or_else(|reason| {
+        complain(&reason);
+        UNKNOWN
+    })
+}
+
+/// A sentence to whoever called; slurmd logs a prolog's words when it fails.
+fn complain(text: &str) {
+    let text = printable(text, 2000);
+    let _ = writeln!(io::stderr().lock(), "gres-helper: {text}");
+}
+
+fn print(text: &str) {
+    // A closed pipe: whoever read has seen enough.
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
+impl How {
+    fn apply(&self, settings: &mut Settings) -> Result<(), String> {
+        if let Some(text) = &self.shard_size {
+            let size = size::mib(text).ok_or_else(|| {
+                format!(
+                    "--shard-size {} is no size; give such as 10G or 512M",
+                    printable(text, 40)
+                )
+            })?;
+            settings.shards = Shards::Size(size);
+        }
+        match self.shards_per_gpu {
+            None => {}
+            Some(count @ 1..=1024) => settings.shards = Shards::PerGpu(count),
+            Some(count) => return Err(format!("--shards-per-gpu {count}: give 1 to 1024")),
+        }
+        Ok(())
+    }
+}
+
+fn agent(settings: &Settings) -> Agent {
+    Agent::new(settings.library.clone(), settings.nvml_limit)
+}
+
+/// The machine, and what gres.conf should say of it.
+fn wanted(settings: &Settings) -> Result<(Machine, generate::Wanted), String> {
+    let mut agent = agent(settings);
+    let machine = agent.machine().map_err(|error| error.to_string())?;
+    let mut profiles: BTreeMap<String, Vec<Profile>> = BTreeMap::new();
+    for gpu in machine.gpus.iter().filter(|gpu| gpu.in_mig_mode()) {
+        let found = agent
+            .profiles(&gpu.uuid)
+            .map_err(|error| error.to_string())?;
+        profiles.insert(gpu.uuid.clone(), found);
+    }
+    let wanted = generate::wanted(&machine, &profiles, settings)?;
+    Ok((machine, wanted))
+}
+
+fn generate(
+    settings: &Settings,
+    node: Option<&NodeName>,
+    part: Option<Part>,
+    mig: bool,
+) -> Result<u8, String> {
+    let node = match node {
+        Some(node) => node,
+        None => settings.named()?,
+    };
+    let (machine, wanted) = wanted(settings)?;
+    if mig && !machine.gpus.iter().any(crate::machine::Gpu::in_mig_mode) {
+        return Err("no GPU is divided by MIG; `gres-helper mig apply` does so".to_owned());
+    }
+    let gres = generate::gres_conf(&wanted, node);
+    let slurm = generate::slurm_conf(&wanted, node);
+    print(&match part {
+        Some(Part::Gres) => gres,
+        Some(Part::Slurm) => slurm,
+        Some(Part::Cgroup) => generate::CGROUP_CONF.to_owned(),
+        None => format!(
+            "# gres.conf\n{gres}\n# slurm.conf\n{slurm}\n# cgroup.conf\n{}",
+            generate::CGROUP_CONF
+        ),
+    });
+    Ok(0)
+}
+
+fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
+    let conf = std::env::var_os("SLURM_CONF");
+    Scontrol::find(settings.scontrol.as_deref(), conf, SCONTROL)
+}
+
+fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8, String> {
+    let node = settings.named()?;
+    let (_, wanted) = wanted(settings)?;
+    let slurm_conf = std::env::var_os("SLURM_CONF");
+    let path = verify::gres_conf_path(
+        given.or(settings.gres_conf.as_deref()),
+        &settings.spool_dir,
+        slurm_conf.as_deref().map(Path::new),
+    );
+    let shown = path.display().to_string();
+    let text = Sysroot::real()
+        .read_bounded(&shown, gresconf::LARGEST)
+        .map_err(|error| format!("{error}; --gres-conf names another file"))?;
+    let running = gresconf::parse(&text, node);
+    let mut found = verify::compare(&running, &wanted);
+    let mut unknown = false;
+    if !offline {
+        match scontrol(settings).and_then(|scontrol| scontrol.node_line(node)) {
+            Ok(line) => found.extend(verify::compare_with_slurm(&line, &wanted, node)),
+            Err(reason) => {
+                complain(&format!("slurmctld was not asked: {reason}"));
+                unknown = true;
+            }
+        }
+    }
+    for difference in &found {
+        print(&format!("{}\n", difference.text));
+    }
+    let worst = found.iter().map(|difference| difference.grade).max();
+    if found.iter().any(|difference| difference.needs_drain) {
+        print(&format!(
+            "drain {node} first: Slurm ends jobs whose GPUs or shards are no longer configured\n"
+        ));
+    }
+    Ok(match (worst, unknown) {
+        (Some(verify::Grade::Wrong), _) => 2,
+        (_, true) => UNKNOWN,
+        (Some(verify::Grade::Warning), _) => 1,
+        (None, false) => {
+            print(&format!(
+                "{shown} agrees with {} lines of NVML's GPUs\n",
+                wanted.lines.len()
+            ));
+            0
+        }
+    })
+}
+
+fn collect(settings: &Settings) -> Result<status::Status, String> {
+    let state = settings.existing_state();
+    let (state, mut problems) = match state {
+        Ok(state) => (state, Vec::new()),
+        Err(reason) => (None, vec![reason]),
+    };
+    let mut agent = agent(settings);
+    let (machine, findings) =
+        job::look(settings, state.as_ref(), &mut agent).map_err(|error| error.to_string())?;
+    let mut records = Vec::new();
+    let mut watchdog = false;
+    if let (Some(state), Ok(node)) = (&state, settings.named()) {
+        match shares::all(state, node) {
+            Ok((found, more)) => {
+                records = found;
+                problems.extend(more);
+            }
+            Err(reason) => problems.push(reason),
+        }
+        watchdog = watch::runs(state);
+    }
+    let held = watch::held(&machine, &records, &mut Places::default());
+    let mut all = status::status(settings, &machine, &records, &held, watchdog);
+    all.findings = findings;
+    for gpu in &machine.gpus {
+        problems.extend(
+            gpu.trouble
+                .iter()
+                .map(|reason| format!("{}: {reason}", gpu.label())),
+        );
+    }
+    all.problems = problems;
+    Ok(all)
+}
+
+fn show_status(settings: &Settings, json: bool) -> Result<u8, String> {
+    let all = collect(settings)?;
+    if json {
+        let text = serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?;
+        print(&format!("{text}\n"));
+    } else {
+        print(&status::text(&all));
+    }
+    Ok(
+        match all.findings.iter().map(|finding| finding.grade).max() {
+            Some(Grade::Fatal) => 2,
+            Some(Grade::Warning) => 1,
+            None => 0,
+        },
+    )
+}
+
+fn metrics(settings: &Settings, file: &Path) -> Result<u8, String> {
+    let text = status::metrics(&collect(settings)?);
+    match efa_check::metrics::write(file, &text) {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            complain(&format!("{}: {error}", file.display()));
+            Ok(EX_CANTCREAT)
+        }
+    }
+}
+
+enum Phase {
+    Prolog,
+    Epilog,
+}
+
+/// The job is slurmd's word; a user can forge none of these variables.
+fn for_job(settings: &Settings, phase: Phase) -> Result<u8, String> {
+    let number = |name: &str| -> Option<u32> { std::env::var(name).ok()?.parse().ok() };
+    let (Some(job), Some(uid)) = (number("SLURM_JOB_ID"), number("SLURM_JOB_UID")) else {
+        return Err(
+            "SLURM_JOB_ID and SLURM_JOB_UID are not set: call this as Slurm's Prolog= or \
+                    Epilog="
+                .to_owned(),
+        );
+    };
+    let key = JobKey {
+        job: JobId(job),
+        node: settings.named()?.clone(),
+    };
+    let outcome = match phase {
+        Phase::Prolog => {
+            let positions = std::env::var("SLURM_JOB_GPUS").ok();
+            job::prolog(settings, &key, uid, positions.as_deref())
+        }
+        Phase::Epilog => job::epilog(settings, &key, uid),
+    };
+    for finding in &outcome.findings {
+        complain(&finding.text);
+    }
+    for complaint in &outcome.complaints {
+        complain(complaint);
+    }
+    Ok(if outcome.is_fatal() { 2 } else { 0 })
+}
+
+fn fence(settings: &Settings, job: u32, pid: u32) -> Result<u8, String> {
+    let key = JobKey {
+        job: JobId(job),
+        node: settings.named()?.clone(),
+    };
+    match job::fence(settings, &key, pid) {
+        Ok(()) => Ok(0),
+        Err(reason) => {
+            complain(&reason);
+            Ok(2)
+        }
+    }
+}
+
+fn rules(choice: &Choice) -> Result<Vec<mig::spec::Rule>, String> {
+    let path = choice.file.display().to_string();
+    let text = std::path::absolute(&choice.file)
+        .map_err(|error| format!("{path}: {error}"))
+        .and_then(|path| {
+            Sysroot::real()
+                .read_bounded(&path.to_string_lossy(), mig::spec::LARGEST)
+                .map_err(|error| error.to_string())
+        })?;
+    let mut spec = mig::spec::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+    spec.configs.remove(&choice.configuration).ok_or_else(|| {
+        let names: Vec<String> = spec
+            .configs
+            .keys()
+            .map(|name| printable(name, 40))
+            .collect();
+        format!(
+            "{path} has no configuration `{}`; it has {}",
+            printable(&choice.configuration, 40),
+            names.join(", ")
+        )
+    })
+}
+
+/// Whether Slurm has drained the node and no job is left on it.
+fn drained(settings: &Settings, without_slurm: bool) -> Result<(), String> {
+    if without_slurm {
+        return Ok(());
+    }
+    let node = settings.named()?;
+    let shown: Shown = scontrol(settings)?.show(node)?;
+    let has = |flags: &[&str]| {
+        shown
+            .flags
+            .iter()
+            .any(|flag| flags.contains(&flag.as_str()))
+    };
+    let out = has(&["DRAIN", "DRAINED", "DOWN"]);
+    let busy = has(&[
+        "ALLOCATED",
+        "ALLOC",
+        "MIXED",
+        "MIX",
+        "COMPLETING",
+        "COMP",
+        "DRAINING",
+    ]);
+    if out && !busy {
+        return Ok(());
+    }
+    Err(format!(
+        "{node} is {}: drain it (`scontrol update NodeName={node} State=DRAIN Reason=MIG`) and wait \
+         until its jobs have ended",
+        shown.flags.join("+")
+    ))
+}
+
+fn mig(settings: &Settings, command: &Mig) -> Result<u8, String> {
+    let mut agent = agent(settings);
+    let machine = agent.machine().map_err(|error| error.to_string())?;
+    match command {
+        Mig::Export => export(&mut agent, &machine),
+        Mig::Plan(choice) => {
+            let plan = mig::plan(&mut agent, &machine, &rules(choice)?)?;
+            show_plan(&mut agent, &plan)?;
+            Ok(0)
+        }
+        Mig::Verify(choice) => {
+            let plan = mig::plan(&mut agent, &machine, &rules(choice)?)?;
+            show_plan(&mut agent, &plan)?;
+            Ok(if plan == mig::Plan::default() { 0 } else { 2 })
+        }
+        Mig::Apply {
+            choice,
+            mode,
+            without_slurm,
+        } => {
+            let plan = mig::plan(&mut agent, &machine, &rules(choice)?)?;
+            if *mode {
+                drained(settings, *without_slurm)?;
+                return modes(&mut agent, &machine, &plan);
+            }
+            if let Some((_, label, on)) = plan.modes.first() {
+                complain(&format!(
+                    "{label}: MIG must be {} first: `gres-helper mig apply --mode`",
+                    if *on { "on" } else { "off" }
+                ));
+                return Ok(2);
+            }
+            carry_out(settings, &mut agent, &machine, &plan, *without_slurm)
+        }
+        Mig::Rollback { without_slurm } => {
+            let state = settings.existing_state()?;
+            let state = state.ok_or("there is nothing to go back to")?;
+            let plan = mig::back(&state, &machine)?;
+            carry_out(settings, &mut agent, &machine, &plan, *without_slurm)
+        }
+    }
+}
+
+fn export(agent: &mut Agent, machine: &Machine) -> Result<u8, String> {
+    let mut gpus = Vec::new();
+    for gpu in &machine.gpus {
+        let on = gpu.in_mig_mode();
+        let devices = match on {
+            true => {
+                let profiles = agent
+                    .profiles(&gpu.uuid)
+                    .map_err(|error| error.to_string())?;
+                mig::devices(&gpu.instances, &profiles)
+            }
+            false => BTreeMap::new(),
+        };
+        gpus.push((gpu.index, on, devices));
+    }
+    print(&mig::spec::export("current", &gpus));
+    Ok(0)
+}
+
+fn show_plan(agent: &mut Agent, plan: &mig::Plan) -> Result<(), String> {
+    if *plan == mig::Plan::default() {
+        print("nothing to do: the GPUs are what the file says\n");
+    }
+    for (_, label, on) in &plan.modes {
+        print(&format!(
+            "{label}: MIG mode {}\n",
+            if *on { "on" } else { "off" }
+        ));
+    }
+    for step in &plan.steps {
+        let profiles = agent
+            .profiles(&step.gpu)
+            .map_err(|error| error.to_string())?;
+        print(&format!(
+            "{}: {} → {}\n",
+            step.label,
+            mig::words(&step.before, &profiles),
+            mig::words(&step.after, &profiles)
+        ));
+    }
+    Ok(())
+}
+
+fn modes(agent: &mut Agent, machine: &Machine, plan: &mig::Plan) -> Result<u8, String> {
+    if let Some(reason) = mig::busy(machine, plan) {
+        return Err(reason);
+    }
+    let mut reset = false;
+    for (uuid, label, on) in &plan.modes {
+        match agent.ask(&Ask::SetMigMode(uuid.clone(), *on)) {
+            Ok(Answer::Mode(true)) => print(&format!("{label}: done\n")),
+            Ok(_) => {
+                reset = true;
+                print(&format!(
+                    "{label}: in force after a reset of the GPU or a reboot\n"
+                ));
+            }
+            Err(error) => return Err(format!("{label}: {error}")),
+        }
+    }
+    Ok(u8::from(reset))
+}
+
+fn carry_out(
+    settings: &Settings,
+    agent: &mut Agent,
+    machine: &Machine,
+    plan: &mig::Plan,
+    without_slurm: bool,
+) -> Result<u8, String> {
+    show_plan(agent, plan)?;
+    if plan.steps.is_empty() {
+        return Ok(0);
+    }
+    drained(settings, without_slurm)?;
+    if let Some(reason) = mig::busy(machine, plan) {
+        return Err(reason);
+    }
+    mig::keep(&mut settings.state()?, plan)?;
+    match mig::apply(agent, plan) {
+        mig::Applied::New => {
+            print("applied and verified; new lines of gres.conf:\n");
+            match wanted(settings) {
+                Ok((_, wanted)) => print(&generate::gres_conf(&wanted, settings.named()?)),
+                Err(reason) => complain(&format!("no lines: {reason}")),
+            }
+            Ok(0)
+        }
+        mig::Applied::Old { reason } => {
+            complain(&format!(
+                "{reason}; the old layout is back and verified, nothing has changed"
+            ));
+            Ok(2)
+        }
+        mig::Applied::Between { reason, back } => {
+            complain(&format!(
+                "{reason}; and the way back failed: {back}. The layout is neither the old nor the \
+                 new one: leave the node drained and run `gres-helper mig rollback`"
+            ));
+            Ok(2)
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `gres-helper` and `spank_gres.so`: GPUs that jobs share, and what holds
+//! each job to its share.
+//!
+//! ```text
+//! plugin.rs   in slurmstepd, as root: the share in the environment, the fence
+//! command.rs ── settings.rs  [gres]
+//!            ── agent.rs ── nvml.rs     a child speaks with NVML: it may hang
+//!            ── generate.rs, gresconf.rs, verify.rs   gres.conf
+//!            ── job.rs ── health.rs, shares.rs, mps.rs   prolog, epilog, fence
+//!            ── watch.rs ── cgroup.rs   pid → job → share
+//!            ── mig/                    layouts, and the way back
+//!            ── status.rs               who is where, text, JSON, metrics
+//! ```
+
+pub mod agent;
+pub mod cgroup;
+pub mod command;
+pub mod generate;
+pub mod gresconf;
+pub mod health;
+pub mod job;
+pub mod machine;
+pub mod mig;
+pub mod mps;
+mod nvml;
+pub mod plugin;
+pub mod settings;
+pub mod shares;
+pub mod size;
+pub mod status;
+pub mod verify;
+pub mod watch;
+
+/// sysexits(3): the command line is wrong.
+pub const EX_USAGE: u8 = 64;
+/// sysexits(3): a file cannot be written.
+pub const EX_CANTCREAT: u8 = 73;
+/// sysexits(3): the configuration is wrong.
+pub const EX_CONFIG: u8 = 78;

@@ -1,0 +1,367 @@
+//! MPS: one control daemon for each GPU and user.
+//!
+//! The daemon's directories belong to root and are named by GPU and user, so
+//! that no user can have made them before. Limits are set on the server's
+//! side; the GPU is in EXCLUSIVE_PROCESS mode as long as a daemon serves it.
+//! The daemon ends, and the mode is put back, when the last job of its user on
+//! that GPU has left. Everything here happens under [`crate::shares::LOCK`].
+
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use efa_check::bounded;
+use node::printable;
+use node::registry::JobId;
+use node::state::{StateDir, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::machine::{Ask, ComputeMode, Gpu};
+use crate::settings::Settings;
+
+/// How long the control program may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The folder of the daemons' directories in the state directory.
+const FOLDER: &str = "mps";
+
+/// Bytes of an answer of the control program.
+const LARGEST: u64 = 64 * 1024;
+
+/// A daemon that serves a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// The GPU's UUID.
+    pub gpu: String,
+    /// Whose jobs it serves.
+    pub uid: u32,
+    /// These jobs, with their shares in MiB where they are known.
+    pub jobs: Vec<(JobId, Option<u64>)>,
+    /// The mode that the GPU was in.
+    pub mode_before: ComputeMode,
+}
+
+fn file(gpu: &str) -> String {
+    format!("mps-{gpu}.json")
+}
+
+/// Whether a UUID can be part of a file's name.
+fn is_plain(gpu: &str) -> bool {
+    !gpu.is_empty()
+        && gpu.len() <= 64
+        && gpu.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// The daemon of a GPU, if there is one.
+///
+/// # Errors
+/// Its record cannot be read.
+pub fn get(state: &StateDir, gpu: &str) -> Result<Option<Daemon>, String> {
+    if !is_plain(gpu) {
+        return Err(format!("{} is no UUID", printable(gpu, 80)));
+    }
+    match state.read(&file(gpu)).map_err(|error| error.to_string())? {
+        None => Ok(None),
+        Some(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| format!("{}: {error}", file(gpu))),
+    }
+}
+
+fn put(state: &mut StateDir, daemon: &Daemon) -> Result<(), String> {
+    let bytes = serde_json::to_vec(daemon).map_err(|error| error.to_string())?;
+    state
+        .write(&file(&daemon.gpu), &bytes)
+        .map_err(|error| error.to_string())
+}
+
+/// All daemons.
+///
+/// # Errors
+/// The directory cannot be listed, or a record cannot be read.
+pub fn all(state: &StateDir) -> Result<Vec<Daemon>, String> {
+    let names = state.names().map_err(|error| error.to_string())?;
+    names
+        .iter()
+        .filter_map(|name| name.strip_prefix("mps-")?.strip_suffix(".json"))
+        .filter_map(|gpu| get(state, gpu).transpose())
+        .collect()
+}
+
+/// The directories of a daemon: pipe and log.
+#[must_use]
+pub fn directories(settings: &Settings, gpu: &str, uid: u32) -> (PathBuf, PathBuf) {
+    let base = settings
+        .state_dir
+        .join("gres")
+        .join(FOLDER)
+        .join(format!("{gpu}-{uid}"));
+    (base.join("pipe"), base.join("log"))
+}
+
+/// Serves a job: starts a daemon for its GPU and user, or joins theirs.
+///
+/// # Errors
+/// Why there is no MPS for this job; the GPU is as it was.
+pub fn join(
+    settings: &Settings,
+    state: &mut StateDir,
+    agent: &mut Agent,
+    gpus: &[&Gpu],
+    job: JobId,
+    uid: u32,
+) -> Result<(), String> {
+    let gpu = match gpus {
+        [gpu] => *gpu,
+        [] => return Err("the job's GPU is not known".to_owned()),
+        _ => {
+            return Err(
+                "jobs with several GPUs get no MPS: NCCL between MPS clients is not supported"
+                    .to_owned(),
+            );
+        }
+    };
+    if gpu.in_mig_mode() {
+        return Err("its GPU is divided by MIG already".to_owned());
+    }
+    if let Some(mut daemon) = get(state, &gpu.uuid)? {
+        if daemon.uid != uid {
+            return Err(format!(
+                "another user's jobs are on {}: an MPS server serves one user at a time",
+                gpu.label()
+            ));
+        }
+        if daemon.jobs.iter().all(|(other, _)| *other != job) {
+            daemon.jobs.push((job, None));
+            put(state, &daemon)?;
+        }
+        return Ok(());
+    }
+    let daemon = Daemon {
+        gpu: gpu.uuid.clone(),
+        uid,
+        jobs: vec![(job, None)],
+        mode_before: gpu.compute_mode.unwrap_or(ComputeMode::Default),
+    };
+    // Written first: whoever finds it after a crash undoes all of it.
+    put(state, &daemon)?;
+    let started = start(settings, state, agent, &daemon);
+    if started.is_err() {
+        end(settings, state, agent, &daemon)?;
+    }
+    started
+}
+
+fn start(
+    settings: &Settings,
+    state: &StateDir,
+    agent: &mut Agent,
+    daemon: &Daemon,
+) -> Result<(), String> {
+    let base = state
+        .folder(FOLDER)
+        .and_then(|dir| dir.folder(&format!("{}-{}", daemon.gpu, daemon.uid)))
+        .map_err(|error| error.to_string())?;
+    for name in ["pipe", "log"] {
+        base.folder(name).map_err(|error| error.to_string())?;
+    }
+    agent
+        .order(&Ask::SetComputeMode(
+            daemon.gpu.clone(),
+            ComputeMode::ExclusiveProcess,
+        ))
+        .map_err(|error| error.to_string())?;
+    let mut child = control(settings, daemon)
+        .arg("-d")
+        .stdin(Stdio::null())
+        // A daemon that kept our streams would keep slurmd waiting.
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("{} did not start: {error}", settings.mps_control.display()))?;
+    match bounded::end(&mut child, Instant::now() + LIMIT) {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(format!("{} -d: {status}", settings.mps_control.display())),
+        None => Err(format!(
+            "{} -d did not end in time",
+            settings.mps_control.display()
+        )),
+    }
+}
+
+/// Takes note of a job's share, and sets the limits of its daemon: the
+/// smallest share of all its jobs, since a limit is the server's.
+///
+/// # Errors
+/// The daemon does not take them.
+pub fn limit(
+    settings: &Settings,
+    state: &mut StateDir,
+    gpu: &Gpu,
+    job: JobId,
+    share_mib: u64,
+) -> Result<(), String> {
+    let Some(mut daemon) = get(state, &gpu.uuid)? else {
+        return Err(format!("no MPS daemon serves {}", gpu.label()));
+    };
+    for (other, share) in &mut daemon.jobs {
+        if *other == job {
+            *share = Some(share_mib);
+        }
+    }
+    put(state, &daemon)?;
+    let smallest = daemon
+        .jobs
+        .iter()
+        .filter_map(|(_, share)| *share)
+        .min()
+        .unwrap_or(share_mib);
+    let total = gpu.memory.map_or(smallest, |memory| memory.total).max(1);
+    let percent = (smallest * 100).div_ceil(total).clamp(1, 100);
+    // The daemon sees one GPU, so that is its number 0.
+    let wanted = [
+        format!("set_default_device_pinned_mem_limit 0 {smallest}M"),
+        format!("set_default_active_thread_percentage {percent}"),
+    ];
+    for command in &wanted {
+        say(settings, &daemon, command)?;
+    }
+    let got = say(settings, &daemon, "get_default_active_thread_percentage")?;
+    let number: f64 = got.trim().parse().unwrap_or(0.0);
+    if (number - f64::from(u8::try_from(percent).unwrap_or(100))).abs() < 0.5 {
+        return Ok(());
+    }
+    Err(format!(
+        "the MPS daemon took {percent} % but shows `{}`",
+        printable(got.trim(), 60)
+    ))
+}
+
+/// A job leaves: its daemon ends with its last job.
+///
+/// # Errors
+/// Something could not be undone; the record stays for the next who tries.
+pub fn leave(
+    settings: &Settings,
+    state: &mut StateDir,
+    agent: &mut Agent,
+    job: JobId,
+) -> Result<(), String> {
+    for mut daemon in all(state)? {
+        let before = daemon.jobs.len();
+        daemon.jobs.retain(|(other, _)| *other != job);
+        if daemon.jobs.len() == before {
+            continue;
+        }
+        if daemon.jobs.is_empty() {
+            end(settings, state, agent, &daemon)?;
+        } else {
+            put(state, &daemon)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a daemon and puts the mode back.
+fn end(
+    settings: &Settings,
+    state: &mut StateDir,
+    agent: &mut Agent,
+    daemon: &Daemon,
+) -> Result<(), String> {
+    // A daemon that has ended already cannot be told to.
+    let _ = say(settings, daemon, "quit");
+    agent
+        .order(&Ask::SetComputeMode(daemon.gpu.clone(), daemon.mode_before))
+        .map_err(|error| {
+            format!(
+                "the compute mode of {} is not put back: {error}",
+                daemon.gpu
+            )
+        })?;
+    let (pipe, log) = directories(settings, &daemon.gpu, daemon.uid);
+    for dir in [Some(pipe.as_path()), Some(log.as_path()), pipe.parent()]
+        .into_iter()
+        .flatten()
+    {
+        clear(dir);
+    }
+    state
+        .remove(&file(&daemon.gpu))
+        .map_err(|error| error.to_string())
+}
+
+/// Removes a directory of ours that only root could write, with the files in
+/// it; what is left is found by the next daemon, which does not mind.
+fn clear(dir: &Path) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.take(1000) {
+        // Never below: `remove_file` neither follows a link nor takes a directory.
+        let _ = std::fs::remove_file(entry.path());
+    }
+    let _ = std::fs::remove_dir(dir);
+}
+
+fn control(settings: &Settings, daemon: &Daemon) -> Command {
+    let (pipe, log) = directories(settings, &daemon.gpu, daemon.uid);
+    let mut command = Command::new(&settings.mps_control);
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("CUDA_VISIBLE_DEVICES", &daemon.gpu)
+        .env("CUDA_MPS_PIPE_DIRECTORY", pipe)
+        .env("CUDA_MPS_LOG_DIRECTORY", log)
+        .current_dir("/");
+    command
+}
+
+/// One command to a daemon, and what it answers.
+fn say(settings: &Settings, daemon: &Daemon, words: &str) -> Result<String, String> {
+    let failed = |error: io::Error| format!("MPS `{words}`: {error}");
+    let mut child = control(settings, daemon)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        // A program that has ended already tells by its status.
+        let _ = input.write_all(format!("{words}\n").as_bytes());
+    }
+    let status = bounded::end(&mut child, Instant::now() + LIMIT);
+    let mut text = String::new();
+    if let (Some(output), Some(_)) = (child.stdout.take(), &status) {
+        output
+            .take(LARGEST)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
+    }
+    match status {
+        Some(status) if status.success() => Ok(text),
+        Some(status) => Err(format!(
+            "MPS `{words}`: {status} {}",
+            printable(text.trim(), 120)
+        )),
+        None => Err(format!(
+            "MPS `{words}`: no answer within {} s",
+            LIMIT.as_secs()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_that_is_a_path_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        for gpu in ["", "../../etc/passwd", "GPU 1", "a/b"] {
+            assert!(get(&state, gpu).is_err(), "{gpu:?}");
+        }
+        assert_eq!(get(&state, "GPU-0-1"), Ok(None));
+    }
+}

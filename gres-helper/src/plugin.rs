@@ -1,0 +1,306 @@
+//! `spank_gres.so`: a job's share in its environment, and its fence.
+//!
+//! Everything happens in slurmstepd, as root: `init_post_opt` reads how many
+//! shards Slurm gave the step and sets the environment; `user_init` speaks;
+//! `task_init_privileged`, in the child that becomes the task and is in the
+//! job's cgroup already, sets the fence. No hook but that one ends anything.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use efa_check::bounded;
+use node::config::DEFAULT_PATH;
+use node::printable;
+use node::registry::{JobId, JobKey};
+use node::state::Deadline;
+use slurm_spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
+
+use crate::cgroup::{self, Place};
+use crate::mps;
+use crate::settings::{Settings, Shards};
+use crate::shares::{self, Record, Tier};
+
+/// How long the record's lock is waited for: a task waits with it.
+const LOCK_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a user could set to weaken the server's limits.
+const LOOSENING: [&str; 2] = [
+    "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+];
+
+/// The plugin's state in one process.
+pub struct Gres {
+    config: Option<PathBuf>,
+    wrong: Option<String>,
+    share: Option<Share>,
+    /// Words for the user.
+    words: Vec<String>,
+}
+
+/// A step with shards.
+struct Share {
+    settings: Settings,
+    key: JobKey,
+    uid: u32,
+    fence: Fence,
+}
+
+#[derive(PartialEq, Eq)]
+enum Fence {
+    /// There is none to set.
+    None,
+    /// Set it.
+    Set,
+    /// There should be one and cannot: the tasks fail with this sentence.
+    Missing(String),
+}
+
+impl Plugin for Gres {
+    fn load(words: &[OsString]) -> Self {
+        let mut plugin = Self {
+            config: None,
+            wrong: None,
+            share: None,
+            words: Vec::new(),
+        };
+        for word in words {
+            match word.as_bytes().strip_prefix(b"config=") {
+                Some(path) => plugin.config = Some(std::ffi::OsStr::from_bytes(path).into()),
+                None => plugin.wrong = Some(printable(&word.to_string_lossy(), 64)),
+            }
+        }
+        plugin
+    }
+
+    fn init_post_opt(&mut self, spank: &mut Spank<'_>, context: Context) -> Outcome {
+        if context == Context::Remote {
+            // Never an error: on a node it would drain it.
+            if let Err(reason) = self.serve(spank) {
+                log::error(&format!("spank_gres: {reason}"));
+                self.words
+                    .push(format!("warning: the GPU share is not set up: {reason}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn user_init(&mut self, _: &mut Spank<'_>) -> Outcome {
+        for words in &self.words {
+            log::user(&format!("gres: {words}"));
+        }
+        Ok(())
+    }
+
+    fn task_init_privileged(&mut self, _: &mut Spank<'_>) -> Outcome {
+        let Some(share) = &self.share else {
+            return Ok(());
+        };
+        let failed = match &share.fence {
+            Fence::None => {
+                share.note_sluid();
+                return Ok(());
+            }
+            Fence::Missing(reason) => reason.clone(),
+            Fence::Set => {
+                share.note_sluid();
+                match share.fence() {
+                    Ok(()) => return Ok(()),
+                    Err(reason) => reason,
+                }
+            }
+        };
+        if share.settings.require_fence {
+            log::user(&format!(
+                "gres: error: this job's GPU share cannot be fenced, which this site requires: \
+                 {failed}; tell the administrator"
+            ));
+            // An error from an `optional` plugin would be ignored and the task
+            // would run. This child exists only to become the task.
+            slurm_spank::end_task();
+        }
+        log::user(&format!(
+            "gres: warning: the GPU share is counted but not fenced: {failed}"
+        ));
+        Ok(())
+    }
+}
+
+impl Gres {
+    fn serve(&mut self, spank: &mut Spank<'_>) -> Result<(), String> {
+        let failed = |error: SpankError| error.to_string();
+        if spank.step_id().map_err(failed)? == StepId::Extern {
+            return Ok(());
+        }
+        // Slurm sets this, or removes it, where GresTypes has shards; else it
+        // is whatever the user says, and gives nothing but a line in a record.
+        let Some(text) = spank.env("SLURM_SHARDS_ON_NODE").map_err(failed)? else {
+            return Ok(());
+        };
+        let shards = shards(&text).ok_or("SLURM_SHARDS_ON_NODE is no count")?;
+        if let Some(word) = &self.wrong {
+            return Err(format!(
+                "plugstack.conf: spank_gres.so takes config=FILE, not \"{word}\""
+            ));
+        }
+        let settings = Settings::load(self.config.as_deref(), None)?;
+        let key = JobKey {
+            job: JobId(spank.job_id().map_err(failed)?.0),
+            node: settings.named()?.clone(),
+        };
+        let uid = spank.uid().map_err(failed)?.0;
+        let mut state = settings.state()?;
+        let record = shares::change(
+            &mut state,
+            &key,
+            uid,
+            Deadline::after(LOCK_LIMIT),
+            |record| {
+                record.seen = true;
+                // A step may have less than its job, never more.
+                record.shards = Some(record.shards.unwrap_or(0).max(shards));
+                if let (None, Shards::Size(mib)) = (record.shard_mib, settings.shards) {
+                    record.shard_mib = Some(mib);
+                }
+            },
+        )?;
+        set_environment(spank, &settings, &record, shards).map_err(failed)?;
+        let fence = fence(&settings, &record);
+        self.share = Some(Share {
+            settings,
+            key,
+            uid,
+            fence,
+        });
+        Ok(())
+    }
+}
+
+fn set_environment(
+    spank: &mut Spank<'_>,
+    settings: &Settings,
+    record: &Record,
+    shards: u64,
+) -> Result<(), SpankError> {
+    match record.shard_mib.and_then(|mib| mib.checked_mul(shards)) {
+        Some(mib) => spank.set_env("SLURM_GPU_SHARE_MIB", &mib.to_string(), Overwrite::Yes)?,
+        // What the user says is not a share.
+        None => spank.unset_env("SLURM_GPU_SHARE_MIB")?,
+    }
+    if let (Tier::Mps, [gpu]) = (record.tier, record.gpus.as_slice()) {
+        let (pipe, log) = mps::directories(settings, gpu, record.uid);
+        for (name, path) in [
+            ("CUDA_MPS_PIPE_DIRECTORY", pipe),
+            ("CUDA_MPS_LOG_DIRECTORY", log),
+        ] {
+            spank.set_env(name, path.as_os_str().as_bytes(), Overwrite::Yes)?;
+        }
+        for name in LOOSENING {
+            spank.unset_env(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is to be done about a job's fence.
+fn fence(settings: &Settings, record: &Record) -> Fence {
+    if let Some(reason) = &record.refused {
+        return Fence::Missing(reason.clone());
+    }
+    match record.wants {
+        Tier::Mps | Tier::Cgroup => Fence::Set,
+        Tier::CountOnly | Tier::Watchdog if settings.require_fence => Fence::Missing(
+            "no tier that limits memory is configured, or the prolog did not run".to_owned(),
+        ),
+        Tier::CountOnly | Tier::Watchdog | Tier::Mig => Fence::None,
+    }
+}
+
+/// A count of shards as Slurm writes it.
+fn shards(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let count = digits.then(|| text.parse().ok())??;
+    (1..=shares::MOST_SHARDS).contains(&count).then_some(count)
+}
+
+impl Share {
+    /// From 26.05 on a cgroup may not tell the job's number: from inside, it
+    /// is known whose it is.
+    fn note_sluid(&self) {
+        let Some((_, Place::Sluid(name))) = cgroup::of_process(std::process::id()) else {
+            return;
+        };
+        let noted = self.settings.state().and_then(|mut state| {
+            let deadline = Deadline::after(LOCK_LIMIT);
+            shares::change(&mut state, &self.key, self.uid, deadline, |record| {
+                record.sluid = Some(name);
+            })
+        });
+        if let Err(reason) = noted {
+            log::error(&format!("spank_gres: {reason}"));
+        }
+    }
+
+    fn fence(&self) -> Result<(), String> {
+        // NVML can hang, so another process asks it.
+        let limit = self.settings.nvml_limit * 3 + LOCK_LIMIT;
+        let mut command = Command::new(&self.settings.helper);
+        // The default file may be missing; one that was named may not.
+        if self.settings.config != Path::new(DEFAULT_PATH) {
+            command.arg("--config").arg(&self.settings.config);
+        }
+        let said = bounded::run(
+            command
+                .args(["--node-name", self.key.node.as_str(), "fence"])
+                .args([self.key.job.to_string(), std::process::id().to_string()])
+                .env_clear()
+                .env("PATH", "/usr/bin:/bin")
+                .current_dir("/"),
+            limit,
+        );
+        let helper = self.settings.helper.display();
+        let said = said.map_err(|error| format!("{helper} did not start: {error}"))?;
+        if said.success() {
+            return Ok(());
+        }
+        let words = said.stderr.lines().next().unwrap_or_default();
+        let words = words.strip_prefix("gres-helper: ").unwrap_or(words);
+        Err(match said.status {
+            Some(_) => printable(words, 400),
+            None => format!("{helper} did not end within {} s", limit.as_secs()),
+        })
+    }
+}
+
+slurm_spank::plugin! {
+    name: "spank_gres",
+    plugin: Gres,
+    hooks: [init_post_opt, user_init, task_init_privileged],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_count_is_one() {
+        assert_eq!(shards(b"3"), Some(3));
+        for text in [
+            &b""[..],
+            b"0",
+            b"-1",
+            b"+1",
+            b" 1",
+            b"1e3",
+            b"99999999999999999999",
+            b"\xff",
+            b"65537",
+        ] {
+            assert_eq!(shards(text), None, "{text:?}");
+        }
+    }
+}

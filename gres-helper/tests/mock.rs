@@ -1,0 +1,678 @@
+//! `gres-helper` over the mock of NVML, without Slurm.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use gres_helper::agent::{Agent, AgentError};
+use gres_helper::machine::{Ask, Place};
+use gres_helper::mig::{self, Applied, Cell, Plan, Slot, Step};
+use mock_nvml::machine::{LOST, UNKNOWN};
+use mock_nvml::mig::{Compute, Instance, Profile};
+use mock_nvml::{Fault, Here, Machine, Process};
+
+fn helper() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_gres-helper"))
+}
+
+/// A node: a tree, state, a configuration and a machine of GPUs.
+struct Node {
+    dir: tempfile::TempDir,
+    nvml: Here,
+}
+
+impl Node {
+    fn new(model: &str, gres: &str) -> Self {
+        Self::without(model, gres, &[])
+    }
+
+    /// With a library that lacks these functions.
+    fn without(model: &str, gres: &str, symbols: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        let machine = Machine::model(model, 8).unwrap();
+        let library = cdylib_tests::modules::mock_nvml();
+        let nvml =
+            mock_nvml::install_without(&library, &path.join("nvml"), &machine, symbols).unwrap();
+        for cpu in 0..8 {
+            let topology = path.join(format!("root/sys/devices/system/cpu/cpu{cpu}/topology"));
+            fs::create_dir_all(&topology).unwrap();
+            fs::write(
+                topology.join("physical_package_id"),
+                format!("{}\n", cpu / 4),
+            )
+            .unwrap();
+            fs::write(topology.join("core_id"), format!("{}\n", cpu % 4)).unwrap();
+        }
+        let toml = format!(
+            "sysroot = \"{0}/root\"\nstate_dir = \"{0}/state\"\n[gres]\nnvml_library = \"{1}\"\n\
+             gres_conf = \"{0}/gres.conf\"\nspool_dir = \"{0}/spool\"\nmps_control = \"{2}\"\n{gres}\n",
+            path.display(),
+            nvml.library().display(),
+            cdylib_tests::modules::program("nvidia-cuda-mps-control").display()
+        );
+        fs::write(path.join("slurm-efa.toml"), toml).unwrap();
+        fs::create_dir(path.join("spool")).unwrap();
+        Self { dir, nvml }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(helper());
+        command.arg("--config").arg(self.path("slurm-efa.toml"));
+        command
+            .args(["--node-name", "n1"])
+            .args(args)
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        Said::of(self.command(args).output().unwrap())
+    }
+
+    fn job(&self, phase: &str, job: u32, uid: u32, gpus: &str) -> Said {
+        let mut command = self.command(&[phase]);
+        command
+            .env("SLURM_JOB_ID", job.to_string())
+            .env("SLURM_JOB_UID", uid.to_string());
+        Said::of(command.env("SLURM_JOB_GPUS", gpus).output().unwrap())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Machine)) {
+        self.nvml.change(change).unwrap();
+    }
+
+    fn agent(&self) -> Agent {
+        Agent::new(self.nvml.library(), Duration::from_secs(20)).with_program(helper())
+    }
+
+    /// Generates gres.conf, and puts it where the running one is.
+    fn generate(&self) -> String {
+        let said = self.run(&["generate", "--file", "gres"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        fs::write(self.path("gres.conf"), &said.out).unwrap();
+        said.out
+    }
+
+    fn mode(&self, gpu: usize) -> u32 {
+        self.nvml.read().unwrap().gpus[gpu].compute_mode
+    }
+}
+
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let (out, err) = (text(output.stdout), text(output.stderr));
+        let control = |c: char| c.is_control() && c != '\n';
+        assert!(
+            !out.contains(control) && !err.contains(control),
+            "{out:?} {err:?}"
+        );
+        let code = output.status.code().unwrap_or(-1);
+        Self { code, out, err }
+    }
+}
+
+fn process(pid: u32, used_mib: Option<u64>) -> Process {
+    Process {
+        pid,
+        used_mib,
+        mps: false,
+        instance: None,
+    }
+}
+
+fn fault(function: &str, call: u32, code: u32) -> Fault {
+    Fault {
+        function: function.to_owned(),
+        gpu: None,
+        call,
+        code,
+    }
+}
+
+#[test]
+fn a_generated_file_has_a_line_for_each_gpu_with_the_cores_of_its_socket() {
+    let node = Node::new("8xH100", "shard_size = \"10G\"");
+    let root = node.path("root").display().to_string();
+    let text = node.generate();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 16);
+    let gpu = format!("NodeName=n1 Name=gpu Type=h100 File={root}/dev/nvidia");
+    assert_eq!(lines[0], format!("{gpu}0 Cores=0-3"));
+    assert_eq!(lines[7], format!("{gpu}7 Cores=4-7"));
+    assert_eq!(
+        lines[8],
+        format!("NodeName=n1 Name=shard Count=7 File={root}/dev/nvidia0")
+    );
+    let all = node.run(&["generate", "--node", "n9"]).out;
+    assert!(
+        all.contains("NodeName=n9 Gres=gpu:h100:8,shard:56\n"),
+        "{all}"
+    );
+    assert!(all.contains("ConstrainDevices=yes"), "{all}");
+}
+
+#[test]
+fn every_model_gets_a_file_that_agrees_with_it() {
+    for model in Machine::models() {
+        let node = Node::new(model, "shards_per_gpu = 4");
+        node.generate();
+        let said = node.run(&["verify", "--offline"]);
+        assert_eq!(said.code, 0, "{model}: {said:?}");
+    }
+}
+
+#[test]
+fn nvlinks_are_counted_and_half_a_socket_is_widened_with_advice() {
+    let node = Node::new("8xA100", "");
+    node.change(|machine| {
+        machine.gpus[0].nvlinks = vec![1, 1, 3];
+        machine.gpus[0].cpus = vec![0, 1];
+    });
+    let text = node.generate();
+    assert!(
+        text.contains("dev/nvidia0 Cores=0-3 Links=-1,2,0,1,0,0,0,0\n"),
+        "{text}"
+    );
+    assert!(
+        text.starts_with("# the CPUs near a GPU are only a part of a socket"),
+        "{text}"
+    );
+}
+
+#[test]
+fn lines_are_in_pci_order_whatever_the_minors_are() {
+    let node = Node::new("12xL40S", "");
+    node.change(|machine| {
+        (machine.gpus[0].minor, machine.gpus[11].minor) = (11, 0);
+    });
+    let text = node.generate();
+    let place = |name: &str| text.find(name).unwrap();
+    assert!(place("nvidia11 ") < place("nvidia1 ") && place("nvidia10 ") < place("nvidia0 "));
+}
+
+#[test]
+fn verify_finds_each_single_edit() {
+    let node = Node::new("8xH100", "shard_size = \"10G\"");
+    let good = node.generate();
+    let swapped = good
+        .replace("dev/nvidia0 ", "dev/nvidiaX ")
+        .replace("dev/nvidia7 ", "dev/nvidia0 ")
+        .replace("dev/nvidiaX ", "dev/nvidia7 ");
+    let edits: [(&str, String, i32); 9] = [
+        ("count", good.replacen("Count=7", "Count=8", 1), 2),
+        ("file", good.replacen("dev/nvidia1 ", "dev/nvidiaX ", 1), 2),
+        ("type", good.replacen("Type=h100", "Type=h200", 1), 2),
+        ("cores", good.replacen("Cores=0-3", "Cores=4-7", 1), 1),
+        (
+            "missing GPU",
+            good.split_once('\n').unwrap().1.to_owned(),
+            2,
+        ),
+        ("swapped minor", swapped, 2),
+        (
+            "extra GPU",
+            format!("{good}Name=gpu Type=h100 File=/dev/nvidia8\n"),
+            2,
+        ),
+        ("no File", good.replacen(" File=", " # File=", 1), 2),
+        ("no type", good.replacen(" Type=h100", "", 1), 1),
+    ];
+    for (what, text, code) in edits {
+        assert_ne!(text, good, "{what}");
+        fs::write(node.path("gres.conf"), text).unwrap();
+        let said = node.run(&["verify", "--offline"]);
+        assert_eq!(said.code, code, "{what}: {said:?}");
+        assert_eq!(
+            said.out.contains("drain n1 first"),
+            what != "cores",
+            "{what}: {said:?}"
+        );
+    }
+    fs::write(node.path("gres.conf"), &good).unwrap();
+    node.change(|machine| machine.gpus.truncate(7));
+    let said = node.run(&["verify", "--offline"]);
+    assert!(
+        said.code == 2 && said.out.contains("there is no such GPU"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
+    let node = Node::new("A10G", "");
+    node.change(|machine| machine.loaded = false);
+    let said = node.run(&["status"]);
+    assert!(
+        said.code == 3 && said.err.contains("driver is not loaded"),
+        "{said:?}"
+    );
+    assert_eq!(node.job("prolog", 1, 1000, "0").code, 0);
+    fs::remove_file(node.nvml.library()).unwrap();
+    let said = node.job("prolog", 1, 1000, "0");
+    assert!(
+        said.code == 0 && said.err.contains("NVML is not there"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_driver_that_hangs_costs_the_limit_and_the_prolog_finds_the_node_unfit() {
+    let node = Node::new("8xH100", "nvml_seconds = 1");
+    node.change(|machine| {
+        let mut hang = fault("nvmlDeviceGetMemoryInfo_v2", 0, 0);
+        hang.gpu = Some(3);
+        machine.faults.push(hang);
+    });
+    let said = node.job("prolog", 1, 1000, "0");
+    assert!(
+        said.code == 2 && said.err.contains("did not answer within 1 s"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_gpu_lost_in_mid_job_is_found_by_the_epilog() {
+    let node = Node::new("8xH100", "");
+    node.generate();
+    assert_eq!(node.job("prolog", 1, 1000, "2").code, 0);
+    node.change(|machine| machine.gpus[2].lost = true);
+    let said = node.job("epilog", 1, 1000, "2");
+    assert!(
+        said.code == 2 && said.err.contains("fallen off the bus"),
+        "{said:?}"
+    );
+    // One that the driver does not even list any more.
+    node.change(|machine| drop(machine.gpus.remove(2)));
+    let said = node.job("prolog", 2, 1000, "0");
+    assert!(
+        said.code == 2 && said.err.contains("was here and is not any more"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn calls_that_fail_are_said_and_nothing_panics() {
+    for code in [LOST, UNKNOWN, 13, 25] {
+        for first in 1..20 {
+            let node = Node::new("H100", "");
+            node.change(|machine| {
+                machine.gpus[0].mig = Some(true);
+                machine.faults = vec![fault("*", first, code), fault("*", first * 2 + 1, code)];
+            });
+            let said = node.run(&["status", "--json"]);
+            assert!(
+                [0, 1, 2, 3].contains(&said.code),
+                "{code}, {first}: {said:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_older_library_is_used_as_far_as_it_goes() {
+    let missing = [
+        "nvmlDeviceGetComputeRunningProcesses_v3",
+        "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+        "nvmlDeviceGetMemoryInfo_v2",
+        "nvmlDeviceSetMemoryLimits_v1",
+        "nvmlDeviceGetGpuFabricInfo",
+        "nvmlDeviceGetRemappedRows",
+    ];
+    let node = Node::without("4xL40S", "shard_size = \"10G\"", &missing);
+    node.change(|machine| machine.gpus[0].processes = vec![process(1, Some(100))]);
+    let said = node.run(&["status"]);
+    assert!(
+        said.code == 0 && said.out.contains("of 46068 MiB used"),
+        "{said:?}"
+    );
+    let machine = node.agent().machine().unwrap();
+    assert!(!machine.can_limit);
+    assert_eq!(machine.gpus[0].processes[0].pid, 1);
+}
+
+#[test]
+fn a_name_that_is_no_utf8_and_a_hundred_thousand_processes_are_borne() {
+    let node = Node::new("H100", "");
+    node.change(|machine| {
+        machine.gpus[0].name = "H\u{ff}\u{1b}[2J".to_owned();
+        machine.gpus[0].processes = (0..100_000).map(|n| process(4_200_000 + n, None)).collect();
+    });
+    let said = node.run(&["status"]);
+    assert!(
+        said.out.contains("(no name)") && said.out.contains("not known"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn status_claims_no_more_than_a_count_until_something_more_is_there() {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"watchdog\"");
+    node.generate();
+    node.job("prolog", 7, 1000, "0");
+    assert!(node.run(&["status"]).out.contains("in force: count only"));
+    let mut watch = node
+        .command(&["watch"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut seen = false;
+    for _ in 0..500 {
+        seen = seen || node.run(&["status"]).out.contains("in force: watchdog");
+        if seen {
+            break;
+        }
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert!(seen);
+    assert!(node.run(&["status"]).out.contains("in force: count only"));
+}
+
+#[test]
+fn mps_serves_one_user_of_a_gpu_and_leaves_it_as_it_was() {
+    let node = Node::new("8xH100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    let before = node.nvml.read().unwrap();
+    assert_eq!(node.job("prolog", 1, 1000, "0").code, 0);
+    assert_eq!(node.mode(0), 3);
+    let daemon = node.path(&format!("state/gres/mps/{}-1000", before.gpus[0].uuid));
+    assert!(daemon.join("pipe/control").exists());
+    // The same user joins; another one, and a job with two GPUs, are refused.
+    node.job("prolog", 2, 1000, "0");
+    node.job("prolog", 3, 2000, "0");
+    node.job("prolog", 4, 1000, "1,2");
+    let status = node.run(&["status", "--json"]).out;
+    assert!(status.contains("serves one user at a time"), "{status}");
+    assert!(status.contains("several GPUs get no MPS"), "{status}");
+    // Out of order, twice, and of a job that never had a prolog.
+    for job in [9, 1, 1, 3, 4] {
+        node.job("epilog", job, 1000, "0");
+    }
+    assert_eq!(node.mode(0), 3);
+    node.job("epilog", 2, 1000, "0");
+    assert_eq!(node.nvml.read().unwrap().gpus, before.gpus);
+    assert!(!daemon.exists());
+    let names = fs::read_dir(node.path("state/gres")).unwrap();
+    let left: Vec<String> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("job-") || name.starts_with("mps-"))
+        .collect();
+    assert_eq!(left, [] as [&str; 0]);
+}
+
+#[test]
+fn a_daemon_whose_epilog_was_killed_is_ended_by_the_next_prolog() {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    node.job("prolog", 1, 1000, "0");
+    fs::remove_file(node.path("state/gres/job-1@n1.json")).unwrap();
+    node.job("prolog", 2, 2000, "0");
+    let status = node.run(&["status", "--json"]).out;
+    assert!(
+        status.contains("\"refused\": null") && status.contains("\"uid\": 2000"),
+        "{status}"
+    );
+    node.job("epilog", 2, 2000, "0");
+    assert_eq!(node.mode(0), 0);
+}
+
+#[test]
+fn a_state_directory_of_a_user_or_with_a_link_in_it_is_not_used() {
+    let node = Node::new("H100", "tier = \"mps\"");
+    node.generate();
+    let state = node.path("state");
+    fs::create_dir_all(&state).unwrap();
+    std::os::unix::fs::symlink("/tmp", state.join("gres")).unwrap();
+    let said = node.job("prolog", 1, 1000, "0");
+    assert!(said.code == 0 && said.err.contains("gres"), "{said:?}");
+    fs::remove_file(state.join("gres")).unwrap();
+    std::os::unix::fs::chown(&state, Some(12345), None).unwrap();
+    let said = node.job("prolog", 1, 1000, "0");
+    assert!(said.code == 0 && said.err.contains("12345"), "{said:?}");
+    assert_eq!(node.mode(0), 0);
+}
+
+/// A layout of the mock as ours.
+fn layout(slots: &[(u32, u32)], placed: bool) -> Vec<Slot> {
+    let slot = |(profile, start): &(u32, u32)| {
+        let known = Profile::of(*profile).unwrap();
+        let whole = Place {
+            start: 0,
+            size: known.slices,
+        };
+        Slot {
+            place: Place {
+                start: *start,
+                size: known.size,
+            },
+            profile: *profile,
+            compute: vec![Cell {
+                slices: known.slices,
+                place: placed.then_some(whole),
+            }],
+        }
+    };
+    slots.iter().map(slot).collect()
+}
+
+#[test]
+fn every_full_layout_of_every_model_is_applied_and_read_back() {
+    for model in ["8xA100", "8xH100", "8xH200", "8xB200"] {
+        let node = Node::new(model, "");
+        node.change(|machine| {
+            machine.gpus.truncate(1);
+            machine.gpus[0].mig = Some(true);
+        });
+        let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
+        let mut agent = node.agent();
+        for slots in mock_nvml::mig::full_layouts() {
+            mig::bring(&mut agent, &uuid, &layout(&slots, false)).unwrap();
+            let now = agent.instances(&uuid).unwrap();
+            let read: Vec<_> = now.iter().map(|it| (it.profile, it.place.start)).collect();
+            assert_eq!(read, slots, "{model}");
+            assert!(now.iter().all(|it| it.compute.len() == 1), "{model}");
+        }
+    }
+}
+
+#[test]
+fn with_each_call_of_an_apply_failed_once_the_layout_is_the_new_or_the_old() {
+    let old = [(14, 0), (14, 2), (9, 4)];
+    let new = [(9, 0), (19, 4), (20, 5), (19, 6)];
+    let node = Node::new("8xA100", "");
+    let begin = |machine: &mut Machine, call| {
+        machine.gpus.truncate(2);
+        machine.faults = vec![fault("*", call, UNKNOWN)];
+        for gpu in &mut machine.gpus {
+            gpu.mig = Some(true);
+            let instance = |(id, (profile, start))| Instance {
+                id,
+                profile,
+                start,
+                compute: vec![Compute {
+                    id: 0,
+                    profile: Profile::of(profile).unwrap().slices - 1,
+                    start: 0,
+                }],
+            };
+            gpu.instances = (1..).zip(old).map(instance).collect();
+        }
+    };
+    let (mut news, mut olds) = (0, 0);
+    for call in 1.. {
+        node.change(|machine| begin(machine, call));
+        let step = |gpu: &mock_nvml::Gpu| Step {
+            gpu: gpu.uuid.clone(),
+            label: gpu.uuid.clone(),
+            before: layout(&old, true),
+            after: layout(&new, false),
+        };
+        let plan = Plan {
+            modes: Vec::new(),
+            steps: node.nvml.read().unwrap().gpus.iter().map(step).collect(),
+        };
+        let applied = mig::apply(&mut node.agent(), &plan);
+        let after = node.nvml.read().unwrap();
+        let is = |wanted: &[(u32, u32)]| {
+            after.gpus.iter().all(|gpu| {
+                let mut all: Vec<_> = gpu
+                    .instances
+                    .iter()
+                    .map(|it| (it.start, it.profile))
+                    .collect();
+                all.sort_unstable();
+                all.iter().map(|it| (it.1, it.0)).eq(wanted.iter().copied())
+                    && gpu.instances.iter().all(|it| it.compute.len() == 1)
+            })
+        };
+        match applied {
+            Applied::New => {
+                assert!(is(&new), "call {call}");
+                news += 1;
+            }
+            Applied::Old { reason } => {
+                assert!(is(&old), "call {call}: {reason}");
+                olds += 1;
+            }
+            Applied::Between { reason, back } => panic!("call {call}: {reason}; {back}"),
+        }
+        if !after.faults.is_empty() {
+            break;
+        }
+    }
+    println!("{olds} failed calls led back, {news} did not matter");
+    assert!(olds > 50, "{olds}");
+}
+
+#[test]
+fn mig_follows_mig_parteds_file_from_the_command_line() {
+    let node = Node::new("8xA100", "");
+    node.change(|machine| machine.gpus.truncate(2));
+    let file = node.path("mig.yaml");
+    fs::write(
+        &file,
+        "version: v1\nmig-configs:\n  half:\n    - devices: [0]\n      mig-enabled: true\n      \
+         mig-devices: {\"1g.5gb\": 2, \"3g.20gb\": 1}\n    - devices: [1]\n      mig-enabled: false\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let mig = |verb: &str, more: &[&str]| {
+        node.run(&[&["mig", verb, "-f", file, "-c", "half"], more].concat())
+    };
+    let said = mig("apply", &["--without-slurm"]);
+    assert!(
+        said.code == 2 && said.err.contains("apply --mode"),
+        "{said:?}"
+    );
+    let said = mig("apply", &["--without-slurm", "--mode"]);
+    assert!(
+        said.code == 1 && said.out.contains("after a reset"),
+        "{said:?}"
+    );
+    node.change(|machine| machine.gpus[0].mig = machine.gpus[0].mig_pending.take());
+    assert_eq!(mig("verify", &[]).code, 2);
+    node.change(|machine| machine.gpus[0].processes = vec![process(1, Some(1))]);
+    let said = mig("apply", &["--without-slurm"]);
+    assert!(
+        said.code == 3 && said.err.contains("in use by process 1"),
+        "{said:?}"
+    );
+    node.change(|machine| machine.gpus[0].processes.clear());
+    // The capabilities that the driver makes.
+    for instance in 1..=3 {
+        for (path, minor) in [("", 10 * instance), ("/ci0", 10 * instance + 1)] {
+            let gpu = "root/proc/driver/nvidia/capabilities/gpu0/mig";
+            let dir = node.path(&format!("{gpu}/gi{instance}{path}"));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("access"), format!("DeviceFileMinor: {minor}\n")).unwrap();
+        }
+    }
+    let said = mig("apply", &["--without-slurm"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let root = node.path("root").display().to_string();
+    let line = format!("Type=1g.5gb MultipleFiles={root}/dev/nvidia0,{root}/dev/nvidia-caps/");
+    assert_eq!(said.out.matches(&line).count(), 2, "{said:?}");
+    assert_eq!(mig("verify", &[]).code, 0);
+    let exported = node.run(&["mig", "export"]).out;
+    assert!(
+        exported.contains("\"1g.5gb\": 2") && exported.contains("\"3g.20gb\": 1"),
+        "{exported}"
+    );
+    assert!(node.run(&["status"]).out.contains("in force: MIG"));
+    assert_eq!(node.run(&["mig", "rollback", "--without-slurm"]).code, 0);
+    assert!(node.nvml.read().unwrap().gpus[0].instances.is_empty());
+    // A profile that the GPU does not have, and more than fits.
+    for (devices, words) in [
+        ("{\"1g.10tb\": 1}", "it offers 1g.5gb"),
+        ("{\"3g.20gb\": 2, \"1g.5gb\": 1}", "do not fit"),
+        ("{\"1g.5gb+me\": 2}", "has room for 1"),
+    ] {
+        let text = format!(
+            "version: v1\nmig-configs:\n  half:\n    - devices: [0]\n      mig-enabled: true\n      \
+             mig-devices: {devices}\n"
+        );
+        fs::write(file, text).unwrap();
+        let said = mig("plan", &[]);
+        assert!(said.code == 3 && said.err.contains(words), "{said:?}");
+    }
+}
+
+#[test]
+fn a_cgroups_limit_is_set_and_read_back_and_missing_with_an_older_driver() {
+    let node = Node::new("H100", "");
+    let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
+    let cgroup = node.path("spool");
+    let ask = Ask::Limit(uuid, cgroup.clone(), 10_240);
+    node.agent().order(&ask).unwrap();
+    let limits = node.nvml.read().unwrap().gpus[0].limits.clone();
+    assert_eq!(
+        limits,
+        [(cgroup.to_str().unwrap().to_owned(), 0, 10_240 << 20)]
+    );
+    let old = Node::without("H100", "", &["nvmlDeviceSetMemoryLimits_v1"]);
+    let error = old.agent().order(&ask).unwrap_err();
+    assert!(
+        matches!(&error, AgentError::Failed(it) if it.contains("newer driver")),
+        "{error}"
+    );
+}
+
+#[test]
+fn metrics_are_written_whole_with_numbers_of_each_gpu() {
+    let node = Node::new("4xL40S", "shard_size = \"10G\"");
+    let file = node.path("gpu.prom");
+    assert_eq!(node.run(&["metrics", file.to_str().unwrap()]).code, 0);
+    let text = fs::read_to_string(file).unwrap();
+    assert_eq!(text.matches("gres_gpu_shards{").count(), 4, "{text}");
+    assert_eq!(node.run(&["metrics", "/nonexistent/x.prom"]).code, 73);
+}
+
+#[test]
+fn nonsense_on_the_command_line_is_refused() {
+    let node = Node::new("H100", "");
+    assert_eq!(node.run(&["generate", "--shard-size", "lots"]).code, 3);
+    assert_eq!(node.run(&["generate", "--shards-per-gpu", "0"]).code, 3);
+    assert_eq!(node.run(&["generate", "--mig"]).code, 3);
+    assert_eq!(node.run(&["frobnicate"]).code, 64);
+    let missing = Command::new(helper())
+        .args(["--config", "/nonexistent", "status"])
+        .output();
+    assert_eq!(missing.unwrap().status.code(), Some(78));
+}
