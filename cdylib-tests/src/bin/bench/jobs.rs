@@ -37,8 +37,8 @@ pub fn measure(plugin: &Path) -> Outcome {
         return Ok(());
     }
     hooks(plugin)?;
-    pages()?;
-    ledger()
+    ledger()?;
+    pages()
 }
 
 /// The hooks alone, in a process of their own: Slurm's own process for them is
