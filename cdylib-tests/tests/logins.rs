@@ -56,6 +56,8 @@ fn without_a_job_the_client_is_told_why_and_how_to_get_in() {
     assert!(later.success(), "after a restart of slurmd: {later}");
     tb.scontrol(&["suspend", &job.to_string()]).unwrap();
     let suspended = logins.ssh("alice", &["true"]).output().unwrap();
+    // What is frozen cannot be killed, and would hold the testbed's end up.
+    tb.scontrol(&["resume", &job.to_string()]).unwrap();
     assert!(suspended.success(), "with a suspended job: {suspended}");
 }
 
