@@ -537,8 +537,8 @@ fn two_hundred_jobs_of_all_sizes_and_ends_leave_nothing_behind() {
         let size = format!("--efa-hugepages={}", sizes[number % sizes.len()]);
         let script = match number % 10 {
             // Cancelled, requeued or out of time while they run.
-            0 | 1 => "sleep 600",
-            2 => "[ ${SLURM_RESTART_COUNT-0} -gt 0 ] || sleep 600",
+            0 | 1 => "echo begun; sleep 600",
+            2 => "[ ${SLURM_RESTART_COUNT-0} -gt 0 ] || { echo begun; sleep 600; }",
             _ => "sleep 0.$((RANDOM % 9))",
         };
         jobs.push(submit(&tb, &["-n1", "--requeue", &size], script));
@@ -546,16 +546,16 @@ fn two_hundred_jobs_of_all_sizes_and_ends_leave_nothing_behind() {
     for (number, job) in jobs.iter().enumerate() {
         match number % 10 {
             0 => {
-                wait_running(&tb, *job);
+                wait_output(&tb, *job, "begun");
                 tb.scancel(*job).unwrap();
             }
             1 => {
-                wait_running(&tb, *job);
+                wait_output(&tb, *job, "begun");
                 tb.scontrol(&["update", &format!("JobId={job}"), "EndTime=now+1"])
                     .unwrap();
             }
             2 => {
-                wait_running(&tb, *job);
+                wait_output(&tb, *job, "begun");
                 tb.scontrol(&["requeue", &job.to_string()]).unwrap();
                 tb.scontrol(&["update", &format!("JobId={job}"), "StartTime=now"])
                     .unwrap();

@@ -58,6 +58,9 @@ impl Context {
     }
 }
 
+/// A maximum that lets a job ask for more than a node has.
+const SITE: &str = "[hugepages]\nmax = \"1024T\"\n";
+
 /// A cluster of simulated nodes under that release's Slurm, with `plugin` as
 /// `required`.
 fn cluster(release: &Release, nodes: &[&str], plugin: &Path) -> Builder {
@@ -69,7 +72,7 @@ fn cluster(release: &Release, nodes: &[&str], plugin: &Path) -> Builder {
         .root(&release.root)
         .bind(plugin)
         .plugstack(&efa::plugstack_line("required", plugin))
-        .file(efa::CONFIG, efa::SYSROOTS)
+        .file(efa::CONFIG, &format!("{}{SITE}", efa::SYSROOTS))
 }
 
 /// Which part of the matrix is run; all of it by default.
