@@ -22,6 +22,9 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// The configuration, relative to the testbed's directory.
 const CONFIG: &str = "site/gres.toml";
 
+/// A link to the program under test, relative to the testbed's directory.
+const HELPER: &str = "gres-helper";
+
 /// Where library and machine are, relative to the testbed's directory.
 const NVML: &str = "nvml";
 
@@ -156,6 +159,7 @@ fn prepare(dir: &Path, machine: &Machine, helper: &Path, symbols: &[&str]) -> io
     if !said.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&said.stderr)));
     }
+    std::os::unix::fs::symlink(helper, dir.join(HELPER))?;
     fs::write(dir.join(GENERATED), said.stdout)
 }
 
@@ -166,7 +170,7 @@ pub fn nvml(tb: &Testbed) -> Here {
 
 fn argv(tb: &Testbed, args: &[&str]) -> Vec<String> {
     let config = tb.dir().join(CONFIG).display().to_string();
-    let helper = modules::program("gres-helper").display().to_string();
+    let helper = tb.dir().join(HELPER).display().to_string();
     let mut argv = vec![helper, "--config".to_owned(), config];
     argv.extend(["--node-name".to_owned(), "n1".to_owned()]);
     argv.extend(args.iter().map(|arg| (*arg).to_owned()));
