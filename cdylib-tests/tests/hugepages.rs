@@ -238,11 +238,6 @@ fn submit(tb: &Testbed, args: &[&str], script: &str) -> Id {
     tb.sbatch("alice", &script, args).unwrap()
 }
 
-fn wait_running(tb: &Testbed, job: Id) {
-    tb.wait_job_until(job, LIMIT, |state| *state == JobState::Running)
-        .unwrap();
-}
-
 fn wait_output(tb: &Testbed, job: Id, words: &str) {
     tb.wait_until(words, LIMIT, || {
         let printed = tb.job_output(job).unwrap_or_default();
