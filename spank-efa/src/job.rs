@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use node::config::Config;
 use node::hugepages::isolate::Controller;
-use node::hugepages::ledger::Ledger;
-use node::hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish, reconcile};
-use node::registry::{self, BootId, Job, JobId, JobKey, Known, Registry, Reservation, Start};
+use node::hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
+use node::hugepages::{ledger, machine};
+use node::registry::{self, BootId, Job, JobId, JobKey, Registry, Reservation, Start};
 use node::state::{Deadline, StateDir};
 use node::usage::hostlist;
 use node::{NodeName, Sysroot, efa, instance, slurm_conf};
@@ -24,9 +24,6 @@ use crate::node_name::node_name;
 use crate::pages::{self, Source, Wanted};
 use crate::profile::{self, Profile};
 use crate::request::{self, OPTIONS, ProfileRequest};
-
-/// The directory of the ledger inside the state directory, as [`Ledger`] has it.
-const LEDGER: &str = "hugepages";
 
 /// Where slurm.conf lies unless slurmd's environment says otherwise.
 const SLURM_CONF: &str = "/etc/slurm/slurm.conf";
@@ -79,28 +76,9 @@ impl Here {
     }
 
     /// Makes the kernel have what the ledger says.
-    fn reconcile(
-        &self,
-        registry: &Registry,
-        claim: Option<&Claim>,
-        deadline: Deadline,
-    ) -> Result<Report, String> {
-        let mut pools = KernelPools::new(Sysroot::real()).map_err(said)?;
-        let mut ledger = Ledger::open(&self.state, deadline).map_err(said)?;
-        // After the lock: what changed while we waited counts.
+    fn reconcile(&self, claim: Option<&Claim>, deadline: Deadline) -> Result<Report, String> {
         let spool = self.spool.clone().ok();
-        let mut known = Known::read(registry, self.boot.clone(), spool, deadline);
-        let report = reconcile(
-            &mut ledger,
-            &mut pools,
-            &self.boot,
-            &mut |key, entry| {
-                known.existence(key, entry.map(|it| (&it.start, it.spool_dir.as_path())))
-            },
-            claim,
-            deadline,
-        )
-        .map_err(said)?;
+        let report = machine::settle(&self.state, spool, claim, deadline).map_err(said)?;
         tell(&report);
         Ok(report)
     }
@@ -109,7 +87,7 @@ impl Here {
     /// some at this moment reconciles by itself.
     fn ledger_is_empty(&self) -> Result<bool, String> {
         use node::state::Store;
-        match self.state.existing_folder(LEDGER).map_err(said)? {
+        match self.state.existing_folder(ledger::FOLDER).map_err(said)? {
             Some(folder) => Ok(folder.names().map_err(said)?.is_empty()),
             None => Ok(true),
         }
@@ -202,7 +180,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
             let wanted = pages::in_force(option, profile.as_ref(), &here.settings);
             wanted.map(|wanted| {
                 job.hugepages = Some(wanted.request.to_string());
-                reserve(&here, &registry, &job, &wanted)
+                reserve(&here, &job, &wanted)
             })
         }
     };
@@ -238,7 +216,7 @@ fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<Profil
 }
 
 /// Gets the pages, or says why not.
-fn reserve(here: &Here, registry: &Registry, job: &Job, wanted: &Wanted) -> Reservation {
+fn reserve(here: &Here, job: &Job, wanted: &Wanted) -> Reservation {
     let node = here.node();
     let none = |reason: String| {
         complain("hugepages", &reason);
@@ -284,7 +262,7 @@ fn reserve(here: &Here, registry: &Registry, job: &Job, wanted: &Wanted) -> Rese
         }],
     };
     let deadline = Deadline::after(settings.time_limit);
-    let report = match here.reconcile(registry, Some(&claim), deadline) {
+    let report = match here.reconcile(Some(&claim), deadline) {
         Ok(report) => report,
         Err(reason) => return none(reason),
     };
@@ -348,7 +326,7 @@ fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     }
     if !here.ledger_is_empty()? {
         let deadline = Deadline::after(here.settings.time_limit);
-        here.reconcile(&registry, None, deadline)?;
+        here.reconcile(None, deadline)?;
     }
     removed.and(forgotten)
 }

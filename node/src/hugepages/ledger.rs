@@ -17,7 +17,8 @@ use crate::NodeName;
 use crate::registry::{BootId, JobId, JobKey, Problem, Start, as_text};
 use crate::state::{Deadline, Lock, StateDir, StateError, Store};
 
-const FOLDER: &str = "hugepages";
+/// The ledger inside the state directory.
+pub const FOLDER: &str = "hugepages";
 const LOCK: &str = "hugepages.lock";
 const BASELINE: &str = "baseline.json";
 const VERSION: u32 = 1;
