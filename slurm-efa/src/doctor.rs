@@ -80,10 +80,13 @@ pub fn examine(site: &Site) -> Findings {
         role: role.as_ref().ok().copied(),
         findings: Vec::new(),
     };
-    all.add("role", match &role {
-        Ok(role) => Ok(role.to_string()),
-        Err(error) => unknown(error.clone(), "say it with --role"),
-    });
+    all.add(
+        "role",
+        match &role {
+            Ok(role) => Ok(role.to_string()),
+            Err(error) => unknown(error.clone(), "say it with --role"),
+        },
+    );
     all.add("configuration", configuration(site));
     all.add("slurm", slurm(site));
     if site.slurm_conf.is_some() {
@@ -100,7 +103,10 @@ pub fn examine(site: &Site) -> Findings {
         }
     }
     if all.role == Some(Role::Compute) {
-        all.add("prolog-programs", folder(site, setup::PROLOGS, "efa-check-prolog"));
+        all.add(
+            "prolog-programs",
+            folder(site, setup::PROLOGS, "efa-check-prolog"),
+        );
         if site.slurm_conf.is_some() {
             all.add("prolog-others", others(site));
         }
@@ -137,7 +143,9 @@ impl Findings {
 
     fn logins(&mut self, site: &Site) {
         let stack = Stack::read(site);
-        let ours = stack.as_ref().is_ok_and(|stack| stack.first(MODULE_ACCOUNT).is_some());
+        let ours = stack
+            .as_ref()
+            .is_ok_and(|stack| stack.first(MODULE_ACCOUNT).is_some());
         if !site.has_section("logout") && !ours {
             return;
         }
@@ -201,7 +209,10 @@ fn configuration(site: &Site) -> Look {
 
 fn slurm(site: &Site) -> Look {
     let Some((year, month)) = site.release else {
-        return fatal("no scontrol is found", "install Slurm, or look on another node");
+        return fatal(
+            "neither slurmd nor scontrol says its release",
+            "install Slurm, or look on another node",
+        );
     };
     let conf = site.slurm_conf.as_deref().map(shown);
     let Some(conf) = conf else {
@@ -217,9 +228,16 @@ fn slurm_conf(site: &Site) -> Look {
     let Some(scontrol) = site.program("scontrol") else {
         return unknown("there is no scontrol", "install Slurm's client programs");
     };
-    match run::run(&scontrol, &["show", "hostnames", "n1"], site.slurm_conf.as_deref()) {
+    match run::run(
+        &scontrol,
+        &["show", "hostnames", "n1"],
+        site.slurm_conf.as_deref(),
+    ) {
         Ok(ran) if ran.is_ok() => Ok("Slurm's own programs take it".to_owned()),
-        Ok(ran) => fatal(ran.complaint(), "correct the line; every Slurm command fails until then"),
+        Ok(ran) => fatal(
+            ran.complaint(),
+            "correct the line; every Slurm command fails until then",
+        ),
         Err(error) => unknown(error, "look again"),
     }
 }
@@ -236,7 +254,10 @@ fn plugstack_text(site: &Site) -> Option<(PathBuf, String)> {
 fn plugin_path(site: &Site) -> Option<PathBuf> {
     let (_, text) = plugstack_text(site)?;
     let lines = all_logical(&text);
-    let mut plugins = lines.iter().filter_map(|line| plugin_of(line)).map(PathBuf::from);
+    let mut plugins = lines
+        .iter()
+        .filter_map(|line| plugin_of(line))
+        .map(PathBuf::from);
     plugins.find(|path| path.file_name().is_some_and(|name| name == "spank_efa.so"))
 }
 
@@ -247,13 +268,18 @@ fn plugstack(site: &Site) -> Look {
     };
     let copy = path.components().any(|it| it.as_os_str() == "conf-cache");
     match plugin_path(site) {
-        Some(plugin) if plugin.is_absolute() => Ok(format!("{} in {}", shown(&plugin), shown(&path))),
+        Some(plugin) if plugin.is_absolute() => {
+            Ok(format!("{} in {}", shown(&plugin), shown(&path)))
+        }
         Some(plugin) => warning(
             format!("{} is a relative path in {}", shown(&plugin), shown(&path)),
             "give the whole path: Slurm looks for a relative one in its own PluginDir",
         ),
         None if copy => fatal(
-            format!("no line for spank_efa.so in {}, slurmd's copy", shown(&path)),
+            format!(
+                "no line for spank_efa.so in {}, slurmd's copy",
+                shown(&path)
+            ),
             "run `slurm-efa setup` on the controller, and there `scontrol reconfigure`",
         ),
         None => fatal(
@@ -300,7 +326,10 @@ fn plugin_loaded(site: &Site) -> Look {
         Ok(ran) => ran,
         Err(error) => return unknown(error, "look again"),
     };
-    let spank = ran.stderr.lines().find(|line| line.contains("plugin") || line.contains("spank"));
+    let spank = ran
+        .stderr
+        .lines()
+        .find(|line| line.contains("plugin") || line.contains("spank"));
     let why = spank.map_or_else(|| ran.complaint(), |line| printable(line, 300));
     if !ran.stdout.contains("--efa-profile") {
         return fatal(
@@ -336,12 +365,18 @@ fn plugstack_includes(site: &Site) -> Look {
 
 fn prolog_flags(site: &Site) -> Look {
     let flags = value_of(&site.conf_text, "PrologFlags").unwrap_or_default();
-    let has = |wanted: &str| flags.split(',').any(|it| it.trim().eq_ignore_ascii_case(wanted));
+    let has = |wanted: &str| {
+        flags
+            .split(',')
+            .any(|it| it.trim().eq_ignore_ascii_case(wanted))
+    };
     if has("Alloc") || has("Contain") || has("X11") {
         return Ok(format!("PrologFlags={flags}"));
     }
     warning(
-        format!("PrologFlags={flags} has neither Alloc nor Contain: the prolog runs with the first step only"),
+        format!(
+            "PrologFlags={flags} has neither Alloc nor Contain: the prolog runs with the first step only"
+        ),
         SETUP_CONTROLLER,
     )
 }
@@ -382,7 +417,10 @@ fn health_check(site: &Site) -> Look {
         );
     }
     if interval.parse::<u32>().unwrap_or_default() == 0 {
-        return fatal("HealthCheckInterval is 0, so it never runs", SETUP_CONTROLLER);
+        return fatal(
+            "HealthCheckInterval is 0, so it never runs",
+            SETUP_CONTROLLER,
+        );
     }
     Ok(format!("{program} every {interval} s"))
 }
@@ -419,7 +457,10 @@ fn folder(site: &Site, folder: &str, needed: &str) -> Look {
 
 /// Prologs and epilogs of others: one that is missing drains the node, too.
 fn others(site: &Site) -> Look {
-    let (prologs, epilogs) = (site.place_text(setup::PROLOGS), site.place_text(setup::EPILOGS));
+    let (prologs, epilogs) = (
+        site.place_text(setup::PROLOGS),
+        site.place_text(setup::EPILOGS),
+    );
     let mut seen = Vec::new();
     for key in ["Prolog", "Epilog"] {
         for value in values_of(&site.conf_text, key) {
@@ -430,7 +471,9 @@ fn others(site: &Site) -> Look {
             let programs = site::matching(conf, &value);
             if programs.is_empty() {
                 return fatal(
-                    format!("{key}={value} matches nothing here, which drains the node with the next job"),
+                    format!(
+                        "{key}={value} matches nothing here, which drains the node with the next job"
+                    ),
                     "install it here, or correct slurm.conf",
                 );
             }
@@ -440,7 +483,11 @@ fn others(site: &Site) -> Look {
             }
         }
     }
-    Ok(if seen.is_empty() { "none".to_owned() } else { seen.join(", ") })
+    Ok(if seen.is_empty() {
+        "none".to_owned()
+    } else {
+        seen.join(", ")
+    })
 }
 
 /// Where efa-check keeps what it expects.
@@ -466,7 +513,9 @@ fn recorded(site: &Site) -> Look {
         Err(error) => return warning(format!("{}: {error}", shown(&path)), RECORD),
     };
     let record: Result<serde_json::Value, _> = serde_json::from_str(&text);
-    let devices = record.ok().and_then(|it| Some(it.get("devices")?.as_array()?.len()));
+    let devices = record
+        .ok()
+        .and_then(|it| Some(it.get("devices")?.as_array()?.len()));
     match devices {
         Some(devices) => Ok(format!("{devices} devices in {}", shown(&path))),
         None => warning(format!("{} is not understood", shown(&path)), RECORD),
@@ -479,14 +528,18 @@ fn nvml() -> Look {
     };
     match run::run(&program, &[login::NVML], None).map(|ran| ran.code) {
         Ok(Some(0)) => Ok("libnvidia-ml.so.1 reaches its driver".to_owned()),
-        Ok(Some(login::NO_LIBRARY)) => {
-            warning("there is no libnvidia-ml.so.1", "install NVIDIA's driver of the right version")
-        }
+        Ok(Some(login::NO_LIBRARY)) => warning(
+            "there is no libnvidia-ml.so.1",
+            "install NVIDIA's driver of the right version",
+        ),
         Ok(Some(code)) => warning(
             format!("nvmlInit_v2 answers {code}"),
             "see what nvidia-smi and dmesg say; the driver may have to be loaded",
         ),
-        _ => unknown("NVML did not answer in 30 s", "see dmesg: the driver may hang"),
+        _ => unknown(
+            "NVML did not answer in 30 s",
+            "see dmesg: the driver may hang",
+        ),
     }
 }
 
@@ -504,23 +557,40 @@ impl Stack {
         Ok(stack)
     }
 
-    fn follow(&mut self, site: &Site, file: &str, only: Option<pam::Phase>, deeper: u8) -> Result<(), String> {
+    fn follow(
+        &mut self,
+        site: &Site,
+        file: &str,
+        only: Option<pam::Phase>,
+        deeper: u8,
+    ) -> Result<(), String> {
         let path = site.place("/etc/pam.d").join(file);
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
         let rules = pam::rules(&text).map_err(|error| format!("{}: {error}", shown(&path)))?;
         for (_, rule) in rules {
             match rule {
-                pam::Rule::Include(file) if deeper > 0 => self.follow(site, &file, only, deeper - 1)?,
+                pam::Rule::Include(file) if deeper > 0 => {
+                    self.follow(site, &file, only, deeper - 1)?
+                }
                 pam::Rule::Include(_) => {}
                 pam::Rule::Phase { phase, .. } if only.is_some_and(|it| it != phase) => {}
-                pam::Rule::Phase { phase, control, target, .. }
-                    if matches!(control.as_str(), "include" | "substack") =>
-                {
+                pam::Rule::Phase {
+                    phase,
+                    control,
+                    target,
+                    ..
+                } if matches!(control.as_str(), "include" | "substack") => {
                     if deeper > 0 {
                         self.follow(site, &target, Some(phase), deeper - 1)?;
                     }
                 }
-                pam::Rule::Phase { phase, control, target, .. } => {
+                pam::Rule::Phase {
+                    phase,
+                    control,
+                    target,
+                    ..
+                } => {
                     self.rules.push((phase, control, target));
                 }
             }
@@ -535,19 +605,27 @@ impl Stack {
 
     fn account(&self) -> Look {
         let Some(at) = self.first(MODULE_ACCOUNT) else {
-            return fatal("sshd's account lines do not name pam_slurm_logout.so", SETUP);
+            return fatal(
+                "sshd's account lines do not name pam_slurm_logout.so",
+                SETUP,
+            );
         };
         let before = self.rules.iter().take(at);
         let mut before = before.filter(|(phase, ..)| *phase == pam::Phase::Account);
-        let early = before.find(|(_, control, _)| control == "sufficient" || control.contains("success=done"));
+        let early = before
+            .find(|(_, control, _)| control == "sufficient" || control.contains("success=done"));
         if let Some((_, control, target)) = early {
             return fatal(
-                format!("`account {control} {target}` stands before pam_slurm_logout.so, which then is not asked"),
+                format!(
+                    "`account {control} {target}` stands before pam_slurm_logout.so, which then is not asked"
+                ),
                 "move our account line before it",
             );
         }
         match self.rules.get(at).map(|(_, control, _)| control.as_str()) {
-            Some("required" | "requisite") => Ok("account: before all that could end the stack".to_owned()),
+            Some("required" | "requisite") => {
+                Ok("account: before all that could end the stack".to_owned())
+            }
             _ => warning(
                 "the account line is neither required nor requisite, so it refuses nobody",
                 "make it `account required pam_slurm_logout.so`",
@@ -563,9 +641,14 @@ impl Stack {
             );
         };
         for module in ["pam_loginuid.so", "pam_systemd.so"] {
-            if self.first((pam::Phase::Session, module)).is_some_and(|it| it > at) {
+            if self
+                .first((pam::Phase::Session, module))
+                .is_some_and(|it| it > at)
+            {
                 return fatal(
-                    format!("{module} stands behind pam_slurm_logout.so, which records what it sets"),
+                    format!(
+                        "{module} stands behind pam_slurm_logout.so, which records what it sets"
+                    ),
                     "move our session line to the end",
                 );
             }
@@ -577,7 +660,10 @@ impl Stack {
         let Some(adopt) = self.first((pam::Phase::Account, "pam_slurm_adopt.so")) else {
             return Ok("pam_slurm_adopt is not used".to_owned());
         };
-        if self.first((pam::Phase::Session, "pam_systemd.so")).is_some() {
+        if self
+            .first((pam::Phase::Session, "pam_systemd.so"))
+            .is_some()
+        {
             return warning(
                 "pam_systemd takes sessions out of the job that pam_slurm_adopt put them into",
                 "take pam_systemd out of the session lines, or do without pam_slurm_adopt",
@@ -593,17 +679,26 @@ impl Stack {
     }
 
     fn module(&self, site: &Site) -> Look {
-        let rule = self.rules.iter().find(|(.., target)| target.ends_with(pam::MODULE));
+        let rule = self
+            .rules
+            .iter()
+            .find(|(.., target)| target.ends_with(pam::MODULE));
         let target = rule.map_or(pam::MODULE, |(.., target)| target.as_str());
         let places: Vec<PathBuf> = if target.starts_with('/') {
             vec![PathBuf::from(target)]
         } else {
-            setup::SECURITY.iter().map(|it| site.place(it).join(target)).collect()
+            setup::SECURITY
+                .iter()
+                .map(|it| site.place(it).join(target))
+                .collect()
         };
         match places.iter().find(|path| path.is_file()) {
             Some(path) => Ok(shown(path)),
             None => fatal(
-                format!("{} is not installed: a required line without its module refuses everybody", pam::MODULE),
+                format!(
+                    "{} is not installed: a required line without its module refuses everybody",
+                    pam::MODULE
+                ),
                 REINSTALL,
             ),
         }
@@ -633,7 +728,11 @@ fn state_dir(site: &Site) -> Option<PathBuf> {
     let config = site.config.as_ref().ok()?;
     let path = config.state_dir(None).ok()?;
     let default = path == Path::new(node::config::DEFAULT_STATE_DIR);
-    Some(if default { site.place(node::config::DEFAULT_STATE_DIR) } else { path })
+    Some(if default {
+        site.place(node::config::DEFAULT_STATE_DIR)
+    } else {
+        path
+    })
 }
 
 /// Whether root's files can be believed.
@@ -655,7 +754,9 @@ fn left_over(site: &Site) -> Look {
     let mut paths = vec![site.place(setup::SSHD)];
     paths.extend(site.slurm_conf.clone());
     paths.extend(site.plugstack());
-    let real = paths.iter().map(|it| fs::canonicalize(it).unwrap_or_else(|_| it.clone()));
+    let real = paths
+        .iter()
+        .map(|it| fs::canonicalize(it).unwrap_or_else(|_| it.clone()));
     match real.into_iter().find(|path| setup::files::is_left(path)) {
         Some(path) => warning(
             format!("a set-up was interrupted while it changed {}", shown(&path)),

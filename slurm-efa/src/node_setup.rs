@@ -102,7 +102,8 @@ fn role(text: &str) -> Result<RoleChoice, String> {
 impl PlaceArguments {
     fn look(self) -> Site {
         // A relative path is a convenience; programs are run in another folder.
-        let absolute = |path: Option<PathBuf>| path.map(|it| std::path::absolute(&it).unwrap_or(it));
+        let absolute =
+            |path: Option<PathBuf>| path.map(|it| std::path::absolute(&it).unwrap_or(it));
         Site::look(Wanted {
             role: self.role.0,
             slurm_conf: absolute(self.slurm_conf),
@@ -120,12 +121,20 @@ pub fn setup(arguments: SetupArguments) -> anyhow::Result<u8> {
     }
     let site = arguments.place.look();
     let role = site.role().map_err(SetupError::Missing)?;
-    let _lock = (!arguments.dry_run).then(|| setup::lock(&site)).transpose()?;
+    let _lock = (!arguments.dry_run)
+        .then(|| setup::lock(&site))
+        .transpose()?;
     let mut plan = setup::plan(&site, role, &arguments.admin)?;
     if let Some(fragment) = &arguments.gres_conf {
         setup::plan_gres(&site, &mut plan, fragment)?;
     }
-    carry_out(&site, role, &plan, arguments.dry_run, !arguments.no_reconfigure)
+    carry_out(
+        &site,
+        role,
+        &plan,
+        arguments.dry_run,
+        !arguments.no_reconfigure,
+    )
 }
 
 pub fn revert(arguments: RevertArguments) -> anyhow::Result<u8> {
@@ -133,12 +142,24 @@ pub fn revert(arguments: RevertArguments) -> anyhow::Result<u8> {
         return Ok(code);
     }
     let site = arguments.place.look();
-    let _lock = (!arguments.dry_run).then(|| setup::lock(&site)).transpose()?;
+    let _lock = (!arguments.dry_run)
+        .then(|| setup::lock(&site))
+        .transpose()?;
     let plan = setup::plan_revert(&site)?;
     // What is taken out says where it was: only a controller reads it anew.
     let role = site.role().unwrap_or(Role::Login);
-    let role = if role == Role::Compute { Role::Login } else { role };
-    carry_out(&site, role, &plan, arguments.dry_run, !arguments.no_reconfigure)
+    let role = if role == Role::Compute {
+        Role::Login
+    } else {
+        role
+    };
+    carry_out(
+        &site,
+        role,
+        &plan,
+        arguments.dry_run,
+        !arguments.no_reconfigure,
+    )
 }
 
 fn carry_out(
@@ -158,7 +179,11 @@ fn carry_out(
         eprintln!("slurm-efa: {sentence}");
     }
     let planned = dry_run && !plan.changes.is_empty();
-    Ok(if planned || !said.is_empty() { ATTENTION } else { 0 })
+    Ok(if planned || !said.is_empty() {
+        ATTENTION
+    } else {
+        0
+    })
 }
 
 pub fn doctor(arguments: DoctorArguments) -> anyhow::Result<u8> {
@@ -179,7 +204,9 @@ fn not_root(dry_run: bool) -> Option<u8> {
     if root || dry_run {
         return None;
     }
-    eprintln!("slurm-efa: only root can change this node's set-up; --dry-run shows what it would be");
+    eprintln!(
+        "slurm-efa: only root can change this node's set-up; --dry-run shows what it would be"
+    );
     Some(EX_NOPERM)
 }
 

@@ -277,7 +277,10 @@ mod tests {
         lines.append("B=2");
         let text = lines.into_text();
         assert_eq!(text, "A=1,\\\n# slurm-efa\nB=2 # slurm-efa");
-        let logical = Lines { lines: text.split('\n').map(str::to_owned).collect(), carriage: "" };
+        let logical = Lines {
+            lines: text.split('\n').map(str::to_owned).collect(),
+            carriage: "",
+        };
         let seen: Vec<String> = logical.logical().into_iter().map(|it| it.text).collect();
         assert_eq!(seen, ["A=1,", "B=2 "]);
     }
@@ -301,8 +304,14 @@ mod tests {
         lines.insert(1, "A=2");
         let after = lines.into_text();
         let there = diff("A=1\nB=1\n", &after);
-        assert_eq!(there, "-1   A=1\n+1   #slurm-efa# A=1\n+2   A=2 # slurm-efa\n");
+        assert_eq!(
+            there,
+            "-1   A=1\n+1   #slurm-efa# A=1\n+2   A=2 # slurm-efa\n"
+        );
         let back = diff(&after, "A=1\nB=1\n");
-        assert_eq!(back, "-1   #slurm-efa# A=1\n+1   A=1\n-2   A=2 # slurm-efa\n");
+        assert_eq!(
+            back,
+            "-1   #slurm-efa# A=1\n+1   A=1\n-2   A=2 # slurm-efa\n"
+        );
     }
 }

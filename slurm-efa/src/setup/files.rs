@@ -113,7 +113,9 @@ pub fn make(changes: Vec<Change>) -> Result<Made, FileError> {
         changes.iter().for_each(sweep);
         return Err(error);
     }
-    let mut made = Made { changes: Vec::new() };
+    let mut made = Made {
+        changes: Vec::new(),
+    };
     for change in &changes {
         let path = &change.path;
         let done = match change.after {
@@ -276,7 +278,11 @@ mod tests {
     #[test]
     fn what_is_made_can_be_put_back_and_nothing_is_left_beside() {
         let dir = tempfile::tempdir().unwrap();
-        let (a, b, c) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
+        let (a, b, c) = (
+            dir.path().join("a"),
+            dir.path().join("b"),
+            dir.path().join("c"),
+        );
         fs::write(&a, "old").unwrap();
         fs::set_permissions(&a, fs::Permissions::from_mode(0o440)).unwrap();
         symlink("x", &c).unwrap();

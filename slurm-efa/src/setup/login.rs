@@ -47,7 +47,10 @@ pub fn ask(service: &str, user: &str, folder: Option<&Path>) -> Verdict {
     let folder = folder.map(|it| it.to_string_lossy().into_owned());
     let mut arguments = vec![COMMAND, service, user];
     arguments.extend(folder.as_deref());
-    match run::run(&program, &arguments, None).ok().and_then(|ran| ran.code) {
+    match run::run(&program, &arguments, None)
+        .ok()
+        .and_then(|ran| ran.code)
+    {
         Some(0) => Verdict::Admitted,
         Some(NO_FOLDER) => Verdict::NoOtherFolder,
         Some(code) if (FIRST..NO_FOLDER).contains(&code) => Verdict::Refused(code - FIRST),
@@ -60,7 +63,8 @@ const FIRST: i32 = 100;
 const NO_FOLDER: i32 = 200;
 const FAILED: i32 = 201;
 
-type Conversation = unsafe extern "C" fn(c_int, *mut *const c_void, *mut *mut c_void, *mut c_void) -> c_int;
+type Conversation =
+    unsafe extern "C" fn(c_int, *mut *const c_void, *mut *mut c_void, *mut c_void) -> c_int;
 
 /// `struct pam_conv` of Linux-PAM.
 #[repr(C)]
@@ -79,7 +83,8 @@ unsafe extern "C" fn nobody(
     CONV_ERR
 }
 
-type Start = unsafe extern "C" fn(*const c_char, *const c_char, *const Conv, *mut *mut c_void) -> c_int;
+type Start =
+    unsafe extern "C" fn(*const c_char, *const c_char, *const Conv, *mut *mut c_void) -> c_int;
 type StartConfdir = unsafe extern "C" fn(
     *const c_char,
     *const c_char,
@@ -118,7 +123,14 @@ pub fn child(service: &str, user: &str, folder: Option<&str>) -> i32 {
             let start = unsafe { std::mem::transmute::<*mut c_void, Start>(start) };
             // SAFETY: the strings are terminated, and they and `conv` outlive
             // the handle, which is never used after this function.
-            unsafe { start(service.as_ptr(), user.as_ptr(), &raw const conv, &raw mut handle) }
+            unsafe {
+                start(
+                    service.as_ptr(),
+                    user.as_ptr(),
+                    &raw const conv,
+                    &raw mut handle,
+                )
+            }
         }
         Some(folder) => {
             let Some(start) = symbol(library, c"pam_start_confdir") else {
@@ -144,9 +156,10 @@ pub fn child(service: &str, user: &str, folder: Option<&str>) -> i32 {
     if started != SUCCESS || handle.is_null() {
         return FIRST + started.clamp(1, 63);
     }
-    let (Some(set_item), Some(account)) =
-        (symbol(library, c"pam_set_item"), symbol(library, c"pam_acct_mgmt"))
-    else {
+    let (Some(set_item), Some(account)) = (
+        symbol(library, c"pam_set_item"),
+        symbol(library, c"pam_acct_mgmt"),
+    ) else {
         return FAILED;
     };
     // SAFETY: pam_set_item(3) has this type; as above.

@@ -16,8 +16,8 @@ pub mod slurm_conf;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use node::state::{Deadline, Lock, StateDir};
 use node::printable;
+use node::state::{Deadline, Lock, StateDir};
 
 use edit::Lines;
 use files::{Change, Content};
@@ -108,7 +108,11 @@ impl Plan {
             let path = shown(&change.path);
             text += &match (&change.before, &change.after) {
                 (before, Content::Text(after)) => {
-                    let before = if let Content::Text(it) = before { it } else { "" };
+                    let before = if let Content::Text(it) = before {
+                        it
+                    } else {
+                        ""
+                    };
                     format!("{path}\n{}", printable_lines(&edit::diff(before, after)))
                 }
                 (_, Content::Link(target)) => format!("{path} -> {}\n", shown(target)),
@@ -121,14 +125,22 @@ impl Plan {
     fn text(&mut self, path: &Path, made: impl FnOnce(&str) -> String) -> Result<(), SetupError> {
         let (path, before) = files::read(path)?;
         let new = matches!(before, Content::Nothing);
-        let text = if let Content::Text(it) = &before { it } else { "" };
+        let text = if let Content::Text(it) = &before {
+            it
+        } else {
+            ""
+        };
         let mut after = made(text);
         if edit::has_ours(&after) && (new || text.starts_with(MADE)) {
             let mut lines = format!("{MADE} {}\n", edit::MARK);
             lines.push_str(&after);
             after = lines;
         }
-        let changed = if new { !after.is_empty() } else { after != *text };
+        let changed = if new {
+            !after.is_empty()
+        } else {
+            after != *text
+        };
         if changed {
             self.changes.push(Change {
                 path,
@@ -161,7 +173,7 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
     }
     if site.release.is_none() {
         return Err(SetupError::Missing(
-            "no Slurm is found here (scontrol in /opt/slurm/bin or /usr/bin); install it, or run \
+            "no Slurm is found here (in /opt/slurm, /usr/local or /usr); install it, or run \
              this again when it is; nothing was changed"
                 .to_owned(),
         ));
@@ -226,8 +238,17 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
     let mut admins = admins.to_vec();
     if admins.is_empty() {
         let exempt = site.key("logout", "exempt_users");
-        let exempt = exempt.as_ref().and_then(|it| it.as_array()).into_iter().flatten();
-        admins.extend(exempt.filter_map(|it| it.as_str()).take(1).map(str::to_owned));
+        let exempt = exempt
+            .as_ref()
+            .and_then(|it| it.as_array())
+            .into_iter()
+            .flatten();
+        admins.extend(
+            exempt
+                .filter_map(|it| it.as_str())
+                .take(1)
+                .map(str::to_owned),
+        );
     }
     let path = site.place(SSHD);
     if admins.is_empty() {
@@ -239,13 +260,16 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
         return Ok(());
     }
     let Some(module) = module(site) else {
-        plan.notes
-            .push(format!("{SSHD} is not edited: {} is not installed", pam::MODULE));
+        plan.notes.push(format!(
+            "{SSHD} is not edited: {} is not installed",
+            pam::MODULE
+        ));
         return Ok(());
     };
     let (_, before) = files::read(&path)?;
     let Content::Text(before) = before else {
-        plan.notes.push(format!("{SSHD} is not there, so logins are not judged"));
+        plan.notes
+            .push(format!("{SSHD} is not there, so logins are not judged"));
         return Ok(());
     };
     match pam::edit(&before, &module) {
@@ -276,7 +300,9 @@ fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     };
     let gres = site.has_section("gres");
     let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
-    let arguments = config.map(|path| format!("config={path}")).unwrap_or_default();
+    let arguments = config
+        .map(|path| format!("config={path}"))
+        .unwrap_or_default();
     let load = |path: &str, arguments: &str| Wish::Plugin {
         path: site.place_text(path),
         arguments: arguments.to_owned(),
@@ -343,12 +369,18 @@ pub fn plan_gres(site: &Site, plan: &mut Plan, fragment: &Path) -> Result<(), Se
     let (_, content) = files::read(fragment)?;
     let (Content::Text(text), Some(conf)) = (content, &site.slurm_conf) else {
         let shown = printable(&fragment.to_string_lossy(), 200);
-        return Err(SetupError::Missing(format!("{shown} is missing; nothing was changed")));
+        return Err(SetupError::Missing(format!(
+            "{shown} is missing; nothing was changed"
+        )));
     };
     let lines = slurm_conf::all_logical(&text);
     let lines = lines.iter().map(|it| it.trim().to_owned());
     let lines = lines.filter(|it| !it.is_empty()).collect();
-    edit_conf(plan, &conf.with_file_name("gres.conf"), &[Wish::Verbatim(lines)])
+    edit_conf(
+        plan,
+        &conf.with_file_name("gres.conf"),
+        &[Wish::Verbatim(lines)],
+    )
 }
 
 /// What `revert` would do here: everything of ours out, nothing else.
@@ -381,8 +413,13 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
     // A node whose prolog is gone while Slurm still asks for it is drained, so
     // the links of a configless node stay until the controller is reverted.
     let prolog = slurm_conf::values_of(&site.conf_text, "Prolog");
-    let asked = prolog.iter().any(|it| it.starts_with(&site.place_text(PROLOGS)));
-    let ours = plan.changes.iter().any(|it| Some(&it.path) == real(site).as_ref());
+    let asked = prolog
+        .iter()
+        .any(|it| it.starts_with(&site.place_text(PROLOGS)));
+    let ours = plan
+        .changes
+        .iter()
+        .any(|it| Some(&it.path) == real(site).as_ref());
     if asked && !ours {
         plan.notes.push(format!(
             "the links in {PROLOGS} stay, since this cluster's slurm.conf still has Prolog={PROLOGS}/*: \
@@ -391,7 +428,11 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         return Ok(plan);
     }
     for folder in [PROLOGS, EPILOGS] {
-        for name in ["efa-check-prolog", "gres-helper-prolog", "gres-helper-epilog"] {
+        for name in [
+            "efa-check-prolog",
+            "gres-helper-prolog",
+            "gres-helper-epilog",
+        ] {
             plan.link(site.place(folder).join(name), Content::Nothing);
         }
     }
@@ -521,7 +562,10 @@ fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let ours = edit::has_ours(&text);
         if !ran.is_ok() || (ours && !ran.stdout.contains("--efa-profile")) {
-            return Err(format!("srun does not load the plugin: {}", ran.complaint()));
+            return Err(format!(
+                "srun does not load the plugin: {}",
+                ran.complaint()
+            ));
         }
     }
     judge_cgroup(site, plan)?;
@@ -540,20 +584,31 @@ fn is_slurms(site: &Site, path: &Path) -> bool {
 /// cgroup.conf is read by slurmd alone: `slurmd -G` reads it beside a slurm.conf
 /// of one made-up node, and neither starts nor asks anything.
 fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
-    let Some(path) = site.slurm_conf.as_ref().map(|it| it.with_file_name("cgroup.conf")) else {
+    let Some(path) = site
+        .slurm_conf
+        .as_ref()
+        .map(|it| it.with_file_name("cgroup.conf"))
+    else {
         return Ok(());
     };
     let (true, Some(slurmd)) = (changes(plan, &path), site.program("slurmd")) else {
         return Ok(());
     };
-    let folder = site.place("/run/slurm-efa").join(format!("try-{}", std::process::id()));
+    let folder = site
+        .place("/run/slurm-efa")
+        .join(format!("try-{}", std::process::id()));
     let conf = folder.join("slurm.conf");
-    let one = "ClusterName=try\nSlurmctldHost=localhost\nNodeName=try\nPartitionName=try Nodes=try\n";
+    let one =
+        "ClusterName=try\nSlurmctldHost=localhost\nNodeName=try\nPartitionName=try Nodes=try\n";
     let written = std::fs::create_dir_all(&folder)
         .and_then(|()| std::fs::write(&conf, one))
         .and_then(|()| std::fs::copy(&path, folder.join("cgroup.conf")));
     let ran = match written {
-        Ok(_) => run::run(&slurmd, &["-G", "-N", "try", "-f", &conf.to_string_lossy()], None),
+        Ok(_) => run::run(
+            &slurmd,
+            &["-G", "-N", "try", "-f", &conf.to_string_lossy()],
+            None,
+        ),
         Err(error) => Err(format!("cgroup.conf cannot be tried: {error}")),
     };
     // It lies in /run, and the next one has another name.
@@ -584,7 +639,10 @@ fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
     {
         let ran = run::run(&sshd, &["-t"], None)?;
         if !ran.is_ok() {
-            return Err(format!("sshd refuses its configuration: {}", ran.complaint()));
+            return Err(format!(
+                "sshd refuses its configuration: {}",
+                ran.complaint()
+            ));
         }
     }
     Ok(())
@@ -609,7 +667,10 @@ pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec
     {
         match run::run(&systemctl, &["enable", "--now", "slurm-logoutd"], None) {
             Ok(ran) if ran.is_ok() => {}
-            Ok(ran) => said.push(format!("slurm-logoutd was not started: {}", ran.complaint())),
+            Ok(ran) => said.push(format!(
+                "slurm-logoutd was not started: {}",
+                ran.complaint()
+            )),
             Err(error) => said.push(error),
         }
     }

@@ -19,7 +19,8 @@ pub enum Refusal {
     /// A line means nothing that is known here.
     #[error(
         "line {line}, `{}`, is not understood, so nothing is changed; add by hand what \
-         docs/logout.md shows", printable(text, 120)
+         docs/logout.md shows",
+        printable(text, 120)
     )]
     Line {
         /// From 1.
@@ -30,7 +31,8 @@ pub enum Refusal {
     /// A session line may end the stack before ours.
     #[error(
         "line {line}, `{}`, may end the session stack before ours is asked, so nothing is changed; \
-         add by hand what docs/logout.md shows", printable(text, 120)
+         add by hand what docs/logout.md shows",
+        printable(text, 120)
     )]
     EndsEarly {
         /// From 1.
@@ -166,12 +168,16 @@ pub fn edit(text: &str, module: &str) -> Result<String, Refusal> {
     let mut lines = Lines::theirs(text);
     let logical = lines.logical();
     let rules = read(&logical)?;
-    let named = |rule: &Rule| matches!(rule, Rule::Phase { target, .. } if target.ends_with(MODULE));
+    let named =
+        |rule: &Rule| matches!(rule, Rule::Phase { target, .. } if target.ends_with(MODULE));
     if rules.iter().any(|(_, rule)| named(rule)) {
         return Ok(lines.into_text());
     }
     let account = rules.iter().find(|(_, rule)| asks(rule, Phase::Account));
-    let session = rules.iter().rev().find(|(_, rule)| asks(rule, Phase::Session));
+    let session = rules
+        .iter()
+        .rev()
+        .find(|(_, rule)| asks(rule, Phase::Session));
     let (account, _) = account.ok_or(Refusal::Without("account"))?;
     let (session, _) = session.ok_or(Refusal::Without("session"))?;
     for (at, rule) in &rules {
@@ -250,10 +256,16 @@ mod tests {
         let edited = edit(DEBIAN, MODULE).unwrap();
         let account = "account    required     pam_slurm_logout.so # slurm-efa";
         let session = "session    optional     pam_slurm_logout.so # slurm-efa";
-        assert_eq!(ours(&edited), [(3, account.to_owned()), (12, session.to_owned())]);
+        assert_eq!(
+            ours(&edited),
+            [(3, account.to_owned()), (12, session.to_owned())]
+        );
         assert_eq!(without_ours(&edited), DEBIAN);
         let edited = edit(AMAZON, MODULE).unwrap();
-        assert_eq!(ours(&edited), [(4, account.to_owned()), (15, session.to_owned())]);
+        assert_eq!(
+            ours(&edited),
+            [(4, account.to_owned()), (15, session.to_owned())]
+        );
         assert_eq!(without_ours(&edited), AMAZON);
     }
 
@@ -275,20 +287,35 @@ mod tests {
             ("@import x", 12),
         ] {
             let error = edit(&format!("{DEBIAN}{line}\n"), MODULE).unwrap_err();
-            assert!(matches!(error, Refusal::Line { line, .. } if line == at), "{error}");
+            assert!(
+                matches!(error, Refusal::Line { line, .. } if line == at),
+                "{error}"
+            );
         }
         let early = format!("{DEBIAN}session sufficient pam_x.so\n");
-        assert!(matches!(edit(&early, MODULE).unwrap_err(), Refusal::EndsEarly { line: 12, .. }));
-        assert_eq!(edit("@include site\n", MODULE).unwrap_err(), Refusal::Without("account"));
+        assert!(matches!(
+            edit(&early, MODULE).unwrap_err(),
+            Refusal::EndsEarly { line: 12, .. }
+        ));
+        assert_eq!(
+            edit("@include site\n", MODULE).unwrap_err(),
+            Refusal::Without("account")
+        );
         let account = "account required pam_unix.so\n";
-        assert_eq!(edit(account, MODULE).unwrap_err(), Refusal::Without("session"));
+        assert_eq!(
+            edit(account, MODULE).unwrap_err(),
+            Refusal::Without("session")
+        );
     }
 
     #[test]
     fn a_line_over_two_lines_is_one() {
         let text = "account required \\\n pam_unix.so\nsession required pam_limits.so \\\n conf=/x\nauth required pam_deny.so\n";
         let edited = edit(text, MODULE).unwrap();
-        assert_eq!(ours(&edited).iter().map(|it| it.0).collect::<Vec<_>>(), [1, 6]);
+        assert_eq!(
+            ours(&edited).iter().map(|it| it.0).collect::<Vec<_>>(),
+            [1, 6]
+        );
     }
 
     proptest! {

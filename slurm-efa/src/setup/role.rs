@@ -52,7 +52,11 @@ pub enum RoleError {
     )]
     NotListed(usize),
     /// Two groups have an address of this node.
-    #[error("both {} and {} have an address of this node", printable(one, 80), printable(other, 80))]
+    #[error(
+        "both {} and {} have an address of this node",
+        printable(one, 80),
+        printable(other, 80)
+    )]
     Ambiguous {
         /// A group.
         one: String,
@@ -252,13 +256,19 @@ mod tests {
         let two = role(USUAL, &["10.1.0.10", "10.1.1.1"]);
         assert!(matches!(two, Err(RoleError::Ambiguous { .. })));
         for text in ["", "{}", "[]", r#"{"controller_group": 1}"#] {
-            assert!(matches!(role(text, &["10.1.1.1"]), Err(RoleError::File { .. })), "{text}");
+            assert!(
+                matches!(role(text, &["10.1.1.1"]), Err(RoleError::File { .. })),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn addresses_that_every_node_has_identify_none() {
-        let text = resources(&[("controller-machine", &["127.0.0.1", "0.0.0.0", "::1", "none"])]);
+        let text = resources(&[(
+            "controller-machine",
+            &["127.0.0.1", "0.0.0.0", "::1", "none"],
+        )]);
         let role = from_resource_config(&text, USUAL, |_| true);
         assert_eq!(role, Err(RoleError::NotListed(4)));
     }

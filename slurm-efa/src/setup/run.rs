@@ -60,11 +60,15 @@ impl Ran {
     }
 }
 
-/// Where a program is, looked for first beside the configuration of Slurm:
-/// `/opt/slurm/etc` has its programs in `/opt/slurm/bin`.
+/// Where a program is, looked for first beside the configuration of Slurm: that
+/// in `/opt/slurm-24.11/etc` has its programs in `/opt/slurm-24.11/bin`.
 #[must_use]
 pub fn find(name: &str, slurm_conf: Option<&Path>) -> Option<PathBuf> {
-    let prefix = slurm_conf.and_then(Path::parent).and_then(Path::parent);
+    let folder = slurm_conf.and_then(Path::parent);
+    // Any other place says nothing about programs.
+    let prefix = folder
+        .filter(|it| it.ends_with("etc"))
+        .and_then(Path::parent);
     let own = prefix
         .into_iter()
         .flat_map(|prefix| [prefix.join("bin"), prefix.join("sbin")]);
@@ -113,7 +117,9 @@ pub fn run(program: &Path, arguments: &[&str], slurm_conf: Option<&Path>) -> Res
     let text = |collected: Option<std::sync::mpsc::Receiver<String>>| {
         // A grandchild may keep the pipe open for ever.
         let left = end.saturating_duration_since(Instant::now()).max(POLL);
-        collected.and_then(|it| it.recv_timeout(left).ok()).unwrap_or_default()
+        collected
+            .and_then(|it| it.recv_timeout(left).ok())
+            .unwrap_or_default()
     };
     Ok(Ran {
         code,

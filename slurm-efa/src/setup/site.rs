@@ -81,7 +81,10 @@ impl Site {
         let release = release(slurm_conf.as_deref());
         let config = match &wanted.config {
             Some(path) => Config::load(path, MissingIs::Error),
-            None => Config::load(&under(wanted.root.as_deref(), DEFAULT_PATH), MissingIs::Default),
+            None => Config::load(
+                &under(wanted.root.as_deref(), DEFAULT_PATH),
+                MissingIs::Default,
+            ),
         };
         Self {
             slurm_conf,
@@ -176,7 +179,8 @@ impl Site {
         let resources = given(&self.wanted.resource_config, "resource_config.json");
         let provisioning = given(&self.wanted.provisioning, "provisioning_parameters.json");
         if resources.exists() && provisioning.exists() {
-            let role = role::from_resource_config(&text(&resources)?, &text(&provisioning)?, role::is_own);
+            let role =
+                role::from_resource_config(&text(&resources)?, &text(&provisioning)?, role::is_own);
             return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
         }
         let info = self.place(&format!("{HYPERPOD}/nodeinfo.json"));
@@ -199,12 +203,17 @@ fn under(root: Option<&Path>, path: &str) -> PathBuf {
     }
 }
 
-/// `slurm-wlm 22.05.8`, `slurm 24.11.5`.
+/// `slurm-wlm 22.05.8`, `slurm 24.11.5`. The daemons say it without a slurm.conf
+/// (20.11 to 26.05), the clients only with one.
 fn release(slurm_conf: Option<&Path>) -> Option<Release> {
-    let scontrol = run::find("scontrol", slurm_conf)?;
-    // Asked without a configuration, which may be what is broken.
-    let ran = run::run(&scontrol, &["--version"], None).ok()?;
-    parse_release(&ran.stdout)
+    let ask = |name: &str, option: &str| {
+        let program = run::find(name, slurm_conf)?;
+        let ran = run::run(&program, &[option], slurm_conf).ok()?;
+        parse_release(&ran.stdout)
+    };
+    ask("slurmd", "-V")
+        .or_else(|| ask("slurmctld", "-V"))
+        .or_else(|| ask("scontrol", "--version"))
 }
 
 fn parse_release(text: &str) -> Option<Release> {
@@ -279,7 +288,10 @@ pub fn matching(includer: &Path, pattern: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
         .filter(|file| {
-            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = file
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             let hidden = name.starts_with('.');
             let fits = name.len() >= before.len() + after.len()
                 && name.starts_with(before)
@@ -308,13 +320,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("plugstack.conf");
         fs::create_dir(dir.path().join("d")).unwrap();
-        fs::write(&main, "include d/*.conf\ninclude plugstack.conf\ninclude none\n").unwrap();
+        fs::write(
+            &main,
+            "include d/*.conf\ninclude plugstack.conf\ninclude none\n",
+        )
+        .unwrap();
         for name in ["a.conf", ".b.conf", "c"] {
-            fs::write(dir.path().join("d").join(name), format!("optional /{name}\n")).unwrap();
+            fs::write(
+                dir.path().join("d").join(name),
+                format!("optional /{name}\n"),
+            )
+            .unwrap();
         }
         let texts = included(&main);
         assert!(texts.iter().any(|it| it.starts_with("optional /a.conf")));
-        assert!(!texts.iter().any(|it| it.contains("/.b.conf") || it.contains("/c")));
+        assert!(
+            !texts
+                .iter()
+                .any(|it| it.contains("/.b.conf") || it.contains("/c"))
+        );
         assert!(texts.len() <= MOST_INCLUDED);
     }
 

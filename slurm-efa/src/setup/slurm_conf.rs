@@ -285,7 +285,10 @@ mod tests {
                 value: "/etc/slurm-efa/prolog.d/*".to_owned(),
                 several,
             },
-            Wish::Value("HealthCheckProgram", "/etc/slurm-efa/efa-check-watch".to_owned()),
+            Wish::Value(
+                "HealthCheckProgram",
+                "/etc/slurm-efa/efa-check-watch".to_owned(),
+            ),
             Wish::Value("HealthCheckInterval", "60".to_owned()),
         ]
     }
@@ -357,7 +360,11 @@ mod tests {
         assert_eq!(lines(&edited.text), want);
         let edited = edit(text, &[], &wishes(false)[1..2]);
         assert_eq!(edited.text, text);
-        assert!(edited.notes[0].contains("one Prolog only"), "{:?}", edited.notes);
+        assert!(
+            edited.notes[0].contains("one Prolog only"),
+            "{:?}",
+            edited.notes
+        );
     }
 
     #[test]
@@ -373,7 +380,11 @@ mod tests {
     fn what_shares_its_line_or_stands_in_an_included_file_is_left_and_said() {
         let edited = edit(SITES[2], &[], &wishes(true)[..1]);
         assert_eq!(edited.text, SITES[2]);
-        assert!(edited.notes[0].contains("PrologFlags=x11 stays"), "{:?}", edited.notes);
+        assert!(
+            edited.notes[0].contains("PrologFlags=x11 stays"),
+            "{:?}",
+            edited.notes
+        );
         let included = ["PrologFlags=X11\n".to_owned()];
         let edited = edit("include site.conf\n", &included, &wishes(true)[..1]);
         assert_eq!(edited.text, "include site.conf\n");
@@ -383,7 +394,10 @@ mod tests {
     #[test]
     fn a_plugin_is_added_once_wherever_and_however_it_is_loaded_already() {
         let edited = edit("required /a/pyxis.so\n", &[], &[plugin()]);
-        let want = ["required /a/pyxis.so", "optional /usr/lib/slurm-efa/spank_efa.so # slurm-efa"];
+        let want = [
+            "required /a/pyxis.so",
+            "optional /usr/lib/slurm-efa/spank_efa.so # slurm-efa",
+        ];
         assert_eq!(lines(&edited.text), want);
         let theirs = "required /elsewhere/spank_efa.so config=/x # by hand\n";
         assert_eq!(edit(theirs, &[], &[plugin()]).text, theirs);
@@ -397,7 +411,10 @@ mod tests {
     fn values_are_found_in_our_lines_and_not_in_those_put_aside() {
         let text = edit("PrologFlags=X11\n", &[], &wishes(true)).text;
         assert_eq!(values_of(&text, "prologflags"), ["X11,Alloc,Contain"]);
-        assert_eq!(value_of(&text, "Prolog").unwrap(), "/etc/slurm-efa/prolog.d/*");
+        assert_eq!(
+            value_of(&text, "Prolog").unwrap(),
+            "/etc/slurm-efa/prolog.d/*"
+        );
         assert_eq!(value_of("A=\"b c\" D=1\n", "d").unwrap(), "1");
     }
 
