@@ -177,8 +177,10 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
         Some("32")
     );
     let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
-    assert!(config.contains("prolog.d/*"), "{config}");
-    assert!(config.contains("efa-check-watch"), "{config}");
+    for ours in ["prolog.d/*", "efa-check-watch"] {
+        let lines = efa::lines_with(&config, &[ours]);
+        assert_eq!(lines.len(), 1, "{ours} is not in force: {lines:?}");
+    }
 
     for role in ["controller", "compute"] {
         let output = site.run("revert", role, &[]);
@@ -234,10 +236,11 @@ fn a_stack_that_is_not_understood_is_left_and_the_rest_is_set_up() {
 #[test]
 fn a_stack_that_admits_nobody_now_proves_nothing_and_is_left() {
     let site = Site::new("");
-    site.write("etc/pam.d/common-account", "account required pam_deny.so\n");
+    let refusing = SSHD.replace("pam_nologin.so", "pam_deny.so");
+    site.write("etc/pam.d/sshd", &refusing);
     let output = site.run("setup", "compute", &[]);
     assert_eq!(output.code(), 69, "{output}");
-    assert_eq!(site.texts()[2], SSHD);
+    assert_eq!(site.texts()[2], refusing);
 }
 
 #[test]
@@ -516,17 +519,18 @@ fn the_doctor_finds_nothing_after_set_up_and_each_sabotage_one_by_one() {
 #[test]
 fn auto_takes_the_role_from_hyperpods_files() {
     let site = Site::new("");
-    // The only address that a testbed's network has besides loopback is made
-    // up here: without one the role is not known, and that is said.
-    site.write(
-        "opt/ml/config/resource_config.json",
-        r#"{"ClusterConfig": {"ClusterName": "ml"}, "InstanceGroups": [
-            {"Name": "head", "InstanceType": "ml.m5.xlarge",
-             "Instances": [{"CustomerIpAddress": "192.0.2.1"}]}]}"#,
-    );
+    let resources = |address: &str| {
+        let text = r#"{"ClusterConfig": {"ClusterName": "ml"}, "InstanceGroups": [
+            {"Name": "workers", "InstanceType": "ml.p5.48xlarge",
+             "Instances": [{"CustomerIpAddress": "ADDRESS"}]}]}"#;
+        let text = text.replace("ADDRESS", address);
+        site.write("opt/ml/config/resource_config.json", &text);
+    };
+    // TEST-NET-2 (RFC 5737) is nobody's; the other one is the testbed's own.
+    resources("198.51.100.1");
     site.write(
         "opt/ml/config/provisioning_parameters.json",
-        r#"{"controller_group": "head"}"#,
+        r#"{"controller_group": "head", "login_group": ""}"#,
     );
     let output = site.run("setup", "auto", &[]);
     assert_eq!(output.code(), 69, "{output}");
@@ -534,9 +538,11 @@ fn auto_takes_the_role_from_hyperpods_files() {
         output.stderr.contains("none of the 1 addresses"),
         "{output}"
     );
-    fs::remove_file(site.path("opt/ml/config/resource_config.json")).unwrap();
-    site.write("opt/ml/config/nodeinfo.json", r#"{"node_type": "compute"}"#);
+    resources("192.0.2.1");
     let output = site.run("setup", "auto", &[]);
     assert_eq!(output.code(), 0, "{output}");
-    assert!(site.path("etc/slurm-efa/efa-check-watch").is_symlink());
+    assert!(
+        site.path("etc/slurm-efa/efa-check-watch").is_symlink(),
+        "a worker of a cluster without login group is not a compute node"
+    );
 }

@@ -653,8 +653,8 @@ fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
 #[must_use]
 pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec<String> {
     let mut said = Vec::new();
-    let slurm = plan.changes.iter().any(|it| is_slurms(site, &it.path));
-    if slurm && reconfigure && role == Role::Controller {
+    // Also where nothing changed: another node may have, of files that all share.
+    if reconfigure && role == Role::Controller {
         said.extend(ask_controller(site).err());
     }
     if role == Role::Compute {
