@@ -4,8 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use cdylib_tests::sigkill::{End, killed_after};
 use cdylib_tests::testbed::{Output, Testbed};
 use cdylib_tests::{efa, modules};
 use node::state::{Deadline, Lock, StateDir};
@@ -17,32 +18,18 @@ const SSHD: &str = "@include common-auth\naccount    required     pam_nologin.so
                     @include common-account\nsession    required     pam_loginuid.so\n\
                     @include common-session\n@include common-password\n";
 
-/// A cluster of one node, and the tree that stands for its system.
-struct Site {
-    tb: Testbed,
+/// A tree that stands for a node's system, with the package installed.
+struct Tree {
     root: PathBuf,
 }
 
-impl Site {
-    fn new(extra: &str) -> Self {
-        let tb = efa::bare(&["p5.48xlarge"])
-            .slurm_conf_extra(extra)
-            .file(
-                efa::CONFIG,
-                "sysroot = \"{dir}/sysroots/n1\"\n[health]\nrecord = \"{dir}/record.json\"\n\
-                 [logout]\nexempt_users = [\"daemon\"]\n",
-            )
-            .start()
-            .unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(tb.nodes(), ["n1"]);
-        let site = Self {
-            root: tb.dir().join("root"),
-            tb,
-        };
-        site.install(&modules::plugin(), "usr/lib/slurm-efa/spank_efa.so");
-        site.install(&modules::program("efa-check"), "usr/sbin/efa-check");
-        site.module("pam_permit.so");
-        site.write("etc/pam.d/sshd", SSHD);
+impl Tree {
+    fn new(root: PathBuf) -> Self {
+        let tree = Self { root };
+        tree.install(&modules::plugin(), "usr/lib/slurm-efa/spank_efa.so");
+        tree.install(&modules::program("efa-check"), "usr/sbin/efa-check");
+        tree.module("pam_permit.so");
+        tree.write("etc/pam.d/sshd", SSHD);
         for (file, phase) in [
             ("common-auth", "auth"),
             ("common-account", "account"),
@@ -50,9 +37,9 @@ impl Site {
             ("common-session", "session"),
         ] {
             let text = format!("{phase} required pam_permit.so\n");
-            site.write(&format!("etc/pam.d/{file}"), &text);
+            tree.write(&format!("etc/pam.d/{file}"), &text);
         }
-        site
+        tree
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -76,6 +63,37 @@ impl Site {
     fn module(&self, name: &str) {
         let ours = format!("{}/pam_slurm_logout.so", PAM.trim_start_matches('/'));
         self.install(&Path::new(PAM).join(name), &ours);
+    }
+}
+
+/// A cluster of one node, and its system.
+struct Site {
+    tb: Testbed,
+    tree: Tree,
+}
+
+impl std::ops::Deref for Site {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        &self.tree
+    }
+}
+
+impl Site {
+    fn new(extra: &str) -> Self {
+        let tb = efa::bare(&["p5.48xlarge"])
+            .slurm_conf_extra(extra)
+            .file(
+                efa::CONFIG,
+                "sysroot = \"{dir}/sysroots/n1\"\n[health]\nrecord = \"{dir}/record.json\"\n\
+                 [logout]\nexempt_users = [\"daemon\"]\n",
+            )
+            .start()
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(tb.nodes(), ["n1"]);
+        let tree = Tree::new(tb.dir().join("root"));
+        Self { tb, tree }
     }
 
     fn conf(&self) -> PathBuf {
@@ -282,6 +300,26 @@ fn a_prolog_of_the_sites_stays_and_it_is_said_how_to_have_both() {
 }
 
 #[test]
+fn lines_for_gres_conf_are_put_in_without_their_comments() {
+    let site = Site::new("");
+    let fragment = site.path("gres");
+    fs::write(
+        &fragment,
+        "# Made on n1\nNodeName=n1 Name=gpu \\\n File=/dev/nvidia[0-7]\n",
+    )
+    .unwrap();
+    let fragment = fragment.to_string_lossy().into_owned();
+    let output = site.run(
+        "setup",
+        "controller",
+        &["--dry-run", "--gres-conf", &fragment],
+    );
+    let ours = "NodeName=n1 Name=gpu  File=/dev/nvidia[0-7] # slurm-efa";
+    assert!(output.stdout.contains(ours), "{output}");
+    assert!(!output.stdout.contains("Made on n1"), "{output}");
+}
+
+#[test]
 fn links_stay_as_long_as_slurm_asks_for_them() {
     let site = Site::new("SlurmctldParameters=enable_configless");
     site.set_up();
@@ -307,6 +345,101 @@ fn links_stay_as_long_as_slurm_asks_for_them() {
         site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
             .is_symlink()
     );
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_changed() {
+    let site = Site::new("");
+    // The copy for people fits exactly, and the longer new file does not.
+    let text = fs::read_to_string(site.conf()).unwrap();
+    let blocks = text.len() / 512 + 1;
+    let padding = "#".repeat(blocks * 512 - text.len() - 1);
+    fs::write(site.conf(), format!("{text}{padding}\n")).unwrap();
+    let before = site.texts();
+    for limit in [blocks, 0] {
+        let limited = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
+        let (conf, root) = (site.conf(), site.root.clone());
+        let config = site.tb.dir().join(efa::CONFIG);
+        let output = site
+            .tb
+            .command("root", &["/bin/sh", "-c", &limited, "full"])
+            .args(&[
+                env!("CARGO_BIN_EXE_slurm-efa"),
+                "setup",
+                "--role",
+                "controller",
+            ])
+            .args(&["--slurm-conf".as_ref(), conf.as_os_str()])
+            .args(&["--config".as_ref(), config.as_os_str()])
+            .args(&["--root".as_ref(), root.as_os_str()])
+            .output()
+            .unwrap();
+        assert_eq!(output.code(), 73, "{output}");
+        assert!(output.stderr.contains("nothing was changed"), "{output}");
+        assert_eq!(site.texts(), before);
+        let names = fs::read_dir(site.tb.dir()).unwrap();
+        let left = names.filter(|it| {
+            let name = it.as_ref().unwrap().file_name();
+            name.to_string_lossy().contains("slurm-efa-new")
+        });
+        assert_eq!(left.count(), 0);
+    }
+}
+
+#[test]
+fn a_set_up_killed_anywhere_leaves_each_file_old_or_new_and_the_next_one_finishes() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Tree::new(dir.path().join("root"));
+    let config = dir.path().join("slurm-efa.toml");
+    let record = dir.path().join("record.json");
+    fs::write(&record, "{}").unwrap();
+    let text = format!(
+        "[health]\nrecord = \"{}\"\n[logout]\nexempt_users = [\"daemon\"]\n",
+        record.display()
+    );
+    fs::write(&config, text).unwrap();
+    let set_up = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-efa"));
+        command.args(["setup", "--role", "compute", "--slurm-conf", "/nonexistent"]);
+        command
+            .arg("--config")
+            .arg(&config)
+            .arg("--root")
+            .arg(&tree.root);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let sshd = tree.path("etc/pam.d/sshd");
+    let link = tree.path("etc/slurm-efa/prolog.d/efa-check-prolog");
+    assert_eq!(set_up().status().unwrap().code(), Some(0));
+    let new = fs::read_to_string(&sshd).unwrap();
+    assert_ne!(new, SSHD);
+    // Every fifth of its calls; `files` has the order of its effects.
+    let (mut calls, mut killed) = (1, 0);
+    loop {
+        fs::write(&sshd, SSHD).unwrap();
+        let _ = fs::remove_file(&link);
+        let end = killed_after(calls, &mut set_up()).unwrap();
+        let seen = fs::read_to_string(&sshd).unwrap();
+        assert!(seen == SSHD || seen == new, "after {calls} calls: {seen}");
+        if end != End::Killed {
+            break;
+        }
+        (calls, killed) = (calls + 5, killed + 1);
+    }
+    assert!(killed > 20, "it was killed {killed} times only");
+    assert_eq!(set_up().status().unwrap().code(), Some(0));
+    assert_eq!(fs::read_to_string(&sshd).unwrap(), new);
+    assert!(link.is_symlink());
+    let left = fs::read_dir(sshd.parent().unwrap()).unwrap();
+    let left = left.filter(|it| {
+        it.as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with('.')
+    });
+    assert_eq!(left.count(), 0);
 }
 
 /// What somebody may do to a node, and the finding that names it.

@@ -178,7 +178,7 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
                 .to_owned(),
         ));
     }
-    if role == Role::Controller && site.slurm_conf.is_none() {
+    if role == Role::Controller && !site.has_original() {
         return Err(SetupError::Missing(
             "there is no slurm.conf yet; run this again when there is (on HyperPod behind \
              start_slurm.sh), or name it with --slurm-conf; nothing was changed"
@@ -447,14 +447,11 @@ fn real(site: &Site) -> Option<PathBuf> {
 /// Every text file that may have something of ours.
 fn texts(site: &Site) -> Vec<PathBuf> {
     let mut paths = vec![site.place(SSHD)];
-    if let Some(conf) = &site.slurm_conf {
-        let copy = conf.components().any(|it| it.as_os_str() == "conf-cache");
-        if !copy {
-            paths.push(conf.clone());
-            paths.extend(site.plugstack());
-            paths.push(conf.with_file_name("cgroup.conf"));
-            paths.push(conf.with_file_name("gres.conf"));
-        }
+    if let Some(conf) = site.slurm_conf.as_ref().filter(|_| site.has_original()) {
+        paths.push(conf.clone());
+        paths.extend(site.plugstack());
+        paths.push(conf.with_file_name("cgroup.conf"));
+        paths.push(conf.with_file_name("gres.conf"));
     }
     paths
 }

@@ -49,8 +49,8 @@ impl Ran {
     /// Its last complaint, for a sentence.
     #[must_use]
     pub fn complaint(&self) -> String {
-        let lines = self.stderr.lines().filter(|line| !line.trim().is_empty());
-        match lines.last() {
+        let mut lines = self.stderr.lines().filter(|line| !line.trim().is_empty());
+        match lines.next_back() {
             Some(line) => printable(line, 300),
             None => match self.code {
                 Some(code) => format!("exit code {code}"),

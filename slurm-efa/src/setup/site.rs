@@ -73,10 +73,12 @@ impl Site {
     /// Looks around. Changes nothing.
     #[must_use]
     pub fn look(wanted: Wanted) -> Self {
-        let slurm_conf = wanted.slurm_conf.clone().or_else(|| {
-            let found = SLURM_CONFS.iter().map(PathBuf::from);
-            found.into_iter().find(|path| path.is_file())
-        });
+        let mut usual = SLURM_CONFS.iter().map(PathBuf::from);
+        // One that is named and is not there is not looked for elsewhere.
+        let slurm_conf = match &wanted.slurm_conf {
+            Some(path) => Some(path.clone()).filter(|path| path.is_file()),
+            None => usual.find(|path| path.is_file()),
+        };
         let conf_text = slurm_conf.as_deref().map(with_included).unwrap_or_default();
         let release = release(slurm_conf.as_deref());
         let config = match &wanted.config {
@@ -125,12 +127,18 @@ impl Site {
     /// configless cluster only the controller's is.
     #[must_use]
     pub fn edits_slurm(&self, role: Role) -> bool {
-        let Some(path) = &self.slurm_conf else {
-            return false;
+        self.has_original() && (role == Role::Controller || !self.is_configless())
+    }
+
+    /// Whether there is a slurm.conf that is not slurmd's or a client's copy.
+    #[must_use]
+    pub fn has_original(&self) -> bool {
+        let original = |path: &PathBuf| {
+            let mut folders = path.components();
+            !folders.any(|it| it.as_os_str() == "conf-cache")
+                && !path.starts_with("/run/slurm/conf")
         };
-        let copy = path.components().any(|it| it.as_os_str() == "conf-cache")
-            || path.starts_with("/run/slurm/conf");
-        role == Role::Controller || (!copy && !self.is_configless())
+        self.slurm_conf.as_ref().is_some_and(original)
     }
 
     /// Whether nodes get their files from slurmctld.
@@ -352,7 +360,9 @@ mod tests {
             config: Err(String::new()),
         };
         let copy = site("/var/spool/slurmd/conf-cache/slurm.conf", "");
-        assert!(!copy.edits_slurm(Role::Compute));
+        for role in [Role::Compute, Role::Login, Role::Controller] {
+            assert!(!copy.edits_slurm(role));
+        }
         let configless = "SlurmctldParameters=enable_configless,idle_on_node_suspend\n";
         let left_over = site("/opt/slurm/etc/slurm.conf", configless);
         assert!(!left_over.edits_slurm(Role::Compute));
