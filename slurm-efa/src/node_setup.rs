@@ -146,12 +146,12 @@ pub fn revert(arguments: RevertArguments) -> anyhow::Result<u8> {
         .then(|| setup::lock(&site))
         .transpose()?;
     let plan = setup::plan_revert(&site)?;
-    // What is taken out says where it was: only a controller reads it anew.
-    let role = site.role().unwrap_or(Role::Login);
-    let role = if role == Role::Compute {
-        Role::Login
+    // Whose files are changed is the one to have them read anew; a package that
+    // is removed does not know its role.
+    let role = if setup::changes_slurm(&site, &plan) {
+        Role::Controller
     } else {
-        role
+        Role::Login
     };
     carry_out(
         &site,

@@ -61,8 +61,8 @@ impl Tree {
 
     /// One of libpam's own modules in the place of ours.
     fn module(&self, name: &str) {
-        let ours = format!("{}/pam_slurm_logout.so", PAM.trim_start_matches('/'));
-        self.install(&Path::new(PAM).join(name), &ours);
+        let ours = "usr/lib/slurm-efa/pam_slurm_logout.so";
+        self.install(&Path::new(PAM).join(name), ours);
     }
 }
 
@@ -205,6 +205,8 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
         assert_eq!(output.code(), 0, "{role}: {output}");
     }
     assert_eq!(site.texts(), before);
+    let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
+    assert!(!config.contains("prolog.d/*"), "slurmctld still has ours");
     assert!(!site.path("etc/slurm-efa/efa-check-watch").is_symlink());
     assert!(
         !site
@@ -583,7 +585,7 @@ const SABOTAGES: &[Sabotage] = &[
         },
     ),
     ("pam-module", "the module is not installed", |site| {
-        fs::remove_dir_all(site.path(PAM.trim_start_matches('/'))).unwrap();
+        fs::remove_file(site.path("usr/lib/slurm-efa/pam_slurm_logout.so")).unwrap();
     }),
     ("state", "everybody can write the state", |site| {
         let path = site.path("run/slurm-efa");

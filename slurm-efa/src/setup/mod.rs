@@ -43,11 +43,13 @@ pub const WATCH: &str = "/etc/slurm-efa/efa-check-watch";
 pub const SSHD: &str = "/etc/pam.d/sshd";
 /// Where the programs are.
 pub const EFA_CHECK: &str = "/usr/sbin/efa-check";
-/// Where the other is.
-pub const GRES_HELPER: &str = "/usr/bin/gres-helper";
+/// Where the other may be.
+const GRES_HELPERS: [&str; 2] = ["/usr/sbin/gres-helper", "/usr/bin/gres-helper"];
+/// Where PAM's module is installed: the same path on every distribution.
+pub const PAM_MODULE: &str = "/usr/lib/slurm-efa/pam_slurm_logout.so";
 /// Copies of what was changed.
 const BACKUPS: &str = "/var/lib/slurm-efa/backups";
-/// Where PAM's modules are.
+/// Where PAM's own modules are, and ours if somebody put it there.
 pub const SECURITY: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/security",
     "/usr/lib/aarch64-linux-gnu/security",
@@ -210,8 +212,10 @@ fn links(site: &Site) -> Vec<(String, &'static str)> {
         (WATCH.to_owned(), EFA_CHECK),
     ];
     if site.has_section("gres") {
-        links.push((format!("{PROLOGS}/gres-helper-prolog"), GRES_HELPER));
-        links.push((format!("{EPILOGS}/gres-helper-epilog"), GRES_HELPER));
+        let there = GRES_HELPERS.into_iter().find(|it| site.place(it).is_file());
+        let helper = there.unwrap_or(GRES_HELPERS[0]);
+        links.push((format!("{PROLOGS}/gres-helper-prolog"), helper));
+        links.push((format!("{EPILOGS}/gres-helper-epilog"), helper));
     }
     links
 }
@@ -283,8 +287,12 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
     Ok(())
 }
 
-/// How our module is called in a stack: by name where libpam finds it.
+/// How our module is called in a stack: by its whole path where the package
+/// puts it, by its name where libpam finds it.
 fn module(site: &Site) -> Option<String> {
+    if site.place(PAM_MODULE).is_file() {
+        return Some(site.place_text(PAM_MODULE));
+    }
     let folder = SECURITY
         .iter()
         .find(|folder| site.place(folder).join(pam::MODULE).is_file())?;
@@ -570,6 +578,12 @@ fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
         judge_logins(site, plan, admits)?;
     }
     Ok(())
+}
+
+/// Whether a plan changes files that Slurm reads.
+#[must_use]
+pub fn changes_slurm(site: &Site, plan: &Plan) -> bool {
+    plan.changes.iter().any(|it| is_slurms(site, &it.path))
 }
 
 fn is_slurms(site: &Site, path: &Path) -> bool {
