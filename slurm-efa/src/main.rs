@@ -1,6 +1,7 @@
 //! `slurm-efa`: see `slurm-efa --help` and slurm-efa(8).
 
 mod date;
+mod node_setup;
 mod reconcile;
 mod report;
 mod table;
@@ -15,6 +16,8 @@ use node::config::{ConfigError, DEFAULT_PATH, MissingIs};
 use node::hugepages::ReconcileError;
 use node::name::NameError;
 
+use slurm_efa::setup::{SetupError, login};
+
 use crate::reconcile::{Mode, Reconciled};
 
 /// Nothing is known of the job, or the pages could not be reconciled.
@@ -26,7 +29,7 @@ const EX_IOERR: u8 = 74;
 /// The configuration is wrong.
 const EX_CONFIG: u8 = 78;
 
-/// What jobs did with EFA, and the hugepages of this node.
+/// What jobs did with EFA, the hugepages of this node, and its set-up.
 #[derive(Debug, Parser)]
 #[command(name = "slurm-efa", version, max_term_width = 100)]
 struct Arguments {
@@ -40,6 +43,20 @@ enum Command {
     Report(ReportArguments),
     /// Give back the hugepages of jobs that are gone, and tell what is wrong
     Reconcile(ReconcileArguments),
+    /// Set this node up: Slurm's files, prolog, health check, logins
+    Setup(node_setup::SetupArguments),
+    /// Take out what set-up put in, and nothing else
+    Revert(node_setup::RevertArguments),
+    /// Is the set-up complete, and does it work?
+    Doctor(node_setup::DoctorArguments),
+    #[command(name = slurm_efa::setup::login::COMMAND, hide = true)]
+    PamCheck {
+        service: String,
+        user: String,
+        folder: Option<String>,
+    },
+    #[command(name = slurm_efa::setup::login::NVML, hide = true)]
+    NvmlCheck,
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +125,20 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Report(arguments) => run_report(&arguments),
         Command::Reconcile(arguments) => run_reconcile(arguments),
+        Command::Setup(arguments) => node_setup::setup(arguments),
+        Command::Revert(arguments) => node_setup::revert(arguments),
+        Command::Doctor(arguments) => node_setup::doctor(arguments),
+        Command::PamCheck {
+            service,
+            user,
+            folder,
+        } => {
+            let code = login::child(&service, &user, folder.as_deref());
+            return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
+        }
+        Command::NvmlCheck => {
+            return ExitCode::from(u8::try_from(login::nvml_child()).unwrap_or(u8::MAX));
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -176,6 +207,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<NameError>() {
         EX_CONFIG
+    } else if let Some(error) = error.downcast_ref::<SetupError>() {
+        node_setup::exit_code(error)
     } else if error.is::<ReconcileError>() {
         COULD_NOT_TELL
     } else {

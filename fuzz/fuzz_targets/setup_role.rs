@@ -1,0 +1,13 @@
+#![no_main]
+//! HyperPod's files: a role or an error, whatever they hold.
+
+use libfuzzer_sys::fuzz_target;
+use slurm_efa::setup::role::{from_node_info, from_resource_config};
+
+const PROVISIONING: &str = r#"{"controller_group": "head", "login_group": "login"}"#;
+
+fuzz_target!(|text: &str| {
+    let _ = from_node_info(text);
+    let _ = from_resource_config(text, PROVISIONING, |address| address.is_ipv6());
+    let _ = from_resource_config(r#"{"InstanceGroups": []}"#, text, |_| true);
+});

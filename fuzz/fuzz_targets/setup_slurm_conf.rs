@@ -1,0 +1,34 @@
+#![no_main]
+//! slurm.conf and plugstack.conf: what is edited is edited once, and taking ours
+//! out gives back every byte.
+
+use libfuzzer_sys::fuzz_target;
+use slurm_efa::setup::edit::{diff, without_ours};
+use slurm_efa::setup::slurm_conf::{Wish, edit, values_of};
+
+fuzz_target!(|text: &str| {
+    let wishes = [
+        Wish::Plugin {
+            path: "/usr/lib/slurm-efa/spank_efa.so".to_owned(),
+            arguments: String::new(),
+        },
+        Wish::Flags("PrologFlags", &["Alloc", "Contain"]),
+        Wish::Program {
+            key: "Prolog",
+            value: "/etc/slurm-efa/prolog.d/*".to_owned(),
+            several: text.len() % 2 == 0,
+        },
+        Wish::Value("HealthCheckInterval", "60".to_owned()),
+    ];
+    // A text that somebody put our marks into is ours to that extent, and what
+    // is put aside twice comes back once at a time.
+    let mut theirs = text.to_owned();
+    while without_ours(&theirs) != theirs {
+        theirs = without_ours(&theirs);
+    }
+    let once = edit(&theirs, &[], &wishes);
+    assert_eq!(edit(&once.text, &[], &wishes), once);
+    assert_eq!(without_ours(&once.text), theirs);
+    let _ = diff(&theirs, &once.text);
+    let _ = values_of(text, "Prolog");
+});

@@ -1,0 +1,767 @@
+//! `slurm-efa doctor`: is everything as `setup` leaves it, and does it work?
+//! Looks and asks, and changes nothing.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use node::printable;
+use node::state::{Deadline, StateDir, StateError};
+use serde::Serialize;
+
+use crate::setup::role::Role;
+use crate::setup::site::{self, Site};
+use crate::setup::slurm_conf::{all_logical, plugin_of, value_of, values_of};
+use crate::setup::{self, login, pam, run};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// As it should be.
+    Ok,
+    /// It could not be told.
+    Unknown,
+    /// Something is less than it should be.
+    Warning,
+    /// Something does not work.
+    Fatal,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// Its name, the same in every version.
+    pub id: &'static str,
+    /// How bad it is.
+    pub grade: Grade,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do; nothing if it is as it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// All that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    /// The node's role.
+    pub role: Option<Role>,
+    /// In the order of the looks.
+    pub findings: Vec<Finding>,
+}
+
+/// What one look found.
+type Look = Result<String, (Grade, String, String)>;
+
+fn fatal(evidence: impl Into<String>, remedy: impl Into<String>) -> Look {
+    Err((Grade::Fatal, evidence.into(), remedy.into()))
+}
+
+fn warning(evidence: impl Into<String>, remedy: impl Into<String>) -> Look {
+    Err((Grade::Warning, evidence.into(), remedy.into()))
+}
+
+fn unknown(evidence: impl Into<String>, remedy: impl Into<String>) -> Look {
+    Err((Grade::Unknown, evidence.into(), remedy.into()))
+}
+
+const SETUP: &str = "run `slurm-efa setup` here";
+const SETUP_CONTROLLER: &str = "run `slurm-efa setup` on the controller";
+const REINSTALL: &str = "install the package slurm-efa again";
+
+/// Looks at everything that the node's role has to do with.
+#[must_use]
+pub fn examine(site: &Site) -> Findings {
+    let role = site.role();
+    let mut all = Findings {
+        role: role.as_ref().ok().copied(),
+        findings: Vec::new(),
+    };
+    all.add(
+        "role",
+        match &role {
+            Ok(role) => Ok(role.to_string()),
+            Err(error) => unknown(error.clone(), "say it with --role"),
+        },
+    );
+    all.add("configuration", configuration(site));
+    all.add("slurm", slurm(site));
+    if site.slurm_conf.is_some() {
+        all.add("slurm-conf", slurm_conf(site));
+        all.add("plugstack", plugstack(site));
+        all.add("plugin-file", plugin_file(site));
+        all.add("plugin-loaded", plugin_loaded(site));
+        all.add("plugstack-includes", plugstack_includes(site));
+        all.add("prolog-flags", prolog_flags(site));
+        all.add("prolog", program_key(site, "Prolog", setup::PROLOGS));
+        all.add("health-check", health_check(site));
+        if site.has_section("gres") {
+            all.add("epilog", program_key(site, "Epilog", setup::EPILOGS));
+        }
+    }
+    if all.role == Some(Role::Compute) {
+        all.add(
+            "prolog-programs",
+            folder(site, setup::PROLOGS, "efa-check-prolog"),
+        );
+        if site.slurm_conf.is_some() {
+            all.add("prolog-others", others(site));
+        }
+        all.add("health-program", executable(&site.place(setup::WATCH)));
+        all.add("expectation", recorded(site));
+        if site.has_section("gres") {
+            let helper = folder(site, setup::EPILOGS, "gres-helper-epilog");
+            all.add("epilog-programs", helper);
+        }
+        if site.has_section("gres") || Path::new("/proc/driver/nvidia/version").exists() {
+            all.add("nvml", nvml());
+        }
+        all.logins(site);
+    }
+    all.add("state", state(site));
+    all.add("left-over", left_over(site));
+    all
+}
+
+impl Findings {
+    fn add(&mut self, id: &'static str, look: Look) {
+        let (grade, evidence, remedy) = match look {
+            Ok(evidence) => (Grade::Ok, evidence, None),
+            Err((grade, evidence, remedy)) => (grade, evidence, Some(remedy)),
+        };
+        let evidence = printable(&evidence, 600);
+        self.findings.push(Finding {
+            id,
+            grade,
+            evidence,
+            remedy,
+        });
+    }
+
+    fn logins(&mut self, site: &Site) {
+        let stack = Stack::read(site);
+        let ours = stack
+            .as_ref()
+            .is_ok_and(|stack| stack.first(MODULE_ACCOUNT).is_some());
+        if !site.has_section("logout") && !ours {
+            return;
+        }
+        match &stack {
+            Err(error) => self.add("pam", unknown(error.clone(), "correct the stack by hand")),
+            Ok(stack) => {
+                self.add("pam", stack.account());
+                self.add("pam-session", stack.session());
+                self.add("pam-adopt", stack.adopt());
+                self.add("pam-module", stack.module(site));
+            }
+        }
+        self.add("logoutd", logoutd(site));
+    }
+
+    /// The exit code: 0 fine, 1 warnings, 2 fatal, 3 could not tell.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        let worst = self.findings.iter().map(|it| it.grade).max();
+        match worst {
+            None | Some(Grade::Ok) => 0,
+            Some(Grade::Warning) => 1,
+            Some(Grade::Fatal) => 2,
+            Some(Grade::Unknown) => 3,
+        }
+    }
+
+    /// For a person: a line for each, and what to do below.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for it in &self.findings {
+            let grade = match it.grade {
+                Grade::Ok => "ok",
+                Grade::Unknown => "UNKNOWN",
+                Grade::Warning => "WARNING",
+                Grade::Fatal => "FATAL",
+            };
+            text += &format!("{grade:<8} {:<20} {}\n", it.id, it.evidence);
+            if let Some(remedy) = &it.remedy {
+                text += &format!("{:<29} -> {remedy}\n", "");
+            }
+        }
+        text
+    }
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy(), 300)
+}
+
+fn configuration(site: &Site) -> Look {
+    match &site.config {
+        Ok(config) => Ok(shown(&config.path)),
+        Err(error) => fatal(
+            error.clone(),
+            "correct the file; until then jobs that ask for a profile are refused",
+        ),
+    }
+}
+
+fn slurm(site: &Site) -> Look {
+    let Some((year, month)) = site.release else {
+        return fatal(
+            "neither slurmd nor scontrol says its release",
+            "install Slurm, or look on another node",
+        );
+    };
+    let conf = site.slurm_conf.as_deref().map(shown);
+    let Some(conf) = conf else {
+        return fatal(
+            "no slurm.conf is found, nor a configless node's copy",
+            "start slurmd, or name the file with --slurm-conf",
+        );
+    };
+    Ok(format!("{year}.{month:02}, {conf}"))
+}
+
+fn slurm_conf(site: &Site) -> Look {
+    let Some(scontrol) = site.program("scontrol") else {
+        return unknown("there is no scontrol", "install Slurm's client programs");
+    };
+    match run::run(
+        &scontrol,
+        &["show", "hostnames", "n1"],
+        site.slurm_conf.as_deref(),
+    ) {
+        Ok(ran) if ran.is_ok() => Ok("Slurm's own programs take it".to_owned()),
+        Ok(ran) => fatal(
+            ran.complaint(),
+            "correct the line; every Slurm command fails until then",
+        ),
+        Err(error) => unknown(error, "look again"),
+    }
+}
+
+fn plugstack_text(site: &Site) -> Option<(PathBuf, String)> {
+    let path = site.plugstack()?;
+    let mut text = site::included(&path).join("\n");
+    text.push('\n');
+    text.push_str(&fs::read_to_string(&path).ok()?);
+    Some((path, text))
+}
+
+/// The path of our plugin in plugstack.conf.
+fn plugin_path(site: &Site) -> Option<PathBuf> {
+    let (_, text) = plugstack_text(site)?;
+    let lines = all_logical(&text);
+    let mut plugins = lines
+        .iter()
+        .filter_map(|line| plugin_of(line))
+        .map(PathBuf::from);
+    plugins.find(|path| path.file_name().is_some_and(|name| name == "spank_efa.so"))
+}
+
+fn plugstack(site: &Site) -> Look {
+    let Some((path, _)) = plugstack_text(site) else {
+        let path = site.plugstack().unwrap_or_default();
+        return fatal(format!("{} cannot be read", shown(&path)), SETUP_CONTROLLER);
+    };
+    let copy = path.components().any(|it| it.as_os_str() == "conf-cache");
+    match plugin_path(site) {
+        Some(plugin) if plugin.is_absolute() => {
+            Ok(format!("{} in {}", shown(&plugin), shown(&path)))
+        }
+        Some(plugin) => warning(
+            format!("{} is a relative path in {}", shown(&plugin), shown(&path)),
+            "give the whole path: Slurm looks for a relative one in its own PluginDir",
+        ),
+        None if copy => fatal(
+            format!(
+                "no line for spank_efa.so in {}, slurmd's copy",
+                shown(&path)
+            ),
+            "run `slurm-efa setup` on the controller, and there `scontrol reconfigure`",
+        ),
+        None => fatal(
+            format!("no line for spank_efa.so in {}", shown(&path)),
+            SETUP_CONTROLLER,
+        ),
+    }
+}
+
+fn plugin_file(site: &Site) -> Look {
+    let Some(path) = plugin_path(site) else {
+        return unknown("plugstack.conf names no plugin of ours", SETUP_CONTROLLER);
+    };
+    let meta = match fs::metadata(&path) {
+        Ok(meta) => meta,
+        Err(error) => return fatal(format!("{}: {error}", shown(&path)), REINSTALL),
+    };
+    if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
+        return fatal(
+            format!(
+                "{} belongs to uid {} with mode {:o}: others can change what root runs",
+                shown(&path),
+                meta.uid(),
+                meta.mode() & 0o7777
+            ),
+            format!("chown root: {0}; chmod 644 {0}", shown(&path)),
+        );
+    }
+    let mut start = [0; 4];
+    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut start));
+    if read.is_err() || start != *b"\x7fELF" {
+        return fatal(format!("{} is no shared library", shown(&path)), REINSTALL);
+    }
+    Ok(format!("{}, {} bytes", shown(&path), meta.len()))
+}
+
+/// The proof that this Slurm, of this release, loads it: its own help names the
+/// option.
+fn plugin_loaded(site: &Site) -> Look {
+    let Some(srun) = site.program("srun") else {
+        return unknown("there is no srun", "install Slurm's client programs");
+    };
+    let ran = match run::run(&srun, &["--help"], site.slurm_conf.as_deref()) {
+        Ok(ran) => ran,
+        Err(error) => return unknown(error, "look again"),
+    };
+    let spank = ran
+        .stderr
+        .lines()
+        .find(|line| line.contains("plugin") || line.contains("spank"));
+    let why = spank.map_or_else(|| ran.complaint(), |line| printable(line, 300));
+    if !ran.stdout.contains("--efa-profile") {
+        return fatal(
+            format!("srun --help does not name --efa-profile: {why}"),
+            "see what Slurm says; `Incompatible plugin version` wants a newer package",
+        );
+    }
+    if let Some(line) = spank {
+        return warning(
+            format!("srun complains of a plugin: {}", printable(line, 300)),
+            "correct or remove that line of plugstack.conf",
+        );
+    }
+    Ok("srun --help names --efa-profile".to_owned())
+}
+
+/// Slurm ignores an include that matches nothing, without a word.
+fn plugstack_includes(site: &Site) -> Look {
+    let Some((path, text)) = plugstack_text(site) else {
+        return unknown("plugstack.conf cannot be read", SETUP_CONTROLLER);
+    };
+    let empty = site::patterns(&text)
+        .into_iter()
+        .find(|pattern| site::matching(&path, pattern).is_empty());
+    match empty {
+        Some(pattern) => warning(
+            format!("`include {pattern}` matches no file, which Slurm ignores in silence"),
+            "put the plugin's own line into plugstack.conf: configless nodes do not get included files",
+        ),
+        None => Ok("each include matches a file".to_owned()),
+    }
+}
+
+fn prolog_flags(site: &Site) -> Look {
+    let flags = value_of(&site.conf_text, "PrologFlags").unwrap_or_default();
+    let has = |wanted: &str| {
+        flags
+            .split(',')
+            .any(|it| it.trim().eq_ignore_ascii_case(wanted))
+    };
+    if has("Alloc") || has("Contain") || has("X11") {
+        return Ok(format!("PrologFlags={flags}"));
+    }
+    warning(
+        format!(
+            "PrologFlags={flags} has neither Alloc nor Contain: the prolog runs with the first step only"
+        ),
+        SETUP_CONTROLLER,
+    )
+}
+
+fn program_key(site: &Site, key: &str, folder: &str) -> Look {
+    let values = values_of(&site.conf_text, key);
+    // Before 24.11 only the last counts.
+    let several = site.release.is_some_and(|it| it >= (24, 11));
+    let counted: Vec<&String> = if several {
+        values.iter().collect()
+    } else {
+        values.last().into_iter().collect()
+    };
+    let ours = site.place_text(folder);
+    if counted.iter().any(|it| it.starts_with(&ours)) {
+        return Ok(format!("{key}={ours}/*"));
+    }
+    let seen = values.join(", ");
+    if seen.is_empty() {
+        return fatal(format!("there is no {key}"), SETUP_CONTROLLER);
+    }
+    warning(
+        format!("{key}={seen} is not ours"),
+        format!("have it run each program of {folder}, and fail when one fails"),
+    )
+}
+
+fn health_check(site: &Site) -> Look {
+    let program = value_of(&site.conf_text, "HealthCheckProgram").unwrap_or_default();
+    let interval = value_of(&site.conf_text, "HealthCheckInterval").unwrap_or_default();
+    if program.is_empty() {
+        return fatal("there is no HealthCheckProgram", SETUP_CONTROLLER);
+    }
+    if program != site.place_text(setup::WATCH) {
+        return warning(
+            format!("HealthCheckProgram={program} is not ours"),
+            format!("have it run {}", setup::WATCH),
+        );
+    }
+    if interval.parse::<u32>().unwrap_or_default() == 0 {
+        return fatal(
+            "HealthCheckInterval is 0, so it never runs",
+            SETUP_CONTROLLER,
+        );
+    }
+    Ok(format!("{program} every {interval} s"))
+}
+
+fn executable(path: &Path) -> Look {
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => fatal(format!("{} is no file", shown(path)), SETUP),
+        Ok(meta) if meta.permissions().mode() & 0o100 == 0 => fatal(
+            format!("{} cannot be executed", shown(path)),
+            format!("chmod 755 {}", shown(path)),
+        ),
+        Ok(_) => Ok(shown(path)),
+        Err(error) => fatal(format!("{}: {error}", shown(path)), SETUP),
+    }
+}
+
+/// Every program of a folder runs, and one that fails drains the node; so does a
+/// pattern that matches none.
+fn folder(site: &Site, folder: &str, needed: &str) -> Look {
+    let place = site.place(folder);
+    let names = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+    let entries = fs::read_dir(&place).into_iter().flatten().flatten();
+    let mut found: Vec<String> = entries.filter_map(names).collect();
+    found.retain(|name| !name.starts_with('.'));
+    found.sort();
+    if !found.iter().any(|name| name == needed) {
+        return fatal(format!("{} is missing in {}", needed, shown(&place)), SETUP);
+    }
+    for name in &found {
+        executable(&place.join(name))?;
+    }
+    Ok(format!("{}: {}", shown(&place), found.join(", ")))
+}
+
+/// Prologs and epilogs of others: one that is missing drains the node, too.
+fn others(site: &Site) -> Look {
+    let (prologs, epilogs) = (
+        site.place_text(setup::PROLOGS),
+        site.place_text(setup::EPILOGS),
+    );
+    let mut seen = Vec::new();
+    for key in ["Prolog", "Epilog"] {
+        for value in values_of(&site.conf_text, key) {
+            if value.starts_with(&prologs) || value.starts_with(&epilogs) {
+                continue;
+            }
+            let conf = site.slurm_conf.as_deref().unwrap_or(Path::new("/"));
+            let programs = site::matching(conf, &value);
+            if programs.is_empty() {
+                return fatal(
+                    format!(
+                        "{key}={value} matches nothing here, which drains the node with the next job"
+                    ),
+                    "install it here, or correct slurm.conf",
+                );
+            }
+            for program in programs {
+                executable(&program)?;
+                seen.push(shown(&program));
+            }
+        }
+    }
+    Ok(if seen.is_empty() {
+        "none".to_owned()
+    } else {
+        seen.join(", ")
+    })
+}
+
+/// Where efa-check keeps what it expects.
+#[must_use]
+pub fn expectation(site: &Site) -> PathBuf {
+    let path = site.key("health", "record");
+    let path = path.as_ref().and_then(|it| it.as_str());
+    // A path with the node's name is of a test cluster; efa-check knows it.
+    match path {
+        Some(path) if !path.contains('%') => PathBuf::from(path),
+        _ => site.place("/var/lib/slurm-efa/efa-expected.json"),
+    }
+}
+
+fn recorded(site: &Site) -> Look {
+    if let Some(count) = site.key("health", "expected_devices") {
+        return Ok(format!("expected_devices = {count}"));
+    }
+    let path = expectation(site);
+    const RECORD: &str = "while the node is healthy: efa-check record";
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => return warning(format!("{}: {error}", shown(&path)), RECORD),
+    };
+    let record: Result<serde_json::Value, _> = serde_json::from_str(&text);
+    let devices = record
+        .ok()
+        .and_then(|it| Some(it.get("devices")?.as_array()?.len()));
+    match devices {
+        Some(devices) => Ok(format!("{devices} devices in {}", shown(&path))),
+        None => warning(format!("{} is not understood", shown(&path)), RECORD),
+    }
+}
+
+fn nvml() -> Look {
+    let Ok(program) = std::env::current_exe() else {
+        return unknown("this program does not find itself", "look again");
+    };
+    match run::run(&program, &[login::NVML], None).map(|ran| ran.code) {
+        Ok(Some(0)) => Ok("libnvidia-ml.so.1 reaches its driver".to_owned()),
+        Ok(Some(login::NO_LIBRARY)) => warning(
+            "there is no libnvidia-ml.so.1",
+            "install NVIDIA's driver of the right version",
+        ),
+        Ok(Some(code)) => warning(
+            format!("nvmlInit_v2 answers {code}"),
+            "see what nvidia-smi and dmesg say; the driver may have to be loaded",
+        ),
+        _ => unknown(
+            "NVML did not answer in 30 s",
+            "see dmesg: the driver may hang",
+        ),
+    }
+}
+
+/// sshd's stack with what it includes, in order.
+struct Stack {
+    rules: Vec<(pam::Phase, String, String)>,
+}
+
+const MODULE_ACCOUNT: (pam::Phase, &str) = (pam::Phase::Account, pam::MODULE);
+
+impl Stack {
+    fn read(site: &Site) -> Result<Self, String> {
+        let mut stack = Self { rules: Vec::new() };
+        stack.follow(site, "sshd", None, 8)?;
+        Ok(stack)
+    }
+
+    fn follow(
+        &mut self,
+        site: &Site,
+        file: &str,
+        only: Option<pam::Phase>,
+        deeper: u8,
+    ) -> Result<(), String> {
+        let path = site.place("/etc/pam.d").join(file);
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", shown(&path)))?;
+        let rules = pam::rules(&text).map_err(|error| format!("{}: {error}", shown(&path)))?;
+        for (_, rule) in rules {
+            match rule {
+                pam::Rule::Include(file) if deeper > 0 => {
+                    self.follow(site, &file, only, deeper - 1)?
+                }
+                pam::Rule::Include(_) => {}
+                pam::Rule::Phase { phase, .. } if only.is_some_and(|it| it != phase) => {}
+                pam::Rule::Phase {
+                    phase,
+                    control,
+                    target,
+                    ..
+                } if matches!(control.as_str(), "include" | "substack") => {
+                    if deeper > 0 {
+                        self.follow(site, &target, Some(phase), deeper - 1)?;
+                    }
+                }
+                pam::Rule::Phase {
+                    phase,
+                    control,
+                    target,
+                    ..
+                } => {
+                    self.rules.push((phase, control, target));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn first(&self, (phase, module): (pam::Phase, &str)) -> Option<usize> {
+        let mut rules = self.rules.iter();
+        rules.position(|(it, _, target)| *it == phase && target.ends_with(module))
+    }
+
+    fn account(&self) -> Look {
+        let Some(at) = self.first(MODULE_ACCOUNT) else {
+            return fatal(
+                "sshd's account lines do not name pam_slurm_logout.so",
+                SETUP,
+            );
+        };
+        let before = self.rules.iter().take(at);
+        let mut before = before.filter(|(phase, ..)| *phase == pam::Phase::Account);
+        let early = before
+            .find(|(_, control, _)| control == "sufficient" || control.contains("success=done"));
+        if let Some((_, control, target)) = early {
+            return fatal(
+                format!(
+                    "`account {control} {target}` stands before pam_slurm_logout.so, which then is not asked"
+                ),
+                "move our account line before it",
+            );
+        }
+        match self.rules.get(at).map(|(_, control, _)| control.as_str()) {
+            Some("required" | "requisite") => {
+                Ok("account: before all that could end the stack".to_owned())
+            }
+            _ => warning(
+                "the account line is neither required nor requisite, so it refuses nobody",
+                "make it `account required pam_slurm_logout.so`",
+            ),
+        }
+    }
+
+    fn session(&self) -> Look {
+        let Some(at) = self.first((pam::Phase::Session, pam::MODULE)) else {
+            return fatal(
+                "sshd's session lines do not name pam_slurm_logout.so, so no login is ended",
+                SETUP,
+            );
+        };
+        for module in ["pam_loginuid.so", "pam_systemd.so"] {
+            if self
+                .first((pam::Phase::Session, module))
+                .is_some_and(|it| it > at)
+            {
+                return fatal(
+                    format!(
+                        "{module} stands behind pam_slurm_logout.so, which records what it sets"
+                    ),
+                    "move our session line to the end",
+                );
+            }
+        }
+        Ok("session: behind pam_loginuid and pam_systemd".to_owned())
+    }
+
+    fn adopt(&self) -> Look {
+        let Some(adopt) = self.first((pam::Phase::Account, "pam_slurm_adopt.so")) else {
+            return Ok("pam_slurm_adopt is not used".to_owned());
+        };
+        if self
+            .first((pam::Phase::Session, "pam_systemd.so"))
+            .is_some()
+        {
+            return warning(
+                "pam_systemd takes sessions out of the job that pam_slurm_adopt put them into",
+                "take pam_systemd out of the session lines, or do without pam_slurm_adopt",
+            );
+        }
+        if self.first(MODULE_ACCOUNT).is_some_and(|ours| ours > adopt) {
+            return warning(
+                "pam_slurm_adopt stands before pam_slurm_logout.so",
+                "move our account line before it",
+            );
+        }
+        Ok("pam_slurm_adopt stands behind pam_slurm_logout.so".to_owned())
+    }
+
+    fn module(&self, site: &Site) -> Look {
+        let rule = self
+            .rules
+            .iter()
+            .find(|(.., target)| target.ends_with(pam::MODULE));
+        let target = rule.map_or(pam::MODULE, |(.., target)| target.as_str());
+        let places: Vec<PathBuf> = if target.starts_with('/') {
+            vec![PathBuf::from(target)]
+        } else {
+            setup::SECURITY
+                .iter()
+                .map(|it| site.place(it).join(target))
+                .collect()
+        };
+        match places.iter().find(|path| path.is_file()) {
+            Some(path) => Ok(shown(path)),
+            None => fatal(
+                format!(
+                    "{} is not installed: a required line without its module refuses everybody",
+                    pam::MODULE
+                ),
+                REINSTALL,
+            ),
+        }
+    }
+}
+
+/// The daemon holds a lock while it lives.
+fn logoutd(site: &Site) -> Look {
+    const START: &str = "systemctl enable --now slurm-logoutd";
+    const DEAD: &str = "slurm-logoutd does not run, so no login is ended";
+    let state = state_dir(site);
+    let open = state.as_deref().map(StateDir::open_existing);
+    let Some(Ok(Some(dir))) = open else {
+        return fatal(DEAD, START);
+    };
+    if !dir.path().join("logoutd.lock").exists() {
+        return fatal(DEAD, START);
+    }
+    match dir.lock("logoutd.lock", Deadline::after(Duration::ZERO)) {
+        Err(StateError::Busy { .. }) => Ok("slurm-logoutd holds its lock".to_owned()),
+        Ok(_) => fatal(DEAD, START),
+        Err(error) => unknown(error.to_string(), START),
+    }
+}
+
+fn state_dir(site: &Site) -> Option<PathBuf> {
+    let config = site.config.as_ref().ok()?;
+    let path = config.state_dir(None).ok()?;
+    let default = path == Path::new(node::config::DEFAULT_STATE_DIR);
+    Some(if default {
+        site.place(node::config::DEFAULT_STATE_DIR)
+    } else {
+        path
+    })
+}
+
+/// Whether root's files can be believed.
+fn state(site: &Site) -> Look {
+    let Some(path) = state_dir(site) else {
+        return Ok("its place depends on the node's name".to_owned());
+    };
+    match StateDir::open_existing(&path) {
+        Ok(Some(_)) => Ok(format!("{} is root's alone", shown(&path))),
+        Ok(None) => Ok(format!("{} is made with the first job", shown(&path))),
+        Err(error) => fatal(
+            error.to_string(),
+            format!("chown root: {0}; chmod 755 {0}", shown(&path)),
+        ),
+    }
+}
+
+fn left_over(site: &Site) -> Look {
+    let mut paths = vec![site.place(setup::SSHD)];
+    paths.extend(site.slurm_conf.clone());
+    paths.extend(site.plugstack());
+    let real = paths
+        .iter()
+        .map(|it| fs::canonicalize(it).unwrap_or_else(|_| it.clone()));
+    match real.into_iter().find(|path| setup::files::is_left(path)) {
+        Some(path) => warning(
+            format!("a set-up was interrupted while it changed {}", shown(&path)),
+            "run `slurm-efa setup` again",
+        ),
+        None => Ok("no set-up was interrupted".to_owned()),
+    }
+}

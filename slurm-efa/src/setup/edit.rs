@@ -1,0 +1,317 @@
+//! The one way in which a file of somebody else's is changed: text to text.
+//!
+//! A line of ours ends with [`MARK`]. A line of theirs that ours replaces stays
+//! where it is, as a comment that begins with [`ASIDE`]. So [`without_ours`]
+//! gives back, byte for byte, what was there before, and every change starts
+//! from that: made twice, it is the same as made once.
+//!
+//! `#` begins a comment in slurm.conf and its sisters, in plugstack.conf and in
+//! PAM's files, also behind text (slurm.conf(5), pam.d(5); plugstack.conf: tried
+//! with 22.05). Where a comment line ends with a backslash, Slurm drops both
+//! before it joins lines.
+
+/// What a line of ours ends with.
+pub const MARK: &str = "# slurm-efa";
+
+/// What stands in front of a line that ours replaces.
+pub const ASIDE: &str = "#slurm-efa# ";
+
+/// The lines of a file, without their line breaks. The text `"a\n"` has two,
+/// `a` and nothing, so that an unfinished last line stays unfinished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lines {
+    lines: Vec<String>,
+    /// What ours end with besides `\n`: what theirs do.
+    carriage: &'static str,
+}
+
+impl Lines {
+    /// Their lines: those of `text` without what an earlier change of ours did.
+    #[must_use]
+    pub fn theirs(text: &str) -> Self {
+        let first = text.split_inclusive('\n').next().unwrap_or_default();
+        let carriage = if first.ends_with("\r\n") { "\r" } else { "" };
+        let lines = text.split('\n').filter(|line| !is_ours(line));
+        let lines = lines.map(|line| line.strip_prefix(ASIDE).unwrap_or(line).to_owned());
+        let lines = lines.collect();
+        Self { lines, carriage }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is nothing but blanks.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.iter().all(|line| line.trim().is_empty())
+    }
+
+    /// Puts a line of ours in front of the line `at`, or behind the last.
+    pub fn insert(&mut self, at: usize, line: &str) {
+        let line = format!("{line} {MARK}{}", self.carriage);
+        self.insert_raw(at, line);
+    }
+
+    /// Puts a line of ours at the end. If the last line of theirs asks for more
+    /// by a backslash, it gets a line with nothing but a comment.
+    pub fn append(&mut self, line: &str) {
+        let last = self.lines.iter().rev().find(|line| !line.is_empty());
+        if last.is_some_and(|line| is_continued(line)) {
+            let mark = format!("{MARK}{}", self.carriage);
+            self.insert_raw(usize::MAX, mark);
+        }
+        self.insert(usize::MAX, line);
+    }
+
+    fn insert_raw(&mut self, at: usize, line: String) {
+        // The last one is nothing where the text ends with a line break.
+        let finished = self.lines.last().is_some_and(String::is_empty);
+        let end = self.lines.len() - usize::from(finished);
+        let at = at.min(end);
+        let mut line = line;
+        if at == self.lines.len() && !self.carriage.is_empty() {
+            // Ours becomes the unfinished last line, which has none.
+            line.truncate(line.len() - self.carriage.len());
+        }
+        self.lines.insert(at, line);
+    }
+
+    /// Makes comments of their lines in `range`.
+    pub fn put_aside(&mut self, range: std::ops::Range<usize>) {
+        for line in self.lines.iter_mut().take(range.end).skip(range.start) {
+            line.insert_str(0, ASIDE);
+        }
+    }
+
+    /// The logical lines: each with its range of lines, its text without
+    /// comments and joined where a backslash asks for it.
+    #[must_use]
+    pub fn logical(&self) -> Vec<Logical> {
+        let mut all = Vec::new();
+        let mut start = 0;
+        let mut text = String::new();
+        for (index, line) in self.lines.iter().enumerate() {
+            let bare = without_comment(line.trim_end_matches('\r'));
+            match bare.strip_suffix('\\') {
+                Some(part) if index + 1 < self.lines.len() => text.push_str(part),
+                _ => {
+                    text.push_str(bare);
+                    all.push(Logical {
+                        lines: start..index + 1,
+                        text: std::mem::take(&mut text),
+                    });
+                    start = index + 1;
+                }
+            }
+        }
+        all
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        self.lines.join("\n")
+    }
+}
+
+/// One line as its reader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logical {
+    /// Which lines of the file.
+    pub lines: std::ops::Range<usize>,
+    /// Its text, joined, without comment.
+    pub text: String,
+}
+
+/// What `text` was before we changed it.
+#[must_use]
+pub fn without_ours(text: &str) -> String {
+    Lines::theirs(text).into_text()
+}
+
+/// Whether something in `text` is ours.
+#[must_use]
+pub fn has_ours(text: &str) -> bool {
+    text.split('\n')
+        .any(|line| is_ours(line) || line.starts_with(ASIDE))
+}
+
+fn is_ours(line: &str) -> bool {
+    // A line put aside may have been anything; it is theirs.
+    !line.starts_with(ASIDE) && line.trim_end_matches('\r').ends_with(MARK)
+}
+
+fn is_continued(line: &str) -> bool {
+    without_comment(line.trim_end_matches('\r')).ends_with('\\')
+}
+
+/// Up to the first `#` without a backslash in front.
+fn without_comment(line: &str) -> &str {
+    let mut before = '\n';
+    for (at, c) in line.char_indices() {
+        if c == '#' && before != '\\' {
+            return &line[..at];
+        }
+        before = c;
+    }
+    line
+}
+
+/// What changed from `before` to `after`, line by line, for a person: every
+/// line that went with `-` and that came with `+`, with its number.
+#[must_use]
+pub fn diff(before: &str, after: &str) -> String {
+    let old: Vec<&str> = before.lines().collect();
+    let new: Vec<&str> = after.lines().collect();
+    let mut text = String::new();
+    let (mut i, mut j) = (0, 0);
+    // Ours only inserts lines, and replaces one by one: no search is needed
+    // beyond the next line that both have.
+    while i < old.len() || j < new.len() {
+        match (old.get(i), new.get(j)) {
+            (Some(a), Some(b)) if a == b => {
+                i += 1;
+                j += 1;
+            }
+            (Some(a), Some(b)) if b.strip_prefix(ASIDE) == Some(a) => {
+                text += &format!("-{:<4}{a}\n+{:<4}{b}\n", i + 1, j + 1);
+                i += 1;
+                j += 1;
+            }
+            (Some(a), Some(b)) if a.strip_prefix(ASIDE) == Some(b) => {
+                text += &format!("-{:<4}{a}\n+{:<4}{b}\n", i + 1, j + 1);
+                i += 1;
+                j += 1;
+            }
+            (Some(a), _) if is_ours(a) => {
+                text += &format!("-{:<4}{a}\n", i + 1);
+                i += 1;
+            }
+            (_, Some(b)) => {
+                text += &format!("+{:<4}{b}\n", j + 1);
+                j += 1;
+            }
+            (Some(a), None) => {
+                text += &format!("-{:<4}{a}\n", i + 1);
+                i += 1;
+            }
+            (None, None) => break,
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn theirs() -> impl Strategy<Value = String> {
+        let line = prop_oneof![
+            "[ -~]{0,30}",
+            Just("PrologFlags=Alloc,\\".to_owned()),
+            Just("X11 # why".to_owned()),
+            Just("#\\".to_owned()),
+            Just("a\\# b".to_owned()),
+        ];
+        let lines = proptest::collection::vec(line, 0..8);
+        (lines, any::<bool>(), any::<bool>()).prop_map(|(lines, crlf, finished)| {
+            let end = if crlf { "\r\n" } else { "\n" };
+            let mut text = lines.join(end);
+            if finished {
+                text.push_str(end);
+            }
+            text
+        })
+    }
+
+    fn change(text: &str, at: usize, aside: usize) -> String {
+        let mut lines = Lines::theirs(text);
+        let aside = aside % lines.len();
+        lines.put_aside(aside..aside + 1);
+        lines.insert(at, "Ours=1");
+        lines.append("Ours=2");
+        lines.into_text()
+    }
+
+    proptest! {
+        #[test]
+        fn twice_is_once_and_taking_ours_out_gives_back_every_byte(
+            text in theirs(), at in 0..9usize, aside in 0..9usize
+        ) {
+            let text = without_ours(&text);
+            // What somebody wrote with our mark in it is ours from then on.
+            prop_assume!(!has_ours(&text));
+            let once = change(&text, at, aside);
+            prop_assert!(has_ours(&once));
+            prop_assert_eq!(change(&once, at, aside), once.clone());
+            prop_assert_eq!(without_ours(&once), text);
+        }
+
+        #[test]
+        fn anything_is_a_text(text in "\\PC*", other in "\\PC*") {
+            let _ = Lines::theirs(&text).logical();
+            let _ = diff(&text, &other);
+        }
+    }
+
+    #[test]
+    fn our_lines_end_as_theirs_do_and_an_unfinished_last_line_stays_so() {
+        let add = |text: &str| {
+            let mut lines = Lines::theirs(text);
+            lines.append("B=2");
+            lines.into_text()
+        };
+        assert_eq!(add("A=1\n"), "A=1\nB=2 # slurm-efa\n");
+        assert_eq!(add("A=1"), "A=1\nB=2 # slurm-efa");
+        assert_eq!(add("A=1\r\n"), "A=1\r\nB=2 # slurm-efa\r\n");
+        assert_eq!(add(""), "B=2 # slurm-efa\n");
+    }
+
+    #[test]
+    fn a_last_line_that_asks_for_more_does_not_get_ours() {
+        let mut lines = Lines::theirs("A=1,\\");
+        lines.append("B=2");
+        let text = lines.into_text();
+        assert_eq!(text, "A=1,\\\n# slurm-efa\nB=2 # slurm-efa");
+        let logical = Lines {
+            lines: text.split('\n').map(str::to_owned).collect(),
+            carriage: "",
+        };
+        let seen: Vec<String> = logical.logical().into_iter().map(|it| it.text).collect();
+        assert_eq!(seen, ["A=1,", "B=2 "]);
+    }
+
+    #[test]
+    fn a_line_as_its_reader_sees_it_has_no_comment_and_is_joined() {
+        let lines = Lines::theirs("A=1,\\\n2 # x\n# y \\\nB=\\#1\r\n");
+        let seen: Vec<(usize, String)> = lines
+            .logical()
+            .into_iter()
+            .map(|it| (it.lines.start, it.text))
+            .collect();
+        let want = [(0, "A=1,2 "), (2, ""), (3, "B=\\#1"), (4, "")];
+        assert_eq!(seen, want.map(|(at, text)| (at, text.to_owned())));
+    }
+
+    #[test]
+    fn a_diff_shows_what_came_and_what_went() {
+        let mut lines = Lines::theirs("A=1\nB=1\n");
+        lines.put_aside(0..1);
+        lines.insert(1, "A=2");
+        let after = lines.into_text();
+        let there = diff("A=1\nB=1\n", &after);
+        assert_eq!(
+            there,
+            "-1   A=1\n+1   #slurm-efa# A=1\n+2   A=2 # slurm-efa\n"
+        );
+        let back = diff(&after, "A=1\nB=1\n");
+        assert_eq!(
+            back,
+            "-1   #slurm-efa# A=1\n+1   A=1\n-2   A=2 # slurm-efa\n"
+        );
+    }
+}

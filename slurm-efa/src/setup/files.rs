@@ -1,0 +1,361 @@
+//! Several files changed together: all as wished, or all as they were.
+//!
+//! Everything that can fail for want of space or rights is done first, under
+//! names that nobody reads. Then each new file takes its place by a rename, so
+//! a reader sees the old text or the new one. The old file is kept beside it
+//! until the outcome is judged: to put it back needs one rename and no space.
+//! A process that is killed leaves each file old or new, and a `.slurm-efa-…`
+//! file that the next run removes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use node::printable;
+
+/// Largest file that is edited, in bytes.
+const LARGEST: u64 = 4 * 1024 * 1024;
+
+/// What a path shall be, or was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A file with this text.
+    Text(String),
+    /// A symbolic link.
+    Link(PathBuf),
+    /// Nothing.
+    Nothing,
+}
+
+/// A path and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Without links on the way.
+    pub path: PathBuf,
+    /// What is there.
+    pub before: Content,
+    /// What shall be.
+    pub after: Content,
+}
+
+/// What went wrong with which file.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", printable(&path.to_string_lossy(), 300))]
+pub struct FileError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn about(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError {
+        action,
+        path,
+        source,
+    }
+}
+
+/// What is at `path`, which may be a link to a file of another place: then that
+/// place, too.
+///
+/// # Errors
+/// What is there is neither text nor a link of ours, or cannot be read.
+pub fn read(path: &Path) -> Result<(PathBuf, Content), FileError> {
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok((path.to_owned(), Content::Nothing));
+        }
+        Err(error) => return Err(about("read", path)(error)),
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(&real)
+        .map_err(about("open", &real))?;
+    let invalid = |why: &str| about("edit", &real)(io::Error::new(io::ErrorKind::InvalidData, why));
+    let meta = file.metadata().map_err(about("look at", &real))?;
+    if !meta.is_file() {
+        return Err(invalid("it is no file"));
+    }
+    let mut text = String::new();
+    file.take(LARGEST + 1)
+        .read_to_string(&mut text)
+        .map_err(about("read", &real))?;
+    if text.len() as u64 > LARGEST {
+        return Err(invalid("it is larger than 4 MiB"));
+    }
+    Ok((real, Content::Text(text)))
+}
+
+/// What is at `path` itself, if it is a link.
+#[must_use]
+pub fn link(path: &Path) -> Content {
+    fs::read_link(path).map_or(Content::Nothing, Content::Link)
+}
+
+/// Changes that have been made and can be taken back.
+#[derive(Debug)]
+#[must_use]
+pub struct Made {
+    changes: Vec<Change>,
+}
+
+/// Makes all changes, or none.
+///
+/// # Errors
+/// The first that could not be made; all others are as before.
+pub fn make(changes: Vec<Change>) -> Result<Made, FileError> {
+    let prepared = changes.iter().try_for_each(prepare);
+    if let Err(error) = prepared {
+        changes.iter().for_each(sweep);
+        return Err(error);
+    }
+    let mut made = Made {
+        changes: Vec::new(),
+    };
+    for change in &changes {
+        let path = &change.path;
+        let done = match change.after {
+            Content::Nothing => fs::remove_file(path),
+            _ => fs::rename(beside(path, "new"), path),
+        };
+        if let Err(error) = done {
+            let error = about("replace", path)(error);
+            let _ = made.put_back();
+            changes.iter().for_each(sweep);
+            return Err(error);
+        }
+        sync_folder(path);
+        made.changes.push(change.clone());
+    }
+    Ok(made)
+}
+
+impl Made {
+    /// Puts everything back as it was.
+    ///
+    /// # Errors
+    /// The first that could not be; all others are tried.
+    pub fn put_back(self) -> Result<(), FileError> {
+        let mut result = Ok(());
+        for change in self.changes.iter().rev() {
+            let path = &change.path;
+            let done = match change.before {
+                Content::Nothing => fs::remove_file(path),
+                _ => fs::rename(beside(path, "old"), path),
+            };
+            if let Err(error) = done
+                && result.is_ok()
+            {
+                result = Err(about("put back", path)(error));
+            }
+            sync_folder(path);
+        }
+        result
+    }
+
+    /// Lets everything stay.
+    pub fn keep(self) {
+        self.changes.iter().for_each(sweep);
+    }
+}
+
+/// Removes what a killed run left beside `path`.
+pub fn sweep_path(path: &Path) {
+    for suffix in ["new", "old"] {
+        // It may not be there, and the next run tries again.
+        let _ = fs::remove_file(beside(path, suffix));
+    }
+}
+
+/// Whether a killed run left something beside `path`.
+#[must_use]
+pub fn is_left(path: &Path) -> bool {
+    ["new", "old"]
+        .iter()
+        .any(|suffix| beside(path, suffix).symlink_metadata().is_ok())
+}
+
+fn sweep(change: &Change) {
+    sweep_path(&change.path);
+}
+
+fn prepare(change: &Change) -> Result<(), FileError> {
+    let path = &change.path;
+    let (new, old) = (beside(path, "new"), beside(path, "old"));
+    sweep(change);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(about("make", folder))?;
+    }
+    match &change.after {
+        Content::Text(text) => write_new(path, &new, text).map_err(about("write", &new))?,
+        Content::Link(target) => symlink(target, &new).map_err(about("make", &new))?,
+        Content::Nothing => {}
+    }
+    if change.before != Content::Nothing {
+        // Hard links to links are links: nothing is followed here.
+        fs::hard_link(path, &old).map_err(about("keep", &old))?;
+    }
+    Ok(())
+}
+
+fn write_new(path: &Path, new: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(new)?;
+    file.write_all(text.as_bytes())?;
+    let mode = match fs::symlink_metadata(path) {
+        Ok(meta) => {
+            chown(new, Some(meta.uid()), Some(meta.gid()))?;
+            meta.mode() & 0o7777
+        }
+        Err(_) => 0o644,
+    };
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
+/// Hidden from PAM, from Slurm's globs, and from `*` of a shell.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.slurm-efa-{suffix}"))
+}
+
+fn sync_folder(path: &Path) {
+    // A file system that cannot sync a folder keeps its order by itself.
+    let _ = path
+        .parent()
+        .and_then(|folder| File::open(folder).ok())
+        .map(|folder| folder.sync_all());
+}
+
+/// Keeps copies of what is about to change, for people; `revert` does not need
+/// them.
+///
+/// # Errors
+/// Not all could be kept.
+pub fn back_up(folder: &Path, changes: &[Change]) -> Result<(), FileError> {
+    fs::create_dir_all(folder).map_err(about("make", folder))?;
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(folder, private).map_err(about("protect", folder))?;
+    for change in changes {
+        if let Content::Text(text) = &change.before {
+            let name = change.path.to_string_lossy().replace('/', "-");
+            let copy = folder.join(name.trim_start_matches('-'));
+            fs::write(&copy, text).map_err(about("write", &copy))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(path: &Path, after: &str) -> Change {
+        let (path, before) = read(path).unwrap();
+        Change {
+            path,
+            before,
+            after: Content::Text(after.to_owned()),
+        }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|it| it.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_made_can_be_put_back_and_nothing_is_left_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b, c) = (
+            dir.path().join("a"),
+            dir.path().join("b"),
+            dir.path().join("c"),
+        );
+        fs::write(&a, "old").unwrap();
+        fs::set_permissions(&a, fs::Permissions::from_mode(0o440)).unwrap();
+        symlink("x", &c).unwrap();
+        let changes = || {
+            let link = Change {
+                path: c.clone(),
+                before: link(&c),
+                after: Content::Nothing,
+            };
+            vec![text(&a, "new"), text(&b, "made"), link]
+        };
+        make(changes()).unwrap().put_back().unwrap();
+        assert_eq!(fs::read_to_string(&a).unwrap(), "old");
+        assert_eq!(link(&c), Content::Link("x".into()));
+        assert_eq!(names(dir.path()), ["a", "c"]);
+        make(changes()).unwrap().keep();
+        assert_eq!(fs::read_to_string(&a).unwrap(), "new");
+        assert_eq!(fs::metadata(&a).unwrap().mode() & 0o777, 0o440);
+        assert_eq!(fs::metadata(&b).unwrap().mode() & 0o777, 0o644);
+        assert_eq!(names(dir.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_made_leaves_all_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = dir.path().join("a");
+        fs::write(&a, "old").unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let impossible = Change {
+            path: dir.path().join("file/below"),
+            before: Content::Nothing,
+            after: Content::Text("x".to_owned()),
+        };
+        let error = make(vec![text(&a, "new"), impossible]).unwrap_err();
+        assert!(error.to_string().contains("file"), "{error}");
+        assert_eq!(fs::read_to_string(&a).unwrap(), "old");
+        assert_eq!(names(dir.path()), ["a", "file"]);
+    }
+
+    #[test]
+    fn a_rename_that_fails_takes_back_those_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&a, "old").unwrap();
+        fs::create_dir_all(b.join("full")).unwrap();
+        let onto_folder = Change {
+            path: b,
+            before: Content::Nothing,
+            after: Content::Text("x".to_owned()),
+        };
+        assert!(make(vec![text(&a, "new"), onto_folder]).is_err());
+        assert_eq!(fs::read_to_string(&a).unwrap(), "old");
+        assert_eq!(names(dir.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_file_behind_a_link_is_changed_and_the_link_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("slurm-24.11")).unwrap();
+        fs::write(dir.path().join("slurm-24.11/slurm.conf"), "old").unwrap();
+        symlink("slurm-24.11", dir.path().join("slurm")).unwrap();
+        let path = dir.path().join("slurm/slurm.conf");
+        make(vec![text(&path, "new")]).unwrap().keep();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(dir.path().join("slurm").is_symlink());
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_edited() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("binary"), b"\xff\xfe").unwrap();
+        for name in ["binary", "."] {
+            assert!(read(&dir.path().join(name)).is_err(), "{name}");
+        }
+    }
+}

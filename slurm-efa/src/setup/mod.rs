@@ -1,0 +1,730 @@
+//! `slurm-efa setup` and `slurm-efa revert`: this node's part of the set-up, and
+//! back. What is wished for depends on the role; see docs/hyperpod.md.
+//!
+//! Look, plan, show; then change all files together, judge the result by the
+//! programs that read them, and put everything back if one refuses.
+
+pub mod edit;
+pub mod files;
+pub mod login;
+pub mod pam;
+pub mod role;
+pub mod run;
+pub mod site;
+pub mod slurm_conf;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use node::printable;
+use node::state::{Deadline, Lock, StateDir};
+
+use edit::Lines;
+use files::{Change, Content};
+use login::Verdict;
+use role::Role;
+use site::Site;
+use slurm_conf::Wish;
+
+/// Where the plugin is installed.
+pub const PLUGIN: &str = "/usr/lib/slurm-efa/spank_efa.so";
+/// Where that of shared GPUs is.
+pub const GRES_PLUGIN: &str = "/usr/lib/slurm-efa/spank_gres.so";
+/// Links to the programs that slurmd runs before a job, a folder of ours, since
+/// Slurm takes a pattern but no arguments. **A pattern that matches nothing fails
+/// the prolog and drains the node** (22.05, 24.11), so nodes come before the
+/// controller.
+pub const PROLOGS: &str = "/etc/slurm-efa/prolog.d";
+/// The same after a job.
+pub const EPILOGS: &str = "/etc/slurm-efa/epilog.d";
+/// The health check.
+pub const WATCH: &str = "/etc/slurm-efa/efa-check-watch";
+/// PAM's stack of sshd.
+pub const SSHD: &str = "/etc/pam.d/sshd";
+/// Where the programs are.
+pub const EFA_CHECK: &str = "/usr/sbin/efa-check";
+/// Where the other may be.
+const GRES_HELPERS: [&str; 2] = ["/usr/sbin/gres-helper", "/usr/bin/gres-helper"];
+/// Where PAM's module is installed: the same path on every distribution.
+pub const PAM_MODULE: &str = "/usr/lib/slurm-efa/pam_slurm_logout.so";
+/// Copies of what was changed.
+const BACKUPS: &str = "/var/lib/slurm-efa/backups";
+/// Where PAM's own modules are, and ours if somebody put it there.
+pub const SECURITY: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/security",
+    "/usr/lib/aarch64-linux-gnu/security",
+    "/usr/lib64/security",
+    "/usr/lib/security",
+];
+/// The first line of a file that we made.
+const MADE: &str = "# Made by slurm-efa setup.";
+/// How long another set-up is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+/// The first release that takes several lines of Prolog and Epilog: read in the
+/// sources of 24.11.5; 22.05.8 lets the last one win.
+const SEVERAL_PROLOGS: site::Release = (24, 11);
+/// The first with EnableExtraControllers.
+const EXTRA_CONTROLLERS: site::Release = (25, 5);
+
+/// Why nothing was changed, or everything put back.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Something that must be there is not.
+    #[error("{0}")]
+    Missing(String),
+    /// The configuration cannot be read.
+    #[error("{0}")]
+    Config(String),
+    /// Nothing was changed.
+    #[error("{0}; nothing was changed")]
+    File(#[from] files::FileError),
+    /// A program refused what was written.
+    #[error("{0}; everything was put back")]
+    Refused(String),
+    /// The same, and it could not be put back.
+    #[error("{0}; it could not be put back: {1}; the files before are in {2}")]
+    Stuck(String, String, String),
+    /// Another one is at work.
+    #[error("{0}")]
+    Busy(String),
+}
+
+/// What shall become of the files, and what is to be said.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// In the order in which they are made.
+    pub changes: Vec<Change>,
+    /// Sentences: what was left as it is, and what to do.
+    pub notes: Vec<String>,
+    /// Who must still be able to log in.
+    admins: Vec<String>,
+}
+
+impl Plan {
+    /// What will change, for a person.
+    #[must_use]
+    pub fn diff(&self) -> String {
+        let shown = |path: &Path| printable(&path.to_string_lossy(), 300);
+        let mut text = String::new();
+        for change in &self.changes {
+            let path = shown(&change.path);
+            text += &match (&change.before, &change.after) {
+                (before, Content::Text(after)) => {
+                    let before = if let Content::Text(it) = before {
+                        it
+                    } else {
+                        ""
+                    };
+                    format!("{path}\n{}", printable_lines(&edit::diff(before, after)))
+                }
+                (_, Content::Link(target)) => format!("{path} -> {}\n", shown(target)),
+                (_, Content::Nothing) => format!("{path} is removed\n"),
+            };
+        }
+        text
+    }
+
+    fn text(&mut self, path: &Path, made: impl FnOnce(&str) -> String) -> Result<(), SetupError> {
+        let (path, before) = files::read(path)?;
+        let new = matches!(before, Content::Nothing);
+        let text = if let Content::Text(it) = &before {
+            it
+        } else {
+            ""
+        };
+        let mut after = made(text);
+        if edit::has_ours(&after) && (new || text.starts_with(MADE)) {
+            let mut lines = format!("{MADE} {}\n", edit::MARK);
+            lines.push_str(&after);
+            after = lines;
+        }
+        let changed = if new {
+            !after.is_empty()
+        } else {
+            after != *text
+        };
+        if changed {
+            self.changes.push(Change {
+                path,
+                before,
+                after: Content::Text(after),
+            });
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: PathBuf, after: Content) {
+        let before = files::link(&path);
+        if before != after {
+            self.changes.push(Change {
+                path,
+                before,
+                after,
+            });
+        }
+    }
+}
+
+/// What `setup` would do here.
+///
+/// # Errors
+/// What is missing, for a person.
+pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupError> {
+    if let Err(error) = &site.config {
+        return Err(SetupError::Config(error.clone()));
+    }
+    if site.release.is_none() {
+        return Err(SetupError::Missing(
+            "no Slurm is found here (in /opt/slurm, /usr/local or /usr); install it, or run \
+             this again when it is; nothing was changed"
+                .to_owned(),
+        ));
+    }
+    if role == Role::Controller && !site.has_original() {
+        return Err(SetupError::Missing(
+            "there is no slurm.conf yet; run this again when there is (on HyperPod behind \
+             start_slurm.sh), or name it with --slurm-conf; nothing was changed"
+                .to_owned(),
+        ));
+    }
+    let plugin = site.place(PLUGIN);
+    if !plugin.is_file() {
+        let plugin = printable(&plugin.to_string_lossy(), 200);
+        return Err(SetupError::Missing(format!(
+            "{plugin} is missing; install the package slurm-efa first; nothing was changed"
+        )));
+    }
+    let mut plan = Plan::default();
+    if role == Role::Compute {
+        compute(site, &mut plan)?;
+        logins(site, admins, &mut plan)?;
+    }
+    if site.edits_slurm(role) {
+        slurm(site, &mut plan)?;
+    }
+    Ok(plan)
+}
+
+/// Programs of this suite that slurmd runs on this node.
+fn links(site: &Site) -> Vec<(String, &'static str)> {
+    let mut links = vec![
+        (format!("{PROLOGS}/efa-check-prolog"), EFA_CHECK),
+        (WATCH.to_owned(), EFA_CHECK),
+    ];
+    if site.has_section("gres") {
+        let there = GRES_HELPERS.into_iter().find(|it| site.place(it).is_file());
+        let helper = there.unwrap_or(GRES_HELPERS[0]);
+        links.push((format!("{PROLOGS}/gres-helper-prolog"), helper));
+        links.push((format!("{EPILOGS}/gres-helper-epilog"), helper));
+    }
+    links
+}
+
+fn compute(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
+    for (link, program) in links(site) {
+        let target = site.place(program);
+        if !target.is_file() {
+            let program = printable(&target.to_string_lossy(), 200);
+            return Err(SetupError::Missing(format!(
+                "{program} is missing; install the package slurm-efa first; nothing was changed"
+            )));
+        }
+        plan.link(site.place(&link), Content::Link(target));
+    }
+    Ok(())
+}
+
+/// PAM is edited where the site has decided how logins shall end.
+fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupError> {
+    if !site.has_section("logout") {
+        return Ok(());
+    }
+    let mut admins = admins.to_vec();
+    if admins.is_empty() {
+        let exempt = site.key("logout", "exempt_users");
+        let exempt = exempt
+            .as_ref()
+            .and_then(|it| it.as_array())
+            .into_iter()
+            .flatten();
+        admins.extend(
+            exempt
+                .filter_map(|it| it.as_str())
+                .take(1)
+                .map(str::to_owned),
+        );
+    }
+    let path = site.place(SSHD);
+    if admins.is_empty() {
+        plan.notes.push(format!(
+            "{} is not edited: name an administrator who must still be able to log in without a \
+             job, by --admin NAME or exempt_users in [logout]",
+            printable(&path.to_string_lossy(), 200)
+        ));
+        return Ok(());
+    }
+    let Some(module) = module(site) else {
+        plan.notes.push(format!(
+            "{SSHD} is not edited: {} is not installed",
+            pam::MODULE
+        ));
+        return Ok(());
+    };
+    let (_, before) = files::read(&path)?;
+    let Content::Text(before) = before else {
+        plan.notes
+            .push(format!("{SSHD} is not there, so logins are not judged"));
+        return Ok(());
+    };
+    match pam::edit(&before, &module) {
+        Ok(after) => plan.text(&path, |_| after)?,
+        Err(refusal) => plan.notes.push(format!(
+            "{} is not edited: {refusal}",
+            printable(&path.to_string_lossy(), 200)
+        )),
+    }
+    plan.admins = admins;
+    Ok(())
+}
+
+/// How our module is called in a stack: by its whole path where the package
+/// puts it, by its name where libpam finds it.
+fn module(site: &Site) -> Option<String> {
+    if site.place(PAM_MODULE).is_file() {
+        return Some(site.place_text(PAM_MODULE));
+    }
+    let folder = SECURITY
+        .iter()
+        .find(|folder| site.place(folder).join(pam::MODULE).is_file())?;
+    Some(match site.wanted.root {
+        Some(_) => site.place_text(&format!("{folder}/{}", pam::MODULE)),
+        None => pam::MODULE.to_owned(),
+    })
+}
+
+fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
+    let (Some(conf), Some(plugstack)) = (&site.slurm_conf, site.plugstack()) else {
+        return Ok(());
+    };
+    let gres = site.has_section("gres");
+    let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
+    let arguments = config
+        .map(|path| format!("config={path}"))
+        .unwrap_or_default();
+    let load = |path: &str, arguments: &str| Wish::Plugin {
+        path: site.place_text(path),
+        arguments: arguments.to_owned(),
+    };
+    let mut plugins = vec![load(PLUGIN, &arguments)];
+    if gres && site.place(GRES_PLUGIN).is_file() {
+        plugins.push(load(GRES_PLUGIN, &arguments));
+    }
+    edit_conf(plan, &plugstack, &plugins)?;
+
+    let several = site.release.is_some_and(|it| it >= SEVERAL_PROLOGS);
+    let program = |key, folder: &str| Wish::Program {
+        key,
+        value: format!("{}/*", site.place_text(folder)),
+        several,
+    };
+    let mut wishes = vec![
+        // Contain works with proctrack/cgroup only, and includes Alloc.
+        if has_cgroups(site) {
+            Wish::Flags("PrologFlags", &["Alloc", "Contain"])
+        } else {
+            Wish::Flags("PrologFlags", &["Alloc"])
+        },
+        program("Prolog", PROLOGS),
+        Wish::Value("HealthCheckProgram", site.place_text(WATCH)),
+        Wish::Value("HealthCheckInterval", "60".to_owned()),
+    ];
+    if gres {
+        wishes.push(program("Epilog", EPILOGS));
+    }
+    edit_conf(plan, conf, &wishes)?;
+
+    let isolate = site.key("hugepages", "isolate").and_then(|it| it.as_bool());
+    if isolate == Some(true) && site.release.is_some_and(|it| it >= EXTRA_CONTROLLERS) {
+        let wishes = [Wish::Flags("EnableExtraControllers", &["hugetlb"])];
+        edit_conf(plan, &conf.with_file_name("cgroup.conf"), &wishes)?;
+    }
+    Ok(())
+}
+
+fn has_cgroups(site: &Site) -> bool {
+    let proctrack = slurm_conf::value_of(&site.conf_text, "ProctrackType");
+    proctrack.is_none_or(|it| it.eq_ignore_ascii_case("proctrack/cgroup"))
+}
+
+fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Wish]) -> Result<(), SetupError> {
+    let elsewhere = site::included(path);
+    let mut notes = Vec::new();
+    plan.text(path, |text| {
+        let edited = slurm_conf::edit(text, &elsewhere, wishes);
+        notes = edited.notes;
+        edited.text
+    })?;
+    plan.notes.extend(notes);
+    Ok(())
+}
+
+/// Puts lines of somebody else's making into gres.conf: what `gres-helper
+/// generate` printed on the nodes.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn plan_gres(site: &Site, plan: &mut Plan, fragment: &Path) -> Result<(), SetupError> {
+    let (_, content) = files::read(fragment)?;
+    let (Content::Text(text), Some(conf)) = (content, &site.slurm_conf) else {
+        let shown = printable(&fragment.to_string_lossy(), 200);
+        return Err(SetupError::Missing(format!(
+            "{shown} is missing; nothing was changed"
+        )));
+    };
+    let lines = slurm_conf::all_logical(&text);
+    let lines = lines.iter().map(|it| it.trim().to_owned());
+    let lines = lines.filter(|it| !it.is_empty()).collect();
+    edit_conf(
+        plan,
+        &conf.with_file_name("gres.conf"),
+        &[Wish::Verbatim(lines)],
+    )
+}
+
+/// What `revert` would do here: everything of ours out, nothing else.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
+    let mut plan = Plan::default();
+    // The controller's lines go before what they name.
+    for path in texts(site) {
+        let (path, before) = files::read(&path)?;
+        let Content::Text(text) = &before else {
+            continue;
+        };
+        if !edit::has_ours(text) {
+            continue;
+        }
+        let lines = Lines::theirs(text);
+        let after = if lines.is_empty() && text.starts_with(MADE) {
+            Content::Nothing
+        } else {
+            Content::Text(lines.into_text())
+        };
+        plan.changes.push(Change {
+            path,
+            before,
+            after,
+        });
+    }
+    // A node whose prolog is gone while Slurm still asks for it is drained, so
+    // the links of a configless node stay until the controller is reverted.
+    let prolog = slurm_conf::values_of(&site.conf_text, "Prolog");
+    let asked = prolog
+        .iter()
+        .any(|it| it.starts_with(&site.place_text(PROLOGS)));
+    let ours = plan
+        .changes
+        .iter()
+        .any(|it| Some(&it.path) == real(site).as_ref());
+    if asked && !ours {
+        plan.notes.push(format!(
+            "the links in {PROLOGS} stay, since this cluster's slurm.conf still has Prolog={PROLOGS}/*: \
+             revert on the controller first, then here"
+        ));
+        return Ok(plan);
+    }
+    for folder in [PROLOGS, EPILOGS] {
+        for name in [
+            "efa-check-prolog",
+            "gres-helper-prolog",
+            "gres-helper-epilog",
+        ] {
+            plan.link(site.place(folder).join(name), Content::Nothing);
+        }
+    }
+    plan.link(site.place(WATCH), Content::Nothing);
+    Ok(plan)
+}
+
+fn real(site: &Site) -> Option<PathBuf> {
+    std::fs::canonicalize(site.slurm_conf.as_deref()?).ok()
+}
+
+/// Every text file that may have something of ours.
+fn texts(site: &Site) -> Vec<PathBuf> {
+    let mut paths = vec![site.place(SSHD)];
+    if let Some(conf) = site.slurm_conf.as_ref().filter(|_| site.has_original()) {
+        paths.push(conf.clone());
+        paths.extend(site.plugstack());
+        paths.push(conf.with_file_name("cgroup.conf"));
+        paths.push(conf.with_file_name("gres.conf"));
+    }
+    paths
+}
+
+/// Takes the lock of set-ups.
+///
+/// # Errors
+/// Another one has it.
+pub fn lock(site: &Site) -> Result<Lock, SetupError> {
+    let busy = |error: node::state::StateError| SetupError::Busy(error.to_string());
+    let state = StateDir::open(&site.place("/run/slurm-efa")).map_err(busy)?;
+    state
+        .lock("setup.lock", Deadline::after(LOCK_LIMIT))
+        .map_err(busy)
+}
+
+/// Makes a plan true, or puts everything back.
+///
+/// # Errors
+/// What refused.
+pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
+    let backup = site.place(BACKUPS).join(stamp());
+    for change in &plan.changes {
+        files::sweep_path(&change.path);
+    }
+    let admits = before_pam(site, plan)?;
+    if !plan.changes.is_empty() {
+        files::back_up(&backup, &plan.changes)?;
+    }
+    let made = files::make(plan.changes.clone())?;
+    match judge(site, plan, admits) {
+        Ok(()) => {
+            made.keep();
+            Ok(())
+        }
+        Err(reason) => match made.put_back() {
+            Ok(()) => Err(SetupError::Refused(reason)),
+            Err(error) => Err(SetupError::Stuck(
+                reason,
+                error.to_string(),
+                backup.to_string_lossy().into_owned(),
+            )),
+        },
+    }
+}
+
+fn stamp() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = now.map(|it| it.as_secs()).unwrap_or_default();
+    format!("{seconds}-{}", std::process::id())
+}
+
+fn changes(plan: &Plan, path: &Path) -> bool {
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    plan.changes.iter().any(|it| it.path == real)
+}
+
+/// Users for whom a stack is tried: root and each administrator.
+fn tried(plan: &Plan) -> impl Iterator<Item = &str> {
+    std::iter::once("root").chain(plan.admins.iter().map(String::as_str))
+}
+
+/// Whether each of [`tried`] is admitted by today's stack: what refuses someone
+/// today proves nothing about our line.
+fn before_pam(site: &Site, plan: &Plan) -> Result<bool, SetupError> {
+    if !changes(plan, &site.place(SSHD)) {
+        return Ok(false);
+    }
+    let folder = pam_folder(site);
+    for user in tried(plan) {
+        match login::ask("sshd", user, folder.as_deref()) {
+            Verdict::Admitted => {}
+            // Reverting cannot make it worse.
+            _ if plan.admins.is_empty() => return Ok(false),
+            verdict => {
+                return Err(SetupError::Missing(format!(
+                    "PAM does not admit {} even now ({verdict:?}), so it cannot be proven that \
+                     our line locks nobody out; nothing was changed",
+                    printable(user, 64)
+                )));
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn pam_folder(site: &Site) -> Option<PathBuf> {
+    site.wanted.root.as_ref().map(|_| site.place("/etc/pam.d"))
+}
+
+/// Asks every program that reads a changed file.
+fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
+    if let (Some(conf), Some(scontrol)) = (&site.slurm_conf, site.program("scontrol")) {
+        // Needs no controller, and reads slurm.conf first.
+        let ran = run::run(&scontrol, &["show", "hostnames", "n1"], Some(conf))?;
+        if !ran.is_ok() && plan.changes.iter().any(|it| is_slurms(site, &it.path)) {
+            return Err(format!("Slurm refuses slurm.conf: {}", ran.complaint()));
+        }
+    }
+    let plugstack = site.plugstack();
+    if let Some(path) = plugstack.filter(|path| changes(plan, path) && path.exists())
+        && let Some(srun) = site.program("srun")
+    {
+        let ran = run::run(&srun, &["--help"], site.slurm_conf.as_deref())?;
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let ours = edit::has_ours(&text);
+        if !ran.is_ok() || (ours && !ran.stdout.contains("--efa-profile")) {
+            return Err(format!(
+                "srun does not load the plugin: {}",
+                ran.complaint()
+            ));
+        }
+    }
+    judge_cgroup(site, plan)?;
+    if changes(plan, &site.place(SSHD)) {
+        judge_logins(site, plan, admits)?;
+    }
+    Ok(())
+}
+
+/// Whether a plan changes files that Slurm reads.
+#[must_use]
+pub fn changes_slurm(site: &Site, plan: &Plan) -> bool {
+    plan.changes.iter().any(|it| is_slurms(site, &it.path))
+}
+
+fn is_slurms(site: &Site, path: &Path) -> bool {
+    let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+    let folder = folder.and_then(|it| std::fs::canonicalize(it).ok());
+    folder.is_some_and(|folder| path.starts_with(folder))
+}
+
+/// cgroup.conf is read by slurmd alone: `slurmd -G` reads it beside a slurm.conf
+/// of one made-up node, and neither starts nor asks anything.
+fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
+    let Some(path) = site
+        .slurm_conf
+        .as_ref()
+        .map(|it| it.with_file_name("cgroup.conf"))
+    else {
+        return Ok(());
+    };
+    let (true, Some(slurmd)) = (changes(plan, &path), site.program("slurmd")) else {
+        return Ok(());
+    };
+    let folder = site
+        .place("/run/slurm-efa")
+        .join(format!("try-{}", std::process::id()));
+    let conf = folder.join("slurm.conf");
+    let one =
+        "ClusterName=try\nSlurmctldHost=localhost\nNodeName=try\nPartitionName=try Nodes=try\n";
+    let written = std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&conf, one))
+        .and_then(|()| std::fs::copy(&path, folder.join("cgroup.conf")));
+    let ran = match written {
+        Ok(_) => run::run(
+            &slurmd,
+            &["-G", "-N", "try", "-f", &conf.to_string_lossy()],
+            None,
+        ),
+        Err(error) => Err(format!("cgroup.conf cannot be tried: {error}")),
+    };
+    // It lies in /run, and the next one has another name.
+    let _ = std::fs::remove_dir_all(&folder);
+    let ran = ran?;
+    if ran.is_ok() {
+        Ok(())
+    } else {
+        Err(format!("Slurm refuses cgroup.conf: {}", ran.complaint()))
+    }
+}
+
+fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
+    let folder = pam_folder(site);
+    for user in tried(plan).filter(|_| admits) {
+        match login::ask("sshd", user, folder.as_deref()) {
+            Verdict::Admitted => {}
+            verdict => {
+                return Err(format!(
+                    "with our line PAM would not admit {} ({verdict:?})",
+                    printable(user, 64)
+                ));
+            }
+        }
+    }
+    if site.wanted.root.is_none()
+        && let Some(sshd) = run::find("sshd", None)
+    {
+        let ran = run::run(&sshd, &["-t"], None)?;
+        if !ran.is_ok() {
+            return Err(format!(
+                "sshd refuses its configuration: {}",
+                ran.complaint()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What follows once the files are in place; each that fails is told, and
+/// undoes nothing.
+#[must_use]
+pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec<String> {
+    let mut said = Vec::new();
+    // Also where nothing changed: another node may have, of files that all share.
+    if reconfigure && role == Role::Controller {
+        said.extend(ask_controller(site).err());
+    }
+    if role == Role::Compute {
+        said.extend(record(site).err());
+    }
+    let systemd = site.wanted.root.is_none() && Path::new("/run/systemd/system").is_dir();
+    if changes(plan, &site.place(SSHD))
+        && systemd
+        && let Some(systemctl) = run::find("systemctl", None)
+    {
+        match run::run(&systemctl, &["enable", "--now", "slurm-logoutd"], None) {
+            Ok(ran) if ran.is_ok() => {}
+            Ok(ran) => said.push(format!(
+                "slurm-logoutd was not started: {}",
+                ran.complaint()
+            )),
+            Err(error) => said.push(error),
+        }
+    }
+    said
+}
+
+/// slurmctld reads its files anew and hands them to configless nodes. No daemon
+/// is restarted.
+fn ask_controller(site: &Site) -> Result<(), String> {
+    let scontrol = site.program("scontrol").ok_or("there is no scontrol")?;
+    let ran = run::run(&scontrol, &["reconfigure"], site.slurm_conf.as_deref())?;
+    if ran.is_ok() {
+        return Ok(());
+    }
+    Err(format!(
+        "slurmctld did not read its files anew ({}); run `scontrol reconfigure` when it is up",
+        ran.complaint()
+    ))
+}
+
+/// What efa-check expects from now on, unless it knows.
+fn record(site: &Site) -> Result<(), String> {
+    if crate::doctor::expectation(site).exists() {
+        return Ok(());
+    }
+    let program = site.place(EFA_CHECK);
+    let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
+    let mut arguments = vec!["record"];
+    arguments.extend(config.as_deref().map(|_| "--config"));
+    arguments.extend(config.as_deref());
+    let ran = run::run(&program, &arguments, None)?;
+    if ran.is_ok() {
+        return Ok(());
+    }
+    Err(format!(
+        "the EFA devices of this node were not recorded ({}); run `efa-check record` when it is \
+         healthy",
+        ran.complaint()
+    ))
+}
+
+fn printable_lines(text: &str) -> String {
+    text.lines()
+        .map(|line| format!("{}\n", printable(line, 400)))
+        .collect()
+}

@@ -1,0 +1,372 @@
+//! What is here: which Slurm, which files, which role.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use node::config::{DEFAULT_PATH, MissingIs};
+use node::{Config, Sysroot, printable};
+
+use super::role::{self, Role};
+use super::run;
+use super::slurm_conf::{all_logical, include_of, value_of};
+
+/// Where slurm.conf is looked for: HyperPod's and ParallelCluster's place,
+/// RHEL's and Debian's, Debian's former, then what a configless slurmd or
+/// client keeps.
+const SLURM_CONFS: [&str; 6] = [
+    "/opt/slurm/etc/slurm.conf",
+    "/etc/slurm/slurm.conf",
+    "/etc/slurm-llnl/slurm.conf",
+    "/run/slurm/conf/slurm.conf",
+    "/var/spool/slurmd/conf-cache/slurm.conf",
+    "/var/lib/slurm/slurmd/conf-cache/slurm.conf",
+];
+
+/// The folder of HyperPod's files.
+const HYPERPOD: &str = "/opt/ml/config";
+
+/// Largest file of HyperPod's that is read, in bytes.
+const LARGEST_JSON: usize = 16 * 1024 * 1024;
+
+/// Largest file of Slurm's that is read, in bytes.
+const LARGEST_CONF: usize = 4 * 1024 * 1024;
+
+/// Most files that one includes.
+const MOST_INCLUDED: usize = 64;
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The role, unless the files shall tell.
+    pub role: Option<Role>,
+    /// slurm.conf, unless it is looked for.
+    pub slurm_conf: Option<PathBuf>,
+    /// The configuration of this suite.
+    pub config: Option<PathBuf>,
+    /// Instead of HyperPod's.
+    pub resource_config: Option<PathBuf>,
+    /// Instead of HyperPod's.
+    pub provisioning: Option<PathBuf>,
+    /// What stands for `/` for our own files and PAM's: tests.
+    pub root: Option<PathBuf>,
+}
+
+/// A release of Slurm: year and month.
+pub type Release = (u16, u16);
+
+/// What is here.
+#[derive(Debug)]
+pub struct Site {
+    /// What the command line says.
+    pub wanted: Wanted,
+    /// The file that Slurm's programs here read, if there is one.
+    pub slurm_conf: Option<PathBuf>,
+    /// Its text with those of the files that it includes.
+    pub conf_text: String,
+    /// The release of the programs.
+    pub release: Option<Release>,
+    /// This suite's configuration, or why there is none.
+    pub config: Result<Config, String>,
+}
+
+impl Site {
+    /// Looks around. Changes nothing.
+    #[must_use]
+    pub fn look(wanted: Wanted) -> Self {
+        let mut usual = SLURM_CONFS.iter().map(PathBuf::from);
+        // One that is named and is not there is not looked for elsewhere.
+        let slurm_conf = match &wanted.slurm_conf {
+            Some(path) => Some(path.clone()).filter(|path| path.is_file()),
+            None => usual.find(|path| path.is_file()),
+        };
+        let conf_text = slurm_conf.as_deref().map(with_included).unwrap_or_default();
+        let release = release(slurm_conf.as_deref());
+        let config = match &wanted.config {
+            Some(path) => Config::load(path, MissingIs::Error),
+            None => Config::load(
+                &under(wanted.root.as_deref(), DEFAULT_PATH),
+                MissingIs::Default,
+            ),
+        };
+        Self {
+            slurm_conf,
+            conf_text,
+            release,
+            config: config.map_err(|error| error.to_string()),
+            wanted,
+        }
+    }
+
+    /// Where a file of the system is.
+    #[must_use]
+    pub fn place(&self, path: &str) -> PathBuf {
+        under(self.wanted.root.as_deref(), path)
+    }
+
+    /// Where `path` is, as text for a configuration.
+    #[must_use]
+    pub fn place_text(&self, path: &str) -> String {
+        self.place(path).to_string_lossy().into_owned()
+    }
+
+    /// Whether this suite's configuration has a section.
+    #[must_use]
+    pub fn has_section(&self, name: &str) -> bool {
+        let config = self.config.as_ref().ok();
+        config.is_some_and(|it| matches!(it.section::<toml::Table>(name), Ok(Some(_))))
+    }
+
+    /// A key of a section of this suite's configuration.
+    #[must_use]
+    pub fn key(&self, section: &str, key: &str) -> Option<toml::Value> {
+        let table = self.config.as_ref().ok()?.section::<toml::Table>(section);
+        table.ok()??.remove(key)
+    }
+
+    /// Whether the file that is read here is the one that is edited: on a
+    /// configless cluster only the controller's is.
+    #[must_use]
+    pub fn edits_slurm(&self, role: Role) -> bool {
+        self.has_original() && (role == Role::Controller || !self.is_configless())
+    }
+
+    /// Whether there is a slurm.conf that is not slurmd's or a client's copy.
+    #[must_use]
+    pub fn has_original(&self) -> bool {
+        let original = |path: &PathBuf| {
+            let mut folders = path.components();
+            !folders.any(|it| it.as_os_str() == "conf-cache")
+                && !path.starts_with("/run/slurm/conf")
+        };
+        self.slurm_conf.as_ref().is_some_and(original)
+    }
+
+    /// Whether nodes get their files from slurmctld.
+    #[must_use]
+    pub fn is_configless(&self) -> bool {
+        let parameters = value_of(&self.conf_text, "SlurmctldParameters").unwrap_or_default();
+        let mut parameters = parameters.split(',');
+        parameters.any(|it| it.eq_ignore_ascii_case("enable_configless"))
+    }
+
+    /// plugstack.conf of the slurm.conf in force.
+    #[must_use]
+    pub fn plugstack(&self) -> Option<PathBuf> {
+        let conf = self.slurm_conf.as_deref()?;
+        Some(match value_of(&self.conf_text, "PlugStackConfig") {
+            Some(path) if path.starts_with('/') => PathBuf::from(path),
+            Some(path) => conf.with_file_name(path),
+            None => conf.with_file_name("plugstack.conf"),
+        })
+    }
+
+    /// Slurm's program of this name.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        run::find(name, self.slurm_conf.as_deref())
+    }
+
+    /// The node's role.
+    ///
+    /// # Errors
+    /// Why it is not known, and what to do.
+    pub fn role(&self) -> Result<Role, String> {
+        if let Some(role) = self.wanted.role {
+            return Ok(role);
+        }
+        const SAY: &str = "say it with --role controller, login or compute";
+        let given = |path: &Option<PathBuf>, name: &str| {
+            path.clone()
+                .unwrap_or_else(|| self.place(&format!("{HYPERPOD}/{name}")))
+        };
+        let text = |path: &Path| {
+            Sysroot::real()
+                .read_bounded(&path.to_string_lossy(), LARGEST_JSON)
+                .map_err(|error| error.to_string())
+        };
+        let resources = given(&self.wanted.resource_config, "resource_config.json");
+        let provisioning = given(&self.wanted.provisioning, "provisioning_parameters.json");
+        if resources.exists() && provisioning.exists() {
+            let role =
+                role::from_resource_config(&text(&resources)?, &text(&provisioning)?, role::is_own);
+            return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+        }
+        let info = self.place(&format!("{HYPERPOD}/nodeinfo.json"));
+        if info.exists() {
+            let role = role::from_node_info(&text(&info)?);
+            return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+        }
+        Err(format!(
+            "this node's role is not known: there is no {} with {}; {SAY}",
+            printable(&resources.to_string_lossy(), 200),
+            printable(&provisioning.to_string_lossy(), 200),
+        ))
+    }
+}
+
+fn under(root: Option<&Path>, path: &str) -> PathBuf {
+    match root {
+        Some(root) => root.join(path.trim_start_matches('/')),
+        None => PathBuf::from(path),
+    }
+}
+
+/// `slurm-wlm 22.05.8`, `slurm 24.11.5`. The daemons say it without a slurm.conf
+/// (20.11 to 26.05), the clients only with one.
+fn release(slurm_conf: Option<&Path>) -> Option<Release> {
+    let ask = |name: &str, option: &str| {
+        let program = run::find(name, slurm_conf)?;
+        let ran = run::run(&program, &[option], slurm_conf).ok()?;
+        parse_release(&ran.stdout)
+    };
+    ask("slurmd", "-V")
+        .or_else(|| ask("slurmctld", "-V"))
+        .or_else(|| ask("scontrol", "--version"))
+}
+
+fn parse_release(text: &str) -> Option<Release> {
+    let mut parts = text.split_whitespace().nth(1)?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// A file's text behind those of the files that it includes; what cannot be
+/// read is Slurm's to complain about.
+fn with_included(path: &Path) -> String {
+    let mut text = included(path).join("\n");
+    text.push('\n');
+    text.push_str(&read(path).unwrap_or_default());
+    text
+}
+
+fn read(path: &Path) -> Option<String> {
+    Sysroot::real()
+        .read_bounded(&path.to_string_lossy(), LARGEST_CONF)
+        .ok()
+}
+
+/// The texts of the files that a file includes, and these, in order.
+#[must_use]
+pub fn included(path: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut left = MOST_INCLUDED;
+    follow(path, &mut left, &mut texts);
+    texts
+}
+
+fn follow(path: &Path, left: &mut usize, texts: &mut Vec<String>) {
+    for pattern in read(path).iter().flat_map(|text| patterns(text)) {
+        for file in matching(path, &pattern) {
+            let Some(fewer) = left.checked_sub(1) else {
+                return;
+            };
+            *left = fewer;
+            follow(&file, left, texts);
+            texts.extend(read(&file));
+        }
+    }
+}
+
+/// What a text includes, as it is written.
+#[must_use]
+pub fn patterns(text: &str) -> Vec<String> {
+    let lines = all_logical(text);
+    lines
+        .iter()
+        .filter_map(|line| include_of(line))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The files that an include names: `*` in the last component matches any
+/// characters, as in plugstack.conf; nothing else of glob(7) is known here.
+#[must_use]
+pub fn matching(includer: &Path, pattern: &str) -> Vec<PathBuf> {
+    let path = includer.with_file_name(pattern);
+    let Some((before, after)) = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.split_once('*'))
+    else {
+        return path.is_file().then_some(path).into_iter().collect();
+    };
+    let Some(folder) = path.parent() else {
+        return Vec::new();
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|file| {
+            let name = file
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            let hidden = name.starts_with('.');
+            let fits = name.len() >= before.len() + after.len()
+                && name.starts_with(before)
+                && name.ends_with(after);
+            fits && !hidden && file.is_file()
+        })
+        .take(MOST_INCLUDED)
+        .collect();
+    files.sort();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_is_read_from_either_vendors_words() {
+        assert_eq!(parse_release("slurm-wlm 22.05.8\n"), Some((22, 5)));
+        assert_eq!(parse_release("slurm 24.11.5-1"), Some((24, 11)));
+        assert_eq!(parse_release("slurm"), None);
+    }
+
+    #[test]
+    fn included_files_are_found_with_and_without_a_star_and_a_circle_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("plugstack.conf");
+        fs::create_dir(dir.path().join("d")).unwrap();
+        fs::write(
+            &main,
+            "include d/*.conf\ninclude plugstack.conf\ninclude none\n",
+        )
+        .unwrap();
+        for name in ["a.conf", ".b.conf", "c"] {
+            fs::write(
+                dir.path().join("d").join(name),
+                format!("optional /{name}\n"),
+            )
+            .unwrap();
+        }
+        let texts = included(&main);
+        assert!(texts.iter().any(|it| it.starts_with("optional /a.conf")));
+        assert!(
+            !texts
+                .iter()
+                .any(|it| it.contains("/.b.conf") || it.contains("/c"))
+        );
+        assert!(texts.len() <= MOST_INCLUDED);
+    }
+
+    #[test]
+    fn a_configless_nodes_copy_is_not_edited() {
+        let site = |path: &str, text: &str| Site {
+            wanted: Wanted::default(),
+            slurm_conf: Some(PathBuf::from(path)),
+            conf_text: text.to_owned(),
+            release: None,
+            config: Err(String::new()),
+        };
+        let copy = site("/var/spool/slurmd/conf-cache/slurm.conf", "");
+        for role in [Role::Compute, Role::Login, Role::Controller] {
+            assert!(!copy.edits_slurm(role));
+        }
+        let configless = "SlurmctldParameters=enable_configless,idle_on_node_suspend\n";
+        let left_over = site("/opt/slurm/etc/slurm.conf", configless);
+        assert!(!left_over.edits_slurm(Role::Compute));
+        assert!(left_over.edits_slurm(Role::Controller));
+        assert!(site("/etc/slurm/slurm.conf", "").edits_slurm(Role::Login));
+    }
+}

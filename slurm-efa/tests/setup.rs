@@ -1,0 +1,683 @@
+//! `slurm-efa setup`, `doctor` and `revert` on a real Slurm, a real libpam, and
+//! a tree that stands for the rest of the system. Needs root.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use cdylib_tests::sigkill::{End, killed_after};
+use cdylib_tests::testbed::{Output, Testbed};
+use cdylib_tests::{efa, modules};
+use node::state::{Deadline, Lock, StateDir};
+use serde_json::Value;
+
+const PAM: &str = "/usr/lib/x86_64-linux-gnu/security";
+
+const SSHD: &str = "@include common-auth\naccount    required     pam_nologin.so\n\
+                    @include common-account\nsession    required     pam_loginuid.so\n\
+                    @include common-session\n@include common-password\n";
+
+/// A tree that stands for a node's system, with the package installed.
+struct Tree {
+    root: PathBuf,
+}
+
+impl Tree {
+    fn new(root: PathBuf) -> Self {
+        let tree = Self { root };
+        tree.install(&modules::plugin(), "usr/lib/slurm-efa/spank_efa.so");
+        tree.install(&modules::program("efa-check"), "usr/sbin/efa-check");
+        tree.module("pam_permit.so");
+        tree.write("etc/pam.d/sshd", SSHD);
+        for (file, phase) in [
+            ("common-auth", "auth"),
+            ("common-account", "account"),
+            ("common-password", "password"),
+            ("common-session", "session"),
+        ] {
+            let text = format!("{phase} required pam_permit.so\n");
+            tree.write(&format!("etc/pam.d/{file}"), &text);
+        }
+        tree
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn install(&self, from: &Path, name: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(from, &path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// One of libpam's own modules in the place of ours.
+    fn module(&self, name: &str) {
+        let ours = "usr/lib/slurm-efa/pam_slurm_logout.so";
+        self.install(&Path::new(PAM).join(name), ours);
+    }
+}
+
+/// A cluster of one node, and its system.
+struct Site {
+    tb: Testbed,
+    tree: Tree,
+}
+
+impl std::ops::Deref for Site {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        &self.tree
+    }
+}
+
+impl Site {
+    fn new(extra: &str) -> Self {
+        let tb = efa::bare(&["p5.48xlarge"])
+            .slurm_conf_extra(extra)
+            .file(
+                efa::CONFIG,
+                "sysroot = \"{dir}/sysroots/n1\"\n[health]\nrecord = \"{dir}/record.json\"\n\
+                 [logout]\nexempt_users = [\"daemon\"]\n",
+            )
+            .start()
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(tb.nodes(), ["n1"]);
+        let tree = Tree::new(tb.dir().join("root"));
+        Self { tb, tree }
+    }
+
+    fn conf(&self) -> PathBuf {
+        self.tb.dir().join("slurm.conf")
+    }
+
+    fn plugstack(&self) -> PathBuf {
+        self.tb.dir().join("plugstack.conf")
+    }
+
+    fn run(&self, command: &str, role: &str, more: &[&str]) -> Output {
+        let config = self.tb.dir().join(efa::CONFIG);
+        let program = env!("CARGO_BIN_EXE_slurm-efa");
+        let (conf, root) = (self.conf(), self.root.clone());
+        let paths = [
+            ("--slurm-conf", &conf),
+            ("--config", &config),
+            ("--root", &root),
+        ];
+        let mut call = self.tb.command("root", &[program, command, "--role", role]);
+        for (option, path) in paths {
+            call = call.arg(option).arg(path);
+        }
+        call.args(more).output().unwrap()
+    }
+
+    fn set_up(&self) {
+        for role in ["compute", "controller"] {
+            let output = self.run("setup", role, &[]);
+            assert_eq!(output.code(), 0, "{role}: {output}");
+        }
+    }
+
+    /// Every text that set-up may change.
+    fn texts(&self) -> Vec<String> {
+        [self.conf(), self.plugstack(), self.path("etc/pam.d/sshd")]
+            .iter()
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .collect()
+    }
+
+    /// What holds while slurm-logoutd lives.
+    fn daemon(&self) -> Lock {
+        let state = StateDir::open(&self.path("run/slurm-efa")).unwrap();
+        state
+            .lock("logoutd.lock", Deadline::after(std::time::Duration::ZERO))
+            .unwrap()
+    }
+
+    /// The exit code, and the ids of what is not as it should be.
+    fn doctor(&self) -> (i32, Vec<String>) {
+        let output = self.run("doctor", "compute", &["--json"]);
+        let document: Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {output}"));
+        let findings = document["findings"].as_array().unwrap();
+        let ill = findings.iter().filter(|it| it["grade"] != "ok");
+        let ill = ill.map(|it| {
+            assert!(it["remedy"].is_string(), "no remedy: {it}");
+            assert!(it["evidence"].is_string(), "no evidence: {it}");
+            it["id"].as_str().unwrap().to_owned()
+        });
+        (output.code(), ill.collect())
+    }
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(
+        text.contains(from),
+        "{} lacks {from}: {text}",
+        path.display()
+    );
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+fn append(path: &Path, line: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, format!("{text}{line}\n")).unwrap();
+}
+
+#[test]
+fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
+    let site = Site::new("");
+    let before = site.texts();
+    let planned = site.run("setup", "controller", &["--dry-run"]);
+    assert_eq!(planned.code(), 1, "{planned}");
+    assert!(planned.stdout.contains("+1   optional "), "{planned}");
+    assert_eq!(site.texts(), before);
+
+    site.set_up();
+    let after = site.texts();
+    assert_ne!(after, before);
+    site.set_up();
+    assert_eq!(site.texts(), after, "a second set-up changed something");
+
+    let seen = efa::step(&site.tb, &[], &["--efa-profile=p5", "env"]);
+    assert_eq!(
+        efa::Vars::of(&seen.stdout).get("SLURM_EFA_DEVICES"),
+        Some("32")
+    );
+    let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
+    for ours in ["prolog.d/*", "efa-check-watch"] {
+        let lines = efa::lines_with(&config, &[ours]);
+        assert_eq!(lines.len(), 1, "{ours} is not in force: {lines:?}");
+    }
+
+    for role in ["controller", "compute"] {
+        let output = site.run("revert", role, &[]);
+        assert_eq!(output.code(), 0, "{role}: {output}");
+    }
+    assert_eq!(site.texts(), before);
+    let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
+    assert!(!config.contains("prolog.d/*"), "slurmctld still has ours");
+    assert!(!site.path("etc/slurm-efa/efa-check-watch").is_symlink());
+    assert!(
+        !site
+            .path("etc/slurm-efa/prolog.d/efa-check-prolog")
+            .is_symlink()
+    );
+}
+
+#[test]
+fn a_pam_line_that_would_lock_the_administrator_out_is_put_back_with_all_else() {
+    let site = Site::new("");
+    let before = site.texts();
+    site.module("pam_deny.so");
+    let output = site.run("setup", "compute", &[]);
+    assert_eq!(output.code(), 2, "{output}");
+    assert!(
+        output.stderr.contains("PAM would not admit root"),
+        "{output}"
+    );
+    assert!(
+        output.stderr.contains("everything was put back"),
+        "{output}"
+    );
+    assert_eq!(site.texts(), before);
+    assert!(
+        !site
+            .path("etc/slurm-efa/prolog.d/efa-check-prolog")
+            .is_symlink()
+    );
+}
+
+#[test]
+fn a_stack_that_is_not_understood_is_left_and_the_rest_is_set_up() {
+    let site = Site::new("");
+    let odd = format!("{SSHD}acccount required pam_permit.so\n");
+    site.write("etc/pam.d/sshd", &odd);
+    let output = site.run("setup", "compute", &[]);
+    assert_eq!(output.code(), 1, "{output}");
+    assert!(output.stderr.contains("line 7"), "{output}");
+    assert_eq!(site.texts()[2], odd);
+    assert!(
+        site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
+            .is_symlink()
+    );
+}
+
+#[test]
+fn a_stack_that_admits_nobody_now_proves_nothing_and_is_left() {
+    let site = Site::new("");
+    let refusing = SSHD.replace("pam_nologin.so", "pam_deny.so");
+    site.write("etc/pam.d/sshd", &refusing);
+    let output = site.run("setup", "compute", &[]);
+    assert_eq!(output.code(), 69, "{output}");
+    assert_eq!(site.texts()[2], refusing);
+}
+
+#[test]
+fn what_slurm_refuses_is_put_back() {
+    let site = Site::new("");
+    // The plugin of another machine: Slurm cannot load it.
+    site.write("usr/lib/slurm-efa/spank_efa.so", "not ELF");
+    let before = site.texts();
+    let output = site.run("setup", "controller", &[]);
+    assert_eq!(output.code(), 2, "{output}");
+    assert!(
+        output.stderr.contains("srun does not load the plugin"),
+        "{output}"
+    );
+    assert_eq!(site.texts(), before);
+}
+
+#[test]
+fn without_package_or_slurm_conf_there_is_a_sentence_and_nothing_is_changed() {
+    let site = Site::new("");
+    let before = site.texts();
+    fs::remove_file(site.path("usr/lib/slurm-efa/spank_efa.so")).unwrap();
+    for role in ["compute", "controller", "login"] {
+        let output = site.run("setup", role, &[]);
+        assert_eq!(output.code(), 69, "{output}");
+        assert!(output.stderr.contains("install the package"), "{output}");
+    }
+    assert_eq!(site.texts(), before);
+}
+
+#[test]
+fn a_prolog_of_the_sites_stays_and_it_is_said_how_to_have_both() {
+    let site = Site::new("Prolog=/bin/true");
+    let output = site.run("setup", "controller", &[]);
+    // Slurm 22.05 takes one; see slurm_conf's unit tests for later releases.
+    assert_eq!(output.code(), 1, "{output}");
+    assert!(output.stderr.contains("Prolog=/bin/true stays"), "{output}");
+    assert!(!site.texts()[0].contains("prolog.d"));
+}
+
+#[test]
+fn lines_for_gres_conf_are_put_in_without_their_comments() {
+    let site = Site::new("");
+    let fragment = site.path("gres");
+    fs::write(
+        &fragment,
+        "# Made on n1\nNodeName=n1 Name=gpu \\\n File=/dev/nvidia[0-7]\n",
+    )
+    .unwrap();
+    let fragment = fragment.to_string_lossy().into_owned();
+    let output = site.run(
+        "setup",
+        "controller",
+        &["--dry-run", "--gres-conf", &fragment],
+    );
+    let ours = "NodeName=n1 Name=gpu  File=/dev/nvidia[0-7] # slurm-efa";
+    assert!(output.stdout.contains(ours), "{output}");
+    assert!(!output.stdout.contains("Made on n1"), "{output}");
+}
+
+#[test]
+fn links_stay_as_long_as_slurm_asks_for_them() {
+    let site = Site::new("SlurmctldParameters=enable_configless");
+    site.set_up();
+    // On the node, whose slurm.conf is the controller's: a copy.
+    let cache = site.tb.dir().join("conf-cache");
+    fs::create_dir(&cache).unwrap();
+    fs::copy(site.conf(), cache.join("slurm.conf")).unwrap();
+    let copy = cache.join("slurm.conf").to_string_lossy().into_owned();
+    let program = env!("CARGO_BIN_EXE_slurm-efa");
+    let root = site.root.to_string_lossy().into_owned();
+    let output = site
+        .tb
+        .command("root", &[program, "revert", "--role", "compute"])
+        .args(&["--slurm-conf", &copy, "--root", &root])
+        .output()
+        .unwrap();
+    assert_eq!(output.code(), 1, "{output}");
+    assert!(
+        output.stderr.contains("revert on the controller first"),
+        "{output}"
+    );
+    assert!(
+        site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
+            .is_symlink()
+    );
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_changed() {
+    let site = Site::new("");
+    // The copy for people fits exactly, and the longer new file does not.
+    let text = fs::read_to_string(site.conf()).unwrap();
+    let blocks = text.len() / 512 + 1;
+    let padding = "#".repeat(blocks * 512 - text.len() - 1);
+    fs::write(site.conf(), format!("{text}{padding}\n")).unwrap();
+    let before = site.texts();
+    for limit in [blocks, 0] {
+        let limited = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
+        let (conf, root) = (site.conf(), site.root.clone());
+        let config = site.tb.dir().join(efa::CONFIG);
+        let output = site
+            .tb
+            .command("root", &["/bin/sh", "-c", &limited, "full"])
+            .args(&[
+                env!("CARGO_BIN_EXE_slurm-efa"),
+                "setup",
+                "--role",
+                "controller",
+            ])
+            .args(&["--slurm-conf".as_ref(), conf.as_os_str()])
+            .args(&["--config".as_ref(), config.as_os_str()])
+            .args(&["--root".as_ref(), root.as_os_str()])
+            .output()
+            .unwrap();
+        assert_eq!(output.code(), 73, "{output}");
+        assert!(output.stderr.contains("nothing was changed"), "{output}");
+        assert_eq!(site.texts(), before);
+        let names = fs::read_dir(site.tb.dir()).unwrap();
+        let left = names.filter(|it| {
+            let name = it.as_ref().unwrap().file_name();
+            name.to_string_lossy().contains("slurm-efa-new")
+        });
+        assert_eq!(left.count(), 0);
+    }
+}
+
+#[test]
+fn a_set_up_killed_anywhere_leaves_each_file_old_or_new_and_the_next_one_finishes() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Tree::new(dir.path().join("root"));
+    let config = dir.path().join("slurm-efa.toml");
+    let record = dir.path().join("record.json");
+    fs::write(&record, "{}").unwrap();
+    let text = format!(
+        "[health]\nrecord = \"{}\"\n[logout]\nexempt_users = [\"daemon\"]\n",
+        record.display()
+    );
+    fs::write(&config, text).unwrap();
+    let set_up = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-efa"));
+        command.args(["setup", "--role", "compute", "--slurm-conf", "/nonexistent"]);
+        command
+            .arg("--config")
+            .arg(&config)
+            .arg("--root")
+            .arg(&tree.root);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let sshd = tree.path("etc/pam.d/sshd");
+    let link = tree.path("etc/slurm-efa/prolog.d/efa-check-prolog");
+    assert_eq!(set_up().status().unwrap().code(), Some(0));
+    let new = fs::read_to_string(&sshd).unwrap();
+    assert_ne!(new, SSHD);
+    // Every fifth of its calls; `files` has the order of its effects.
+    let (mut calls, mut killed) = (1, 0);
+    loop {
+        fs::write(&sshd, SSHD).unwrap();
+        let _ = fs::remove_file(&link);
+        let end = killed_after(calls, &mut set_up()).unwrap();
+        let seen = fs::read_to_string(&sshd).unwrap();
+        assert!(seen == SSHD || seen == new, "after {calls} calls: {seen}");
+        if end != End::Killed {
+            break;
+        }
+        (calls, killed) = (calls + 5, killed + 1);
+    }
+    assert!(killed > 20, "it was killed {killed} times only");
+    assert_eq!(set_up().status().unwrap().code(), Some(0));
+    assert_eq!(fs::read_to_string(&sshd).unwrap(), new);
+    assert!(link.is_symlink());
+    let left = fs::read_dir(sshd.parent().unwrap()).unwrap();
+    let left = left.filter(|it| {
+        it.as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with('.')
+    });
+    assert_eq!(left.count(), 0);
+}
+
+/// What somebody may do to a node, and the finding that names it.
+type Sabotage = (&'static str, &'static str, fn(&Site));
+
+const SABOTAGES: &[Sabotage] = &[
+    ("plugstack", "the line is gone", |site| {
+        fs::write(site.plugstack(), "").unwrap();
+    }),
+    ("plugstack", "the path is relative", |site| {
+        let folder = site.path("usr/lib/slurm-efa/");
+        replace(&site.plugstack(), &folder.to_string_lossy(), "");
+    }),
+    ("plugin-file", "the plugin is not installed", |site| {
+        fs::remove_file(site.path("usr/lib/slurm-efa/spank_efa.so")).unwrap();
+    }),
+    ("plugin-file", "the plugin is a torn download", |site| {
+        site.write("usr/lib/slurm-efa/spank_efa.so", "<html>");
+    }),
+    ("plugin-file", "everybody can write the plugin", |site| {
+        let path = site.path("usr/lib/slurm-efa/spank_efa.so");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }),
+    ("plugin-loaded", "the plugin is another library", |site| {
+        let library = Path::new(PAM).join("pam_permit.so");
+        site.install(&library, "usr/lib/slurm-efa/spank_efa.so");
+    }),
+    ("plugin-loaded", "another plugin is missing", |site| {
+        append(&site.plugstack(), "optional /nowhere/pyxis.so");
+    }),
+    ("plugstack-includes", "an include matches nothing", |site| {
+        append(&site.plugstack(), "include /nowhere/*.conf");
+    }),
+    ("slurm-conf", "slurm.conf has a key that is none", |site| {
+        append(&site.conf(), "Prologgg=/x");
+    }),
+    ("prolog-flags", "PrologFlags are gone", |site| {
+        replace(&site.conf(), "PrologFlags=", "#");
+    }),
+    ("prolog", "a start script deleted the prolog", |site| {
+        replace(&site.conf(), "Prolog=", "#");
+    }),
+    ("prolog", "a start script set its own prolog", |site| {
+        append(&site.conf(), "Prolog=/bin/true");
+    }),
+    (
+        "prolog-others",
+        "a prolog of the site's is not on this node",
+        |site| {
+            append(&site.conf(), "Prolog=/nowhere/prolog.sh");
+        },
+    ),
+    (
+        "prolog-programs",
+        "the folder of prologs is empty",
+        |site| {
+            fs::remove_file(site.path("etc/slurm-efa/prolog.d/efa-check-prolog")).unwrap();
+        },
+    ),
+    ("prolog-programs", "efa-check was removed", |site| {
+        fs::remove_file(site.path("usr/sbin/efa-check")).unwrap();
+    }),
+    ("prolog-programs", "efa-check cannot be executed", |site| {
+        let path = site.path("usr/sbin/efa-check");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }),
+    ("health-check", "HealthCheckProgram is gone", |site| {
+        replace(&site.conf(), "HealthCheckProgram=", "#");
+    }),
+    ("health-check", "the interval is 0", |site| {
+        replace(
+            &site.conf(),
+            "HealthCheckInterval=60",
+            "HealthCheckInterval=0",
+        );
+    }),
+    (
+        "health-program",
+        "the link of the health check is gone",
+        |site| {
+            fs::remove_file(site.path("etc/slurm-efa/efa-check-watch")).unwrap();
+        },
+    ),
+    ("expectation", "nothing was recorded", |site| {
+        fs::remove_file(site.tb.dir().join("record.json")).unwrap();
+    }),
+    ("expectation", "the record is torn", |site| {
+        fs::write(site.tb.dir().join("record.json"), "{\"devices\": [").unwrap();
+    }),
+    ("configuration", "the configuration has a slip", |site| {
+        append(&site.tb.dir().join(efa::CONFIG), "= 1");
+    }),
+    (
+        "configuration",
+        "everybody can write the configuration",
+        |site| {
+            let path = site.tb.dir().join(efa::CONFIG);
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        },
+    ),
+    ("pam", "the account line is gone", |site| {
+        replace(
+            &site.path("etc/pam.d/sshd"),
+            "account    required     /",
+            "#",
+        );
+    }),
+    ("pam", "a sufficient line stands before ours", |site| {
+        let sshd = fs::read_to_string(site.path("etc/pam.d/sshd")).unwrap();
+        let text = format!("account sufficient pam_localuser.so\n{sshd}");
+        site.write("etc/pam.d/sshd", &text);
+    }),
+    ("pam", "the stack is not understood", |site| {
+        append(
+            &site.path("etc/pam.d/sshd"),
+            "acccount required pam_permit.so",
+        );
+    }),
+    (
+        "pam-session",
+        "pam_systemd stands behind our session line",
+        |site| {
+            append(
+                &site.path("etc/pam.d/sshd"),
+                "session optional pam_systemd.so",
+            );
+        },
+    ),
+    (
+        "pam-adopt",
+        "pam_slurm_adopt is used with pam_systemd",
+        |site| {
+            append(
+                &site.path("etc/pam.d/common-session"),
+                "session optional pam_systemd.so",
+            );
+            append(
+                &site.path("etc/pam.d/common-account"),
+                "account required pam_slurm_adopt.so",
+            );
+        },
+    ),
+    ("pam-module", "the module is not installed", |site| {
+        fs::remove_file(site.path("usr/lib/slurm-efa/pam_slurm_logout.so")).unwrap();
+    }),
+    ("state", "everybody can write the state", |site| {
+        let path = site.path("run/slurm-efa");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }),
+    ("left-over", "a set-up was killed", |site| {
+        fs::write(site.tb.dir().join(".slurm.conf.slurm-efa-old"), "").unwrap();
+    }),
+];
+
+/// Copies what a sabotage may touch, or puts it back.
+fn copy(site: &Site, from: &Path, to: &Path) {
+    let config = efa::CONFIG.split('/').next().unwrap();
+    for name in [
+        "root",
+        config,
+        "slurm.conf",
+        "plugstack.conf",
+        "record.json",
+    ] {
+        let status = Command::new("/bin/sh")
+            .args([
+                "-c",
+                "rm -rf \"$2/$3\" && cp -a \"$1/$3\" \"$2/$3\"",
+                "copy",
+            ])
+            .arg(from)
+            .arg(to)
+            .arg(name)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{name}");
+    }
+    let left = site.tb.dir().join(".slurm.conf.slurm-efa-old");
+    assert!(fs::remove_file(&left).is_ok() || !left.exists());
+}
+
+#[test]
+fn the_doctor_finds_nothing_after_set_up_and_each_sabotage_one_by_one() {
+    let site = Site::new("");
+    site.set_up();
+    {
+        let _daemon = site.daemon();
+        assert_eq!(site.doctor(), (0, Vec::new()));
+    }
+    let (code, ill) = site.doctor();
+    assert_eq!(
+        (code, ill),
+        (2, vec!["logoutd".to_owned()]),
+        "no daemon lives"
+    );
+
+    let aside = site.tb.dir().join("aside");
+    fs::create_dir(&aside).unwrap();
+    copy(&site, site.tb.dir(), &aside);
+    for (id, what, sabotage) in SABOTAGES {
+        copy(&site, &aside, site.tb.dir());
+        let _daemon = site.daemon();
+        sabotage(&site);
+        let (code, ill) = site.doctor();
+        assert!(ill.iter().any(|it| it == id), "{what}: only {ill:?}");
+        assert!((1..=3).contains(&code), "{what}: {code}");
+    }
+}
+
+#[test]
+fn auto_takes_the_role_from_hyperpods_files() {
+    let site = Site::new("");
+    let resources = |address: &str| {
+        let text = r#"{"ClusterConfig": {"ClusterName": "ml"}, "InstanceGroups": [
+            {"Name": "workers", "InstanceType": "ml.p5.48xlarge",
+             "Instances": [{"CustomerIpAddress": "ADDRESS"}]}]}"#;
+        let text = text.replace("ADDRESS", address);
+        site.write("opt/ml/config/resource_config.json", &text);
+    };
+    // TEST-NET-2 (RFC 5737) is nobody's; the other one is the testbed's own.
+    resources("198.51.100.1");
+    site.write(
+        "opt/ml/config/provisioning_parameters.json",
+        r#"{"controller_group": "head", "login_group": ""}"#,
+    );
+    let output = site.run("setup", "auto", &[]);
+    assert_eq!(output.code(), 69, "{output}");
+    assert!(
+        output.stderr.contains("none of the 1 addresses"),
+        "{output}"
+    );
+    resources("192.0.2.1");
+    let output = site.run("setup", "auto", &[]);
+    assert_eq!(output.code(), 0, "{output}");
+    assert!(
+        site.path("etc/slurm-efa/efa-check-watch").is_symlink(),
+        "a worker of a cluster without login group is not a compute node"
+    );
+}
