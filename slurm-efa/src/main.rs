@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use node::NodeName;
 use node::config::{ConfigError, DEFAULT_PATH, MissingIs};
 use node::hugepages::ReconcileError;
@@ -40,6 +41,9 @@ enum Command {
     Report(ReportArguments),
     /// Give back the hugepages of jobs that are gone, and tell what is wrong
     Reconcile(ReconcileArguments),
+    /// The shell's completions, for packages
+    #[command(hide = true)]
+    Completions { shell: Shell },
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Report(arguments) => run_report(&arguments),
         Command::Reconcile(arguments) => run_reconcile(arguments),
+        Command::Completions { shell } => run_completions(shell),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -160,6 +165,13 @@ fn run_reconcile(arguments: ReconcileArguments) -> anyhow::Result<u8> {
         eprintln!("slurm-efa: {sentence}");
     }
     Ok(reconciled.outcome() as u8)
+}
+
+fn run_completions(shell: Shell) -> anyhow::Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "slurm-efa", &mut script);
+    print(&String::from_utf8_lossy(&script))?;
+    Ok(0)
 }
 
 /// To stdout; a reader that went away (`| head`) is no error.
