@@ -11,9 +11,9 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload >/dev/null 2>&1 || :
 fi
 
-# Logs and the configuration outlive a removal, not a purge; rpm has no purge.
+# Logs, backups and the configuration outlive a removal, not Debian's purge.
 # What /run/slurm-efa says of jobs that still run is kept until the next boot.
 if [ "$1" = purge ]; then
-    rm -rf /var/log/slurm-efa
+    rm -rf /var/log/slurm-efa /var/lib/slurm-efa
     rmdir /etc/slurm-efa 2>/dev/null || :
 fi

@@ -14,9 +14,20 @@ use anyhow::{Context, Result, bail};
 use crate::elf::{Glibc, Needs};
 use crate::{command, package, venv};
 
-/// Where packages install modules, the same on every distribution: plugstack.conf
-/// and PAM both take absolute paths.
-const MODULES: &str = "/usr/lib/slurm-efa";
+/// Where packages install a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The same folder everywhere.
+    At(&'static str),
+    /// Where PAM looks for modules, which is not the same on Debian and RHEL.
+    #[expect(dead_code, reason = "pam_slurm_logout.so will be there")]
+    Security,
+}
+
+impl Place {
+    /// plugstack.conf takes absolute paths, so one folder serves everywhere.
+    const MODULES: Self = Self::At("/usr/lib/slurm-efa");
+}
 
 /// How a file is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +47,7 @@ pub struct Artifact {
     /// What everyone else calls it.
     pub shipped: &'static str,
     kind: Kind,
-    /// Where packages install it.
-    pub directory: &'static str,
+    pub place: Place,
     /// Other names that it has there: Slurm's configuration takes programs
     /// without arguments.
     pub links: &'static [&'static str],
@@ -53,7 +63,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "libspank_efa.so",
         shipped: "spank_efa.so",
         kind: Kind::Module,
-        directory: MODULES,
+        place: Place::MODULES,
         links: &[],
         completes: false,
         exports: &[
@@ -97,7 +107,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "efa-check",
         shipped: "efa-check",
         kind: Kind::Program,
-        directory: "/usr/sbin",
+        place: Place::At("/usr/sbin"),
         links: &["efa-check-prolog", "efa-check-watch"],
         completes: true,
         exports: &[],
@@ -107,7 +117,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "slurm-efa",
         shipped: "slurm-efa",
         kind: Kind::Program,
-        directory: "/usr/bin",
+        place: Place::At("/usr/bin"),
         links: &[],
         completes: true,
         exports: &[],
@@ -464,7 +474,7 @@ mod tests {
         built: "libhooks.so",
         shipped: "hooks.so",
         kind: Kind::Module,
-        directory: MODULES,
+        place: Place::MODULES,
         links: &[],
         completes: false,
         exports: &["hook"],

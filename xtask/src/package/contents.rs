@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::crates::Crates;
 use super::{Format, NAME, licences};
 use crate::command;
-use crate::dist::{self, ARTIFACTS, Artifact, Variant};
+use crate::dist::{self, ARTIFACTS, Artifact, Place, Variant};
 
 /// A path that a package installs.
 pub struct Entry {
@@ -126,8 +126,16 @@ pub fn entries(arch: &str, crates: &Crates) -> Result<Vec<Entry>> {
     for file in files(&packaging.join("man"))? {
         let name = name(&file);
         let section = name.rsplit('.').next().unwrap_or_default();
-        let path = format!("/usr/share/man/man{section}/{name}.gz");
-        entries.push(Entry::new(path, Form::Document(gzip(&file)?)));
+        let folder = format!("/usr/share/man/man{section}");
+        let content = Form::Document(gzip(&file)?);
+        entries.push(Entry::new(format!("{folder}/{name}.gz"), content));
+        // Links to a program have its manual page.
+        let program = name.trim_end_matches(&format!(".{section}")).to_owned();
+        let artifact = ARTIFACTS.iter().find(|it| it.shipped == program);
+        entries.extend(artifact.iter().flat_map(|it| it.links).map(|link| {
+            let page = Form::Link(format!("{name}.gz"));
+            Entry::new(format!("{folder}/{link}.{section}.gz"), page)
+        }));
     }
     entries.extend(documents(&packaging, crates)?);
     entries.sort_by(|one, other| one.path.cmp(&other.path));
@@ -137,18 +145,25 @@ pub fn entries(arch: &str, crates: &Crates) -> Result<Vec<Entry>> {
 /// A built file, its other names, and its completions.
 fn programs(arch: &str, artifact: &Artifact) -> Result<Vec<Entry>> {
     let file = dist::shipped(Variant::Shipped, arch, artifact);
+    let content = read(&file).context("run `make dist`")?;
     let shipped = artifact.shipped;
-    let directory = artifact.directory;
-    let mut entries = vec![Entry {
-        mode: artifact.mode(),
-        ..Entry::new(
-            format!("{directory}/{shipped}"),
-            Form::File(read(&file).context("run `make dist`")?),
-        )
-    }];
-    for link in artifact.links {
-        let target = Form::Link(shipped.to_owned());
-        entries.push(Entry::new(format!("{directory}/{link}"), target));
+    let mut entries = Vec::new();
+    for (directory, only) in directories(arch, artifact.place) {
+        entries.push(Entry {
+            mode: artifact.mode(),
+            only,
+            ..Entry::new(
+                format!("{directory}/{shipped}"),
+                Form::File(content.clone()),
+            )
+        });
+        entries.extend(artifact.links.iter().map(|link| Entry {
+            only,
+            ..Entry::new(
+                format!("{directory}/{link}"),
+                Form::Link(shipped.to_owned()),
+            )
+        }));
     }
     if artifact.completes {
         // A build for another processor does not run here, but has the same options.
@@ -181,6 +196,20 @@ fn programs(arch: &str, artifact: &Artifact) -> Result<Vec<Entry>> {
         ]);
     }
     Ok(entries)
+}
+
+/// The folders that a place means, and in which format.
+fn directories(arch: &str, place: Place) -> Vec<(String, Option<Format>)> {
+    match place {
+        Place::At(directory) => vec![(directory.to_owned(), None)],
+        Place::Security => vec![
+            (
+                format!("/usr/lib/{arch}-linux-gnu/security"),
+                Some(Format::Deb),
+            ),
+            ("/usr/lib64/security".to_owned(), Some(Format::Rpm)),
+        ],
+    }
 }
 
 /// Documents and licences.
@@ -266,4 +295,19 @@ fn gzip(file: &Path) -> Result<Vec<u8>> {
         bail!("gzip failed on {}: {}", file.display(), said.trim());
     }
     Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pam_module_lies_where_each_distribution_looks_for_it() {
+        let expected = [
+            ("/usr/lib/aarch64-linux-gnu/security", Some(Format::Deb)),
+            ("/usr/lib64/security", Some(Format::Rpm)),
+        ];
+        let expected = expected.map(|(path, only)| (path.to_owned(), only));
+        assert_eq!(directories("aarch64", Place::Security), expected);
+    }
 }

@@ -26,6 +26,8 @@ use crate::dist::{self, ARCHES, ARTIFACTS, Variant};
 /// The version of the workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How often this version was packaged: the packages' versions end with it.
+const RELEASE: &str = "1";
 const NAME: &str = "slurm-efa";
 const SUMMARY: &str = "Elastic Fabric Adapter for Slurm jobs on AWS GPU clusters";
 const DESCRIPTION: &str = "\
@@ -187,8 +189,8 @@ impl Format {
 
     fn file_name(self, version: &str, arch: &str) -> String {
         match self {
-            Self::Deb => format!("{NAME}_{version}_{}.deb", go_arch(arch)),
-            Self::Rpm => format!("{NAME}-{version}.{arch}.rpm"),
+            Self::Deb => format!("{NAME}_{version}-{RELEASE}_{}.deb", go_arch(arch)),
+            Self::Rpm => format!("{NAME}-{version}-{RELEASE}.{arch}.rpm"),
         }
     }
 }
@@ -262,8 +264,10 @@ fn nfpm_config(
                 Form::Licence(_) => json!({
                     "dst": entry.path, "src": source, "type": "license", "file_info": info,
                 }),
+                // Only rpm has a mark for them; nfpm leaves them out of a .deb.
                 Form::Document(_) => json!({
-                    "dst": entry.path, "src": source, "type": "doc", "file_info": info,
+                    "dst": entry.path, "src": source, "file_info": info,
+                    "type": if format == Format::Rpm { "doc" } else { "" },
                 }),
             }
         })
@@ -276,7 +280,7 @@ fn nfpm_config(
         "name": NAME,
         "arch": go_arch(arch),
         "version": version,
-        "release": "1",
+        "release": RELEASE,
         "section": "admin",
         "priority": "optional",
         "maintainer": MAINTAINER,
@@ -318,11 +322,11 @@ mod tests {
     fn packages_are_named_as_their_distributions_do() {
         assert_eq!(
             Format::Deb.file_name("1.2.3", "aarch64"),
-            "slurm-efa_1.2.3_arm64.deb"
+            "slurm-efa_1.2.3-1_arm64.deb"
         );
         assert_eq!(
             Format::Rpm.file_name("1.2.3", "x86_64"),
-            "slurm-efa-1.2.3.x86_64.rpm"
+            "slurm-efa-1.2.3-1.x86_64.rpm"
         );
     }
 
@@ -333,6 +337,6 @@ mod tests {
         let newest = text
             .lines()
             .find_map(|line| line.strip_prefix("- semver: "));
-        assert_eq!(newest, Some(VERSION));
+        assert_eq!(newest, Some(format!("{VERSION}-{RELEASE}").as_str()));
     }
 }
