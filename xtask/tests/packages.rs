@@ -111,7 +111,7 @@ fn with_root(root: &Path, new: &Path, script: &str) -> Output {
                 -prune -o -print | sort)
         }
         configuration() {
-            (cd "$ROOT/etc" && find . -type f -exec sha256sum {} + | sort -k2)
+            (cd "$ROOT/etc" && find . -type f -exec sha256sum {} + | sort)
         }
         paths >"$SCRATCH/paths"
         configuration >"$SCRATCH/configuration"
@@ -142,6 +142,7 @@ const LIFE: &str = r#"
         inside $program --version | grep -q "$VERSION" || fail "$program does not run"
     done
     mkdir -p "$ROOT/etc/slurm"
+    cp -a "$ROOT/etc/slurm" "$SCRATCH/slurm"
     printf 'ClusterName=c\nSlurmctldHost=localhost\n' >"$ROOT/etc/slurm/slurm.conf"
     echo 'required /usr/lib/slurm-efa/spank_efa.so' >"$ROOT/etc/slurm/plugstack.conf"
     inside srun --help | grep -q efa-profile || fail "Slurm does not load the plugin"
@@ -166,7 +167,8 @@ const LIFE: &str = r#"
     rm -r "$ROOT/run/slurm"
     echo 'Prolog=/usr/sbin/efa-check-prolog' >>"$ROOT/etc/slurm/slurm.conf"
     if remove; then fail "removed from under Slurm's prolog"; fi
-    rm -r "$ROOT/etc/slurm/slurm.conf" "$ROOT/etc/slurm/plugstack.conf"
+    rm -r "$ROOT/etc/slurm"
+    cp -a "$SCRATCH/slurm" "$ROOT/etc/slurm"
 
     remove || fail "it cannot be removed"
 "#;
@@ -206,8 +208,8 @@ fn the_deb_is_installed_upgraded_and_removed_on_every_debian() {
             new.path(),
             r#"
             deb=$(dpkg --print-architecture)
-            install() { inside dpkg --install /old/slurm-efa_*_"$deb".deb; }
-            upgrade() { inside dpkg --install /new/slurm-efa_*_"$deb".deb; }
+            install() { inside sh -c "dpkg --install /old/slurm-efa_*_$deb.deb"; }
+            upgrade() { inside sh -c "dpkg --install /new/slurm-efa_*_$deb.deb"; }
             remove() { inside dpkg --remove slurm-efa; }
             "#,
             r#"
@@ -235,17 +237,16 @@ fn the_rpm_is_installed_upgraded_and_removed_by_rpm() {
         r#"
         old=$ROOT/old/slurm-efa-*.$(uname -m).rpm
         new=$ROOT/new/slurm-efa-*.$(uname -m).rpm
-        in_root() { rpm --root "$ROOT" --nodeps "$@"; }
         install() {
-            in_root --install $old
+            rpm --root "$ROOT" --nodeps --install $old
             # Size, digest, mode and owner of each file as the package says.
-            in_root --verify slurm-efa
+            rpm --root "$ROOT" --nodeps --verify slurm-efa
         }
         upgrade() {
-            in_root --upgrade $new
-            [ "$(in_root --query --queryformat '%{version} ' slurm-efa)" = "99.0.0 " ]
+            rpm --root "$ROOT" --nodeps --upgrade $new
+            [ "$(rpm --root "$ROOT" --query --queryformat '%{version} ' slurm-efa)" = "99.0.0 " ]
         }
-        remove() { in_root --erase slurm-efa; }
+        remove() { rpm --root "$ROOT" --nodeps --erase slurm-efa; }
         "#,
         r#"
         grep -q '^# mine$' "$ROOT/etc/slurm-efa/slurm-efa.toml.rpmsave" || fail "lost"
