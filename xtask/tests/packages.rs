@@ -237,20 +237,25 @@ fn the_rpm_is_installed_upgraded_and_removed_by_rpm() {
         r#"
         old=$ROOT/old/slurm-efa-*.$(uname -m).rpm
         new=$ROOT/new/slurm-efa-*.$(uname -m).rpm
+        # Debian's own rpm would keep its database in root's home.
+        in_root() { rpm --root "$ROOT" --dbpath /var/lib/rpm "$@"; }
         install() {
-            rpm --root "$ROOT" --nodeps --install $old
+            in_root --nodeps --install $old
             # Size, digest, mode and owner of each file as the package says.
-            rpm --root "$ROOT" --nodeps --verify slurm-efa
+            in_root --nodeps --verify slurm-efa
         }
         upgrade() {
-            rpm --root "$ROOT" --nodeps --upgrade $new
-            [ "$(rpm --root "$ROOT" --query --queryformat '%{version} ' slurm-efa)" = "99.0.0 " ]
+            in_root --nodeps --upgrade $new
+            [ "$(in_root --query --queryformat '%{version} ' slurm-efa)" = "99.0.0 " ]
         }
-        remove() { rpm --root "$ROOT" --nodeps --erase slurm-efa; }
+        remove() { in_root --nodeps --erase slurm-efa; }
         "#,
         r#"
         grep -q '^# mine$' "$ROOT/etc/slurm-efa/slurm-efa.toml.rpmsave" || fail "lost"
         rm -r "$ROOT/etc/slurm-efa"
+        # Folders that RHEL has of itself, and rpm made here; gone if empty.
+        (cd "$ROOT/usr/share" && rmdir -p fish/vendor_completions.d licenses zsh/site-functions) \
+            2>/dev/null || :
         paths | diff "$SCRATCH/paths" - || fail "something is left or missing"
         configuration | diff "$SCRATCH/configuration" - || fail "a file was changed"
         "#,
