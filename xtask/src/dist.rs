@@ -20,7 +20,6 @@ pub enum Place {
     /// The same folder everywhere.
     At(&'static str),
     /// Where PAM looks for modules, which is not the same on Debian and RHEL.
-    #[expect(dead_code, reason = "pam_slurm_logout.so will be there")]
     Security,
 }
 
@@ -85,6 +84,9 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "libgres_helper.so",
         shipped: "spank_gres.so",
         kind: Kind::Module,
+        place: Place::MODULES,
+        links: &[],
+        completes: false,
         exports: &[
             "plugin_name",
             "plugin_type",
@@ -100,6 +102,9 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "gres-helper",
         shipped: "gres-helper",
         kind: Kind::Program,
+        place: Place::At("/usr/bin"),
+        links: &["gres-helper-prolog", "gres-helper-epilog"],
+        completes: true,
         exports: &[],
     },
     Artifact {
@@ -127,6 +132,9 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "libpam_slurm_logout.so",
         shipped: "pam_slurm_logout.so",
         kind: Kind::Module,
+        place: Place::Security,
+        links: &[],
+        completes: false,
         exports: &[
             "pam_sm_acct_mgmt",
             "pam_sm_close_session",
@@ -138,6 +146,9 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "slurm-logoutd",
         shipped: "slurm-logoutd",
         kind: Kind::Program,
+        place: Place::At("/usr/sbin"),
+        links: &[],
+        completes: false,
         exports: &[],
     },
     Artifact {
@@ -145,6 +156,9 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "slurm-logout",
         shipped: "slurm-logout",
         kind: Kind::Program,
+        place: Place::At("/usr/bin"),
+        links: &[],
+        completes: true,
         exports: &[],
     },
 ];

@@ -138,7 +138,7 @@ const LIFE: &str = r#"
     echo "NEW IN ETC" $(cat "$SCRATCH/etc")
 
     # The programs run, and the plugin is one of this Slurm's.
-    for program in efa-check slurm-efa; do
+    for program in efa-check slurm-efa slurm-logout slurm-logoutd gres-helper; do
         inside $program --version | grep -q "$VERSION" || fail "$program does not run"
     done
     mkdir -p "$ROOT/etc/slurm"
