@@ -54,7 +54,7 @@ bench: linker ## Measure job steps, prolog and logins, each against its rivals
 	@cargo run --quiet --release --package cdylib-tests --bin bench
 	@cargo run --quiet --release --package efa-check --example bench
 
-dist: linker ## Build the files that are shipped, for every distribution: target/dist/<arch>/
+dist: linker ## Build what is shipped, for every distribution: packages, SBOM and hashes in target/dist/
 	@$(XTASK) setup --for dist
 	@$(XTASK) dist
 
@@ -63,6 +63,7 @@ matrix: dist ## Run those very files under every supported Slurm release (root; 
 	@$(XTASK) dist --inject
 	@$(XTASK) roots
 	@$(RUN) matrix
+	cargo test --quiet --package xtask --test packages
 
 # cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP lets a stable one do.
 fuzz: export RUSTC_BOOTSTRAP := 1

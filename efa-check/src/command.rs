@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use node::state::{Deadline, StateDir, Store};
 use node::{NodeName, printable};
 
@@ -94,6 +95,9 @@ enum Command {
         /// The check, as `list` shows it.
         id: String,
     },
+    /// The shell's completions, for packages.
+    #[command(hide = true)]
+    Completions { shell: Shell },
     /// Send packets from each device to itself; only on an idle node.
     Pingpong {
         /// Only this device.
@@ -140,6 +144,7 @@ fn run(line: &Line) -> u8 {
     match &line.command {
         Command::List { json, markdown } => return list(*json, *markdown),
         Command::Explain { id } => return explain(id),
+        Command::Completions { shell } => return completions(*shell),
         _ => {}
     }
     let config = line.place.config.as_deref();
@@ -163,7 +168,7 @@ fn run(line: &Line) -> u8 {
         Command::Watch { metrics } => watch(&site, metrics.as_deref()),
         Command::Record { force } => record(&site, *force),
         Command::Pingpong { device, json } => pingpong(&site, device.as_deref(), *json),
-        Command::List { .. } | Command::Explain { .. } => 0,
+        Command::List { .. } | Command::Explain { .. } | Command::Completions { .. } => 0,
     }
 }
 
@@ -573,6 +578,13 @@ fn explain(id: &str) -> u8 {
         check.source,
         check.remedy
     ));
+    0
+}
+
+fn completions(shell: Shell) -> u8 {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Line::command(), "efa-check", &mut script);
+    print(&String::from_utf8_lossy(&script));
     0
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use efa_check::slurm::{Scontrol, Shown};
 use node::registry::{JobId, JobKey};
 use node::{NodeName, Sysroot, printable};
@@ -121,6 +122,9 @@ enum Command {
         /// Ends in .prom.
         file: PathBuf,
     },
+    /// The shell's completions, for packages.
+    #[command(hide = true)]
+    Completions { shell: Shell },
     /// For the plugin: hold a job to its share.
     #[command(hide = true)]
     Fence {
@@ -197,6 +201,9 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(line: &Line) -> u8 {
+    if let Command::Completions { shell } = line.command {
+        return completions(shell);
+    }
     let settings = Settings::load(line.place.config.as_deref(), line.place.node_name.clone());
     let mut settings = match settings {
         Ok(settings) => settings,
@@ -228,11 +235,19 @@ fn run(line: &Line) -> u8 {
         Command::Mig { command } => mig(&settings, command),
         Command::Metrics { file } => metrics(&settings, file),
         Command::Fence { job, pid } => fence(&settings, *job, *pid),
+        Command::Completions { .. } => Ok(0),
     };
     result.unwrap_or_else(|reason| {
         complain(&reason);
         UNKNOWN
     })
+}
+
+fn completions(shell: Shell) -> u8 {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Line::command(), "gres-helper", &mut script);
+    print(&String::from_utf8_lossy(&script));
+    0
 }
 
 /// A sentence to whoever called; slurmd logs a prolog's words when it fails.

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use node::NodeName;
 use node::config::{ConfigError, DEFAULT_PATH, MissingIs};
 use node::hugepages::ReconcileError;
@@ -57,6 +58,9 @@ enum Command {
     },
     #[command(name = slurm_efa::setup::login::NVML, hide = true)]
     NvmlCheck,
+    /// The shell's completions, for packages
+    #[command(hide = true)]
+    Completions { shell: Shell },
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +143,7 @@ fn main() -> ExitCode {
         Command::NvmlCheck => {
             return ExitCode::from(u8::try_from(login::nvml_child()).unwrap_or(u8::MAX));
         }
+        Command::Completions { shell } => run_completions(shell),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -191,6 +196,13 @@ fn run_reconcile(arguments: ReconcileArguments) -> anyhow::Result<u8> {
         eprintln!("slurm-efa: {sentence}");
     }
     Ok(reconciled.outcome() as u8)
+}
+
+fn run_completions(shell: Shell) -> anyhow::Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "slurm-efa", &mut script);
+    print(&String::from_utf8_lossy(&script))?;
+    Ok(0)
 }
 
 /// To stdout; a reader that went away (`| head`) is no error.

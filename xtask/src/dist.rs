@@ -12,7 +12,21 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::elf::{Glibc, Needs};
-use crate::{command, venv};
+use crate::{command, package, venv};
+
+/// Where packages install a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The same folder everywhere.
+    At(&'static str),
+    /// Where PAM looks for modules, which is not the same on Debian and RHEL.
+    Security,
+}
+
+impl Place {
+    /// plugstack.conf takes absolute paths, so one folder serves everywhere.
+    const MODULES: Self = Self::At("/usr/lib/slurm-efa");
+}
 
 /// How a file is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,24 +38,33 @@ enum Kind {
 }
 
 /// A file that is shipped.
-struct Artifact {
+pub struct Artifact {
     /// The crate that makes it.
-    package: &'static str,
+    pub package: &'static str,
     /// What cargo calls it.
     built: &'static str,
     /// What everyone else calls it.
-    shipped: &'static str,
+    pub shipped: &'static str,
     kind: Kind,
+    pub place: Place,
+    /// Other names that it has there: Slurm's configuration takes programs
+    /// without arguments.
+    pub links: &'static [&'static str],
+    /// Whether it is a program with the hidden subcommand `completions SHELL`.
+    pub completes: bool,
     /// Of a module, every symbol that its host shall see, in alphabetical order.
     exports: &'static [&'static str],
 }
 
-const ARTIFACTS: &[Artifact] = &[
+pub const ARTIFACTS: &[Artifact] = &[
     Artifact {
         package: "spank-efa",
         built: "libspank_efa.so",
         shipped: "spank_efa.so",
         kind: Kind::Module,
+        place: Place::MODULES,
+        links: &[],
+        completes: false,
         exports: &[
             "plugin_name",
             "plugin_type",
@@ -61,6 +84,9 @@ const ARTIFACTS: &[Artifact] = &[
         built: "libgres_helper.so",
         shipped: "spank_gres.so",
         kind: Kind::Module,
+        place: Place::MODULES,
+        links: &[],
+        completes: false,
         exports: &[
             "plugin_name",
             "plugin_type",
@@ -76,6 +102,9 @@ const ARTIFACTS: &[Artifact] = &[
         built: "gres-helper",
         shipped: "gres-helper",
         kind: Kind::Program,
+        place: Place::At("/usr/bin"),
+        links: &["gres-helper-prolog", "gres-helper-epilog"],
+        completes: true,
         exports: &[],
     },
     Artifact {
@@ -83,6 +112,9 @@ const ARTIFACTS: &[Artifact] = &[
         built: "efa-check",
         shipped: "efa-check",
         kind: Kind::Program,
+        place: Place::At("/usr/sbin"),
+        links: &["efa-check-prolog", "efa-check-watch"],
+        completes: true,
         exports: &[],
     },
     Artifact {
@@ -90,6 +122,9 @@ const ARTIFACTS: &[Artifact] = &[
         built: "slurm-efa",
         shipped: "slurm-efa",
         kind: Kind::Program,
+        place: Place::At("/usr/bin"),
+        links: &[],
+        completes: true,
         exports: &[],
     },
     Artifact {
@@ -97,6 +132,9 @@ const ARTIFACTS: &[Artifact] = &[
         built: "libpam_slurm_logout.so",
         shipped: "pam_slurm_logout.so",
         kind: Kind::Module,
+        place: Place::Security,
+        links: &[],
+        completes: false,
         exports: &[
             "pam_sm_acct_mgmt",
             "pam_sm_close_session",
@@ -108,6 +146,9 @@ const ARTIFACTS: &[Artifact] = &[
         built: "slurm-logoutd",
         shipped: "slurm-logoutd",
         kind: Kind::Program,
+        place: Place::At("/usr/sbin"),
+        links: &[],
+        completes: false,
         exports: &[],
     },
     Artifact {
@@ -115,6 +156,9 @@ const ARTIFACTS: &[Artifact] = &[
         built: "slurm-logout",
         shipped: "slurm-logout",
         kind: Kind::Program,
+        place: Place::At("/usr/bin"),
+        links: &[],
+        completes: true,
         exports: &[],
     },
 ];
@@ -128,8 +172,18 @@ pub enum Variant {
     Inject,
 }
 
+impl Artifact {
+    /// What the file's owner, group and others may do.
+    pub fn mode(&self) -> u32 {
+        match self.kind {
+            Kind::Module => 0o644,
+            Kind::Program => 0o755,
+        }
+    }
+}
+
 /// The first must be there; the others are made where Rust has their target.
-const ARCHES: &[&str] = &["x86_64", "aarch64"];
+pub const ARCHES: &[&str] = &["x86_64", "aarch64"];
 
 /// Amazon Linux 2 and RHEL 7 have 2.17; nothing older is met.
 const GLIBC: (u32, u32) = (2, 17);
@@ -147,15 +201,14 @@ const LIBRARIES: &[&str] = &[
 ];
 
 /// Builds every artifact into `target/dist/<arch>/`, or the variant for tests
-/// into `target/dist-test/<arch>/`, and checks each.
+/// into `target/dist-test/<arch>/`, and checks each. What is shipped is packaged
+/// too.
 ///
 /// # Errors
 /// When a build fails, or a file asks more of a machine than promised.
 pub fn dist(variant: Variant) -> Result<()> {
-    let tools = venv::programs(
-        &command::target().join("tools/dist"),
-        "requirements-dist.txt",
-    )?;
+    let tools = tools()?;
+    let mut made = Vec::new();
     println!(
         "{:<9}{:<24}{:>9}  {:<7}needs",
         "arch", "file", "bytes", "glibc"
@@ -177,11 +230,26 @@ pub fn dist(variant: Variant) -> Result<()> {
                 .with_context(|| format!("{} is not fit to be shipped", built.display()))?;
             ship(variant, arch, artifact, &built)?;
         }
+        made.push(*arch);
     }
-    Ok(())
+    match variant {
+        Variant::Shipped => package::package(&made, package::VERSION, &dist_dir(variant)),
+        Variant::Inject => Ok(()),
+    }
 }
 
-fn triple(arch: &str) -> String {
+/// The programs that build and package; fetched at the first call.
+///
+/// # Errors
+/// When they cannot be had.
+pub fn tools() -> Result<PathBuf> {
+    venv::programs(
+        &command::target().join("tools/dist"),
+        "requirements-dist.txt",
+    )
+}
+
+pub fn triple(arch: &str) -> String {
     format!("{arch}-unknown-linux-gnu")
 }
 
@@ -266,7 +334,7 @@ fn remap_flags() -> OsString {
 
 /// The time stamp of everything built: the one that was asked for, else that of
 /// the last commit; none outside a checkout.
-fn source_date() -> Option<String> {
+pub fn source_date() -> Option<String> {
     std::env::var("SOURCE_DATE_EPOCH").ok().or_else(|| {
         let mut git = Command::new("git");
         git.current_dir(command::workspace())
@@ -289,12 +357,16 @@ fn built(variant: Variant, arch: &str, artifact: &Artifact) -> PathBuf {
     release.join(artifact.built)
 }
 
-fn shipped(variant: Variant, arch: &str, artifact: &Artifact) -> PathBuf {
-    let dist = command::target().join(match variant {
+/// Where what is built for people to take is put.
+pub fn dist_dir(variant: Variant) -> PathBuf {
+    command::target().join(match variant {
         Variant::Shipped => "dist",
         Variant::Inject => "dist-test",
-    });
-    dist.join(arch).join(artifact.shipped)
+    })
+}
+
+pub fn shipped(variant: Variant, arch: &str, artifact: &Artifact) -> PathBuf {
+    dist_dir(variant).join(arch).join(artifact.shipped)
 }
 
 fn remove_shipped(variant: Variant, arch: &str) -> Result<()> {
@@ -314,10 +386,7 @@ fn remove_shipped(variant: Variant, arch: &str) -> Result<()> {
 fn ship(variant: Variant, arch: &str, artifact: &Artifact, built: &Path) -> Result<()> {
     let file = shipped(variant, arch, artifact);
     let unfinished = file.with_file_name(format!(".{}.new", artifact.shipped));
-    let mode = match artifact.kind {
-        Kind::Module => 0o644,
-        Kind::Program => 0o755,
-    };
+    let mode = artifact.mode();
     let copy = || -> io::Result<()> {
         if let Some(directory) = file.parent() {
             fs::create_dir_all(directory)?;
@@ -419,6 +488,9 @@ mod tests {
         built: "libhooks.so",
         shipped: "hooks.so",
         kind: Kind::Module,
+        place: Place::MODULES,
+        links: &[],
+        completes: false,
         exports: &["hook"],
     };
 

@@ -6,6 +6,7 @@ mod command;
 mod deny;
 mod dist;
 mod elf;
+mod package;
 mod roots;
 mod setup;
 mod venv;
@@ -36,6 +37,15 @@ enum Chore {
         /// target/dist-test/<arch>/
         #[arg(long)]
         inject: bool,
+    },
+    /// Make the packages anew from target/dist/<arch>/, as `dist` does at its end
+    Package {
+        /// The version that they are to have, to try out an upgrade
+        #[arg(long, value_name = "X.Y.Z", default_value = package::VERSION)]
+        package_version: String,
+        /// Where to put them instead of target/dist/
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
     },
     /// Write slurm-spank/src/bindings.rs from Slurm's headers
     Bindings {
@@ -68,6 +78,13 @@ fn main() -> ExitCode {
         } else {
             dist::Variant::Shipped
         }),
+        Chore::Package {
+            package_version,
+            into,
+        } => {
+            let into = into.unwrap_or_else(|| dist::dist_dir(dist::Variant::Shipped));
+            package::package(&package::built(), &package_version, &into)
+        }
         Chore::Bindings { headers, check } => bindings::bindings(&headers, check),
         Chore::Roots { list, suites } => roots::roots(&suites, list),
         Chore::CiDeny => deny::deny(),

@@ -17,9 +17,9 @@ pub enum Purpose {
     Test,
     /// `make bench`: Slurm and valgrind
     Bench,
-    /// `make dist`: Python's venv, which holds zig
+    /// `make dist`: Python's venv, which holds zig and nfpm
     Dist,
-    /// `make matrix`: debootstrap, Slurm's headers and libclang
+    /// `make matrix`: debootstrap, Slurm's headers, libclang, and what judges packages
     Matrix,
     /// `make fuzz`: cargo-fuzz and the C++ compiler of its libFuzzer
     Fuzz,
@@ -119,6 +119,26 @@ const NEEDS: &[Need] = &[
     Need {
         package: "libclang-dev",
         present: libclang,
+        purposes: &[Matrix],
+    },
+    Need {
+        package: "cpio",
+        present: || program("cpio"),
+        purposes: &[Matrix],
+    },
+    Need {
+        package: "lintian",
+        present: || program("lintian"),
+        purposes: &[Matrix],
+    },
+    Need {
+        package: "rpm",
+        present: || program("rpm") && program("rpm2cpio"),
+        purposes: &[Matrix],
+    },
+    Need {
+        package: "rpmlint",
+        present: || program("rpmlint"),
         purposes: &[Matrix],
     },
     Need {

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use node::registry::BootId;
 use node::state::StateDir;
 use pam_slurm_logout::daemon::Daemon;
@@ -49,6 +50,9 @@ enum Command {
         /// Login name
         user: String,
     },
+    /// The shell's completions, for packages
+    #[command(hide = true)]
+    Completions { shell: Shell },
 }
 
 type Failure = (u8, String);
@@ -69,6 +73,9 @@ fn unavailable(error: impl ToString) -> Failure {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
+    if let Command::Completions { shell } = arguments.command {
+        return completions(shell);
+    }
     let settings = Settings::load(arguments.config.as_deref()).map_err(unavailable)?;
     match arguments.command {
         Command::Status { json } => {
@@ -82,7 +89,19 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Sweep { dry_run } => sweep(settings, dry_run),
         Command::End { user } => end_user(&settings, &user),
+        Command::Completions { .. } => Ok(()),
     }
+}
+
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        shell,
+        &mut Arguments::command(),
+        "slurm-logout",
+        &mut script,
+    );
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// A closed pipe is the reader's business.

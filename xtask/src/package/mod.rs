@@ -1,0 +1,342 @@
+//! What `cargo xtask dist` does at its end: a .deb and an .rpm of each processor
+//! architecture, an SBOM, and the hashes of all of them. Everything in them comes from
+//! the checkout and the last commit's time, so the same commit gives the same
+//! bytes.
+
+mod contents;
+mod crates;
+mod licences;
+mod sbom;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use self::contents::{Entry, Form};
+use self::crates::Crates;
+use crate::command;
+use crate::dist::{self, ARCHES, ARTIFACTS, Variant};
+
+/// The version of the workspace.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How often this version was packaged: the packages' versions end with it.
+const RELEASE: &str = "1";
+const NAME: &str = "slurm-efa";
+const SUMMARY: &str = "Elastic Fabric Adapter for Slurm jobs on AWS GPU clusters";
+const DESCRIPTION: &str = "\
+A SPANK plugin gives jobs the environment that the node's EFA stack needs and
+hugepages while they run; efa-check keeps jobs from nodes whose adapters are
+not fit; slurm-efa tells what jobs moved over EFA. Installing it changes no
+configuration: nothing is enabled until an administrator says so.";
+const HOMEPAGE: &str = "https://github.com/slurm-efa/slurm-efa";
+const MAINTAINER: &str = "The slurm-efa authors <slurm-efa@users.noreply.github.com>";
+const LICENCE: &str = "MIT OR Apache-2.0";
+
+/// What is packaged is loaded by glibc's own loader; see [`dist`].
+const GLIBC: &str = "2.17";
+
+/// The architectures for which `cargo xtask dist` has left everything.
+pub fn built() -> Vec<&'static str> {
+    let whole = |arch: &&str| {
+        ARTIFACTS
+            .iter()
+            .all(|artifact| dist::shipped(Variant::Shipped, arch, artifact).is_file())
+    };
+    ARCHES.iter().copied().filter(whole).collect()
+}
+
+/// Packages what was built for each of `arches` into the folder `into`.
+///
+/// # Errors
+/// When nothing was built, a tool is missing, or a dependency has no licence
+/// text that could be passed on.
+pub fn package(arches: &[&str], version: &str, into: &Path) -> Result<()> {
+    if arches.is_empty() {
+        bail!("nothing is built that could be packaged; run `make dist`");
+    }
+    let nfpm = dist::tools()?.join("nfpm");
+    let into = std::path::absolute(into)?;
+    fs::create_dir_all(&into).with_context(|| format!("{}", into.display()))?;
+    remove_old(&into)?;
+    let time = BuildTime::get()?;
+    let crates = Crates::shipped()?;
+    let sbom = format!("{NAME}-{version}.cdx.json");
+    fs::write(into.join(&sbom), sbom::cyclonedx(&crates, version, &time)?)?;
+    let mut made = vec![sbom];
+    for arch in arches {
+        let stage = command::target().join("package").join(arch);
+        let entries = contents::entries(arch, &crates)?;
+        write_stage(&stage, &entries, &time)?;
+        for format in [Format::Deb, Format::Rpm] {
+            let file = format.file_name(version, arch);
+            let config = nfpm_config(format, version, arch, &stage, &entries, &time)?;
+            let config_file = stage.with_extension(format!("{}.json", format.name()));
+            fs::write(&config_file, format!("{config:#}\n"))?;
+            // Only what it creates itself depends on the umask and the clock.
+            command::output(
+                Command::new(&nfpm)
+                    .args(["package", "--packager", format.name(), "--config"])
+                    .arg(&config_file)
+                    .arg("--target")
+                    .arg(into.join(&file))
+                    .env("SOURCE_DATE_EPOCH", time.seconds.to_string()),
+            )?;
+            made.push(file);
+        }
+    }
+    for file in &made {
+        println!("{}", into.join(file).display());
+    }
+    hash(&into)
+}
+
+/// Packages of another version would otherwise lie beside this one's.
+fn remove_old(into: &Path) -> Result<()> {
+    for entry in fs::read_dir(into)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = name.starts_with(NAME)
+            && [".deb", ".rpm", ".cdx.json"]
+                .iter()
+                .any(|end| name.ends_with(end));
+        if ours || name == "SHA256SUMS" {
+            fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes SHA256SUMS of everything below `into`, for `sha256sum --check`.
+fn hash(into: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(into)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        } else {
+            for entry in fs::read_dir(path)? {
+                files.push(entry?.path());
+            }
+        }
+    }
+    files.sort();
+    let mut names: Vec<&Path> = Vec::new();
+    for file in &files {
+        let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+        if !file.file_name().is_some_and(hidden) {
+            names.push(file.strip_prefix(into)?);
+        }
+    }
+    let sums = command::output(
+        Command::new("sha256sum")
+            .current_dir(into)
+            .arg("--")
+            .args(names),
+    )?;
+    fs::write(into.join("SHA256SUMS"), sums)?;
+    Ok(())
+}
+
+/// When everything in the packages was made, as far as they tell.
+struct BuildTime {
+    seconds: u64,
+    /// The same as RFC 3339.
+    text: String,
+}
+
+impl BuildTime {
+    fn get() -> Result<Self> {
+        let seconds = dist::source_date().context(
+            "the packages' time cannot be told: this is no git checkout, and SOURCE_DATE_EPOCH \
+             is not set",
+        )?;
+        let text = command::output(Command::new("date").args([
+            "--utc",
+            "--date",
+            &format!("@{seconds}"),
+            "+%Y-%m-%dT%H:%M:%SZ",
+        ]))?;
+        Ok(Self {
+            seconds: seconds
+                .parse()
+                .with_context(|| format!("SOURCE_DATE_EPOCH is {seconds:?}, not seconds"))?,
+            text: text.trim().to_owned(),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Deb,
+    Rpm,
+}
+
+impl Format {
+    /// What nfpm calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Deb => "deb",
+            Self::Rpm => "rpm",
+        }
+    }
+
+    fn file_name(self, version: &str, arch: &str) -> String {
+        match self {
+            Self::Deb => format!("{NAME}_{version}-{RELEASE}_{}.deb", go_arch(arch)),
+            Self::Rpm => format!("{NAME}-{version}-{RELEASE}.{arch}.rpm"),
+        }
+    }
+}
+
+/// Debian and nfpm have one name for an architecture, Rust and rpm the other.
+fn go_arch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Lays the files out as they will be installed.
+fn write_stage(stage: &Path, entries: &[Entry], time: &BuildTime) -> Result<()> {
+    match fs::remove_dir_all(stage) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("{}", stage.display()));
+        }
+        _ => {}
+    }
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(time.seconds);
+    for entry in entries {
+        let path = staged(stage, entry);
+        if let Some(content) = entry.content() {
+            let write = || -> io::Result<()> {
+                fs::create_dir_all(path.parent().unwrap_or(stage))?;
+                fs::write(&path, content)?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(entry.mode))?;
+                File::open(&path)?.set_modified(modified)
+            };
+            write().with_context(|| format!("{}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn staged(stage: &Path, entry: &Entry) -> PathBuf {
+    stage.join(entry.path.trim_start_matches('/'))
+}
+
+/// nfpm's configuration; it reads YAML, of which JSON is a part.
+fn nfpm_config(
+    format: Format,
+    version: &str,
+    arch: &str,
+    stage: &Path,
+    entries: &[Entry],
+    time: &BuildTime,
+) -> Result<Value> {
+    let packaging = command::workspace().join("packaging");
+    let script = |name: &str| packaging.join("scripts").join(name);
+    let contents: Vec<Value> = entries
+        .iter()
+        .filter(|entry| entry.only.is_none_or(|only| only == format))
+        .map(|entry| {
+            let info = json!({
+                "owner": "root", "group": "root", "mode": entry.mode, "mtime": time.text,
+            });
+            let source = staged(stage, entry);
+            match &entry.form {
+                Form::Link(target) => json!({
+                    "dst": entry.path, "src": target, "type": "symlink", "file_info": info,
+                }),
+                Form::Folder => json!({ "dst": entry.path, "type": "dir", "file_info": info }),
+                Form::File(_) => json!({ "dst": entry.path, "src": source, "file_info": info }),
+                Form::Config(_) => json!({
+                    "dst": entry.path, "src": source, "type": "config|noreplace",
+                    "file_info": info,
+                }),
+                Form::Licence(_) => json!({
+                    "dst": entry.path, "src": source, "type": "license", "file_info": info,
+                }),
+                // Only rpm has a mark for them; nfpm leaves them out of a .deb.
+                Form::Document(_) => json!({
+                    "dst": entry.path, "src": source, "file_info": info,
+                    "type": if format == Format::Rpm { "doc" } else { "" },
+                }),
+            }
+        })
+        .collect();
+    let depends = match format {
+        Format::Deb => format!("libc6 (>= {GLIBC})"),
+        Format::Rpm => format!("glibc >= {GLIBC}"),
+    };
+    Ok(json!({
+        "name": NAME,
+        "arch": go_arch(arch),
+        "version": version,
+        "release": RELEASE,
+        "section": "admin",
+        "priority": "optional",
+        "maintainer": MAINTAINER,
+        "vendor": "The slurm-efa authors",
+        "homepage": HOMEPAGE,
+        "license": LICENCE,
+        "description": match format {
+            Format::Deb => format!("{SUMMARY}\n{DESCRIPTION}"),
+            Format::Rpm => DESCRIPTION.to_owned(),
+        },
+        "changelog": packaging.join("changelog.yaml"),
+        "mtime": time.text,
+        "disable_globbing": true,
+        "umask": 0o022,
+        "depends": [depends],
+        "contents": contents,
+        "scripts": {
+            "postinstall": script("after-install.sh"),
+            "preremove": script("before-removal.sh"),
+            "postremove": script("after-removal.sh"),
+        },
+        "deb": { "compression": "xz" },
+        // xz is the best that rpm of Amazon Linux 2 unpacks.
+        "rpm": {
+            "summary": SUMMARY,
+            "group": "System Environment/Base",
+            "packager": MAINTAINER,
+            "buildhost": "reproducible",
+            "compression": "xz",
+        },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_as_their_distributions_do() {
+        assert_eq!(
+            Format::Deb.file_name("1.2.3", "aarch64"),
+            "slurm-efa_1.2.3-1_arm64.deb"
+        );
+        assert_eq!(
+            Format::Rpm.file_name("1.2.3", "x86_64"),
+            "slurm-efa-1.2.3-1.x86_64.rpm"
+        );
+    }
+
+    #[test]
+    fn the_newest_entry_of_the_changelog_is_this_version() {
+        let file = command::workspace().join("packaging/changelog.yaml");
+        let text = fs::read_to_string(file).expect("the changelog");
+        let newest = text
+            .lines()
+            .find_map(|line| line.strip_prefix("- semver: "));
+        assert_eq!(newest, Some(format!("{VERSION}-{RELEASE}").as_str()));
+    }
+}
