@@ -28,7 +28,8 @@ beside() {
 
 if command -v dpkg >/dev/null; then
     package=${2:-$(beside "slurm-efa_*_$(dpkg --print-architecture).deb")}
-    dpkg -i "$package"
+    # Nobody is there to be asked about a changed configuration: the site's stays.
+    dpkg --force-confold -i "$package"
 elif command -v rpm >/dev/null; then
     package=${2:-$(beside "slurm-efa-*.$(uname -m).rpm")}
     rpm -U --replacepkgs "$package"

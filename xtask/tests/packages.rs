@@ -254,8 +254,8 @@ fn the_rpm_is_installed_upgraded_and_removed_by_rpm() {
         grep -q '^# mine$' "$ROOT/etc/slurm-efa/slurm-efa.toml.rpmsave" || fail "lost"
         rm -r "$ROOT/etc/slurm-efa"
         # Folders that RHEL has of itself, and rpm made here; gone if empty.
-        (cd "$ROOT/usr/share" && rmdir -p fish/vendor_completions.d licenses zsh/site-functions) \
-            2>/dev/null || :
+        (cd "$ROOT/usr" && rmdir lib64/security && cd share &&
+            rmdir -p fish/vendor_completions.d licenses zsh/site-functions) 2>/dev/null || :
         paths | diff "$SCRATCH/paths" - || fail "something is left or missing"
         configuration | diff "$SCRATCH/configuration" - || fail "a file was changed"
         "#,
