@@ -167,10 +167,15 @@ const LIFE: &str = r#"
     rm -r "$ROOT/run/slurm"
     echo 'Prolog=/usr/sbin/efa-check-prolog' >>"$ROOT/etc/slurm/slurm.conf"
     if remove; then fail "removed from under Slurm's prolog"; fi
+
+    # What `slurm-efa setup` wrote is taken out first.
+    printf 'ClusterName=c\nSlurmctldHost=localhost\n' >"$ROOT/etc/slurm/slurm.conf"
+    echo 'optional /usr/lib/slurm-efa/spank_efa.so # slurm-efa' >"$ROOT/etc/slurm/plugstack.conf"
+    remove || fail "it cannot be removed"
+    if grep -qs spank_efa "$ROOT/etc/slurm/plugstack.conf"; then fail "its line is left"; fi
+    inside srun --help >/dev/null || fail "removal broke Slurm"
     rm -r "$ROOT/etc/slurm"
     cp -a "$SCRATCH/slurm" "$ROOT/etc/slurm"
-
-    remove || fail "it cannot be removed"
 "#;
 
 fn assert_life(root: &Path, new: &Path, before: &str, after: &str) {
@@ -252,7 +257,7 @@ fn the_rpm_is_installed_upgraded_and_removed_by_rpm() {
         "#,
         r#"
         grep -q '^# mine$' "$ROOT/etc/slurm-efa/slurm-efa.toml.rpmsave" || fail "lost"
-        rm -r "$ROOT/etc/slurm-efa"
+        rm -r "$ROOT/etc/slurm-efa" "$ROOT/var/lib/slurm-efa"
         # Folders that RHEL has of itself, and rpm made here; gone if empty.
         (cd "$ROOT/usr" && rmdir lib64/security && cd share &&
             rmdir -p fish/vendor_completions.d licenses zsh/site-functions) 2>/dev/null || :
