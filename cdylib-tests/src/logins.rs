@@ -30,8 +30,9 @@ pub const STATE: &str = "/run/slurm-efa";
 /// Who runs the ssh clients.
 pub const CLIENT: &str = "carol";
 
-/// Longest that anything is waited for.
-pub const LIMIT: Duration = Duration::from_secs(30);
+/// Longest that anything is waited for. slurmctld looks at time limits every
+/// 30 s only, so nothing that follows one may be waited for shorter.
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// What is set up.
 #[derive(Debug, Clone)]
@@ -184,7 +185,7 @@ impl<'tb> Logins<'tb> {
             .args(options)
             .arg("n1")
             .args(arguments)
-            .timeout(Duration::from_secs(120))
+            .timeout(LIMIT * 2)
     }
 
     /// A log of the testbed: `sshd`, `logoutd`.

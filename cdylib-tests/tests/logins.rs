@@ -242,8 +242,9 @@ fn however_the_job_ends_the_session_does_too() {
     logins.job("alice").unwrap();
     let mut client = sleeper(&logins, "alice", "3600");
     tb.stop_slurmd("n1").unwrap();
-    let kill = "kill -9 $(grep -l '^slurmstepd' /proc/[0-9]*/comm | cut -d/ -f3)";
-    tb.command("root", &["sh", "-c", kill]).success().unwrap();
+    tb.command("root", &["pkill", "-9", "^slurmstepd"])
+        .success()
+        .unwrap();
     logins.wait_end("node failure", &mut client).unwrap();
 }
 
