@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use node::efa::{self, Devices};
 use node::hugepages::ledger::Ledger;
 use node::hugepages::{HugePages, KernelPools, PageSize, Pools as _};
+use node::process::Life;
 use node::registry::BootId;
 use node::state::{Deadline, StateDir};
 use node::{InstanceType, Sysroot, instance, printable, stack};
 
 use crate::counters::Wanted;
-use crate::probe::{self, Holder, Probe};
+use crate::probe::{self, Probe};
 use crate::settings::Settings;
 
 /// Kernel modules without which EFA does not work.
@@ -118,7 +119,7 @@ pub struct Ask<'a> {
     /// Whether this process has slurmd's limits.
     pub from_slurmd: bool,
     /// Processes that hang since an earlier round.
-    pub held: &'a BTreeMap<String, Holder>,
+    pub held: &'a BTreeMap<String, Life>,
     /// Where the ledger of hugepages lies.
     pub state_dir: &'a Path,
 }

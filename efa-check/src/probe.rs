@@ -19,11 +19,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use node::process::{Life, Pid, Stat, stat};
 use node::{Sysroot, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::counters::{self, Wanted};
 use crate::own_program;
@@ -58,29 +58,13 @@ pub enum Probe {
     /// A read never came back.
     Stuck {
         /// The process that hangs, if it cannot be killed.
-        holder: Option<Holder>,
+        holder: Option<Life>,
     },
     /// It could not be found out.
     Unknown {
         /// Why.
         reason: String,
     },
-}
-
-/// A process that hangs in the kernel; the same number may be used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    pid: u32,
-    /// Its start, in clock ticks since boot.
-    start: u64,
-}
-
-impl Holder {
-    /// Whether it still hangs.
-    #[must_use]
-    pub fn lives(self) -> bool {
-        process(self.pid).is_some_and(|(state, start)| start == self.start && state != 'Z')
-    }
 }
 
 /// Reads the counters of `devices`, in at most `limit` and a little, and does
@@ -94,14 +78,14 @@ pub fn probe(
     devices: &[&str],
     wanted: Wanted,
     limit: Duration,
-    held: &BTreeMap<String, Holder>,
+    held: &BTreeMap<String, Life>,
     meanwhile: impl FnOnce(),
 ) -> Vec<Probe> {
     let start = Instant::now();
     let mut found: Vec<Option<Probe>> = devices
         .iter()
         .map(|name| {
-            let holder = held.get(*name).copied().filter(|holder| holder.lives())?;
+            let holder = held.get(*name).copied().filter(|holder| holder.goes_on())?;
             let holder = Some(holder);
             Some(Probe::Stuck { holder })
         })
@@ -260,11 +244,12 @@ impl Readers<'_> {
                 .since
                 .is_some_and(|since| since.elapsed() >= patience);
             if !reader.ended && waited {
-                let pid = reader.child.id();
+                let pid = Pid(reader.child.id());
+                let stat = stat(pid).ok().flatten();
                 // A process that could run but got no processor proves nothing
                 // about the device.
-                let busy = matches!(process(pid), Some(('R', _)));
-                let holder = process(pid).map(|(_, start)| Holder { pid, start });
+                let busy = stat.is_some_and(|stat| stat.state == b'R');
+                let holder = stat.map(|Stat { start, .. }| Life { pid, start });
                 if let (Some(place), false) = (reader.places.get(reader.done), busy) {
                     self.found[*place] = Some(Probe::Stuck { holder });
                 }
@@ -328,18 +313,6 @@ impl Reader {
         self.done += 1;
         self.since = Some(Instant::now());
     }
-}
-
-/// State letter and start of a process.
-fn process(pid: u32) -> Option<(char, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold anything, brackets too.
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    // proc(5): state is field 3, starttime field 22.
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
 }
 
 /// The child: `counter-reader all|judged SYSROOT DEVICE…`. First a line of

@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use node::process::Life;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{NO_COMPLETION, Rate};
 use crate::observe::Observation;
-use crate::probe::{Holder, Probe};
+use crate::probe::Probe;
 
 /// The file in `state_dir`.
 pub const FILE: &str = "efa-check.json";
@@ -54,7 +55,7 @@ pub struct Device {
     tokens: BTreeMap<String, f64>,
     /// The process that hangs on it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    holder: Option<Holder>,
+    holder: Option<Life>,
 }
 
 /// The state between rounds.
@@ -174,7 +175,7 @@ impl Rounds {
 
     /// The processes that still hung in the last round.
     #[must_use]
-    pub fn held(&self) -> BTreeMap<String, Holder> {
+    pub fn held(&self) -> BTreeMap<String, Life> {
         self.devices
             .iter()
             .filter_map(|(name, device)| Some((name.clone(), device.holder?)))
@@ -211,7 +212,7 @@ impl Rounds {
                 Probe::Values(values) => {
                     state.advance(&device.name, values, rates, elapsed, &mut changes);
                 }
-                Probe::Stuck { holder } => state.holder = holder.filter(|h| h.lives()),
+                Probe::Stuck { holder } => state.holder = holder.filter(|h| h.goes_on()),
                 Probe::Failed { .. } | Probe::Unknown { .. } => {}
             }
         }

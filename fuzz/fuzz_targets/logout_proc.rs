@@ -2,6 +2,7 @@
 //! Files of /proc, and the module's arguments: parts of them are users' to choose.
 
 use libfuzzer_sys::fuzz_target;
+use node::process::parse_stat;
 use pam_slurm_logout::pam::Arguments;
 use pam_slurm_logout::{activity, process};
 use slurm_efa_fuzz::assert_presentable;
@@ -10,9 +11,9 @@ fuzz_target!(|bytes: &[u8]| {
     // Whatever a process calls itself, the numbers behind are the kernel's.
     let rest: &[u8] = b") S 41 42 42 34816 42 0 1 0 0 0 7 5 0 0 20 0 1 0 123456 1 1";
     let stat = [b"42 (", bytes, rest].concat();
-    let stat = process::parse_stat(&stat).expect("a whole line");
+    let stat = parse_stat(&stat).expect("a whole line");
     assert_eq!((stat.parent.0, stat.start, stat.cpu), (41, 123_456, 12));
-    let _ = process::parse_stat(bytes);
+    let _ = parse_stat(bytes);
     let _ = process::parse_uid(bytes);
     let _ = activity::parse_io(bytes);
     if let Some(scope) = process::session_scope(bytes) {

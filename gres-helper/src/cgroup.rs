@@ -12,11 +12,8 @@
 
 use std::path::PathBuf;
 
-use node::Sysroot;
+use node::process::{Life, Pid, read};
 use node::registry::JobId;
-
-/// Bytes of `/proc/PID/cgroup`: a line for each of v1's dozen hierarchies.
-const LARGEST: usize = 16 * 1024;
 
 /// A job's directory, as a cgroup's path names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,47 +71,24 @@ fn number(text: &str) -> Option<u32> {
     digits.then(|| text.parse().ok())?
 }
 
-/// A process, so that its number used again is not taken for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Alive {
-    /// Its number.
-    pub pid: u32,
-    /// Its start, in clock ticks since boot.
-    pub start: u64,
+/// Where a process belongs, if it is still that process after the look.
+#[must_use]
+pub fn of_process(life: Life) -> Option<Place> {
+    let place = place(&text(life.pid)?)?;
+    life.goes_on().then_some(place)
 }
 
-/// The process with this number now.
-#[must_use]
-pub fn alive(pid: u32) -> Option<Alive> {
-    let text = Sysroot::real()
-        .read_small(&format!("proc/{pid}/stat"))
-        .ok()?;
-    // The name before it may hold anything, brackets too.
-    let (_, rest) = text.rsplit_once(')')?;
-    // proc(5): starttime is field 22, the 20th behind the name.
-    let start = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
-    Some(Alive { pid, start })
-}
-
-/// Where a process belongs, if the process with that number stayed the same
-/// while it was looked at.
-#[must_use]
-pub fn of_process(pid: u32) -> Option<(Alive, Place)> {
-    let before = alive(pid)?;
-    let text = Sysroot::real()
-        .read_bounded(&format!("proc/{pid}/cgroup"), LARGEST)
-        .ok()?;
-    let place = place(&text)?;
-    (alive(pid)? == before).then_some((before, place))
+fn text(pid: Pid) -> Option<String> {
+    let bytes = read(pid, "cgroup").ok()??;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The directory of the job that a process belongs to, below `/sys/fs/cgroup`.
 #[must_use]
-pub fn job_directory(pid: u32) -> Option<PathBuf> {
-    let text = Sysroot::real()
-        .read_bounded(&format!("proc/{pid}/cgroup"), LARGEST)
-        .ok()?;
-    directories(&text).into_iter().find(|path| path.is_dir())
+pub fn job_directory(pid: Pid) -> Option<PathBuf> {
+    directories(&text(pid)?)
+        .into_iter()
+        .find(|path| path.is_dir())
 }
 
 /// Where the job's directory may be, v2 first.

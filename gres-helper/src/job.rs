@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use node::process::{Life, Pid};
 use node::registry::{BootId, JobKey};
 use node::state::{Deadline, StateDir, Store};
 use node::{Sysroot, printable};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentError};
@@ -359,17 +360,16 @@ fn end_leftovers(
     let sluid = mine.and_then(|record| record.sluid);
     let alone = is_alone(settings, state, key, uid);
     for process in machine.gpus.iter().flat_map(|gpu| &gpu.processes) {
-        let Some(alive) = cgroup::alive(process.pid) else {
+        let Ok(Some(life)) = Life::of(Pid(process.pid)) else {
             continue;
         };
-        let place = cgroup::of_process(process.pid).map(|(_, place)| place);
-        let leftover = match place {
+        let leftover = match cgroup::of_process(life) {
             Some(Place::Job(job)) => job == key.job,
             Some(Place::Sluid(name)) => Some(&name) == sluid.as_ref(),
             None => alone && owner(process.pid) == Some(uid) && uid != 0,
         };
         if leftover {
-            kill(alive, Signal::KILL);
+            let _ = life.signal(Signal::KILL);
         }
     }
     Ok(())
@@ -410,18 +410,6 @@ pub fn owner(pid: u32) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}"))
         .ok()
         .map(|status| status.uid())
-}
-
-/// Sends a signal to this very process, or to none.
-pub fn kill(process: cgroup::Alive, signal: Signal) {
-    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
-    let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-        return;
-    };
-    // The descriptor is of whoever has the number now.
-    if cgroup::alive(process.pid) == Some(process) {
-        let _ = pidfd_send_signal(&pidfd, signal);
-    }
 }
 
 /// Holds a job to its share, before its first task; called by the plugin as
@@ -471,7 +459,7 @@ pub fn fence(settings: &Settings, key: &JobKey, pid: u32) -> Result<(), String> 
         let reason = record.refused.clone();
         return Err(reason.unwrap_or_else(|| "no tier that limits is configured".to_owned()));
     }
-    let directory = cgroup::job_directory(pid).ok_or_else(|| {
+    let directory = cgroup::job_directory(Pid(pid)).ok_or_else(|| {
         format!("the job's cgroup is not found: process {pid} is in none of Slurm's")
     })?;
     for gpu in &gpus {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use efa_check::bounded;
 use node::config::DEFAULT_PATH;
 use node::printable;
+use node::process::{Life, Pid};
 use node::registry::{JobId, JobKey};
 use node::state::Deadline;
 use slurm_spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
@@ -231,7 +232,8 @@ impl Share {
     /// From 26.05 on a cgroup may not tell the job's number: from inside, it
     /// is known whose it is.
     fn note_sluid(&self) {
-        let Some((_, Place::Sluid(name))) = cgroup::of_process(std::process::id()) else {
+        let own = Life::of(Pid(std::process::id())).ok().flatten();
+        let Some(Place::Sluid(name)) = own.and_then(cgroup::of_process) else {
             return;
         };
         let noted = self.settings.state().and_then(|mut state| {

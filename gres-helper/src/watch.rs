@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use node::process::{Life, Pid};
 use node::state::{Deadline, StateDir, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
@@ -16,7 +17,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentError};
-use crate::cgroup::{self, Alive, Place};
+use crate::cgroup::{self, Place};
 use crate::job;
 use crate::machine::{Answer, Ask, Machine};
 use crate::settings::{OnOver, Settings};
@@ -60,21 +61,21 @@ pub fn runs(state: &StateDir) -> bool {
 
 /// Which job each process belongs to, remembered as long as it lives.
 #[derive(Debug, Default)]
-pub struct Places(BTreeMap<u32, (Alive, Option<Place>)>);
+pub struct Places(BTreeMap<u32, (Life, Option<Place>)>);
 
 impl Places {
-    fn of(&mut self, pid: u32) -> Option<(Alive, Place)> {
-        let alive = cgroup::alive(pid)?;
-        let known = self.0.get(&pid).filter(|(same, _)| *same == alive);
+    fn of(&mut self, pid: u32) -> Option<(Life, Place)> {
+        let life = Life::of(Pid(pid)).ok()??;
+        let known = self.0.get(&pid).filter(|(same, _)| *same == life);
         let place = match known {
             Some((_, place)) => place.clone(),
             None => {
-                let place = cgroup::of_process(pid).map(|(_, place)| place);
-                self.0.insert(pid, (alive, place.clone()));
+                let place = cgroup::of_process(life);
+                self.0.insert(pid, (life, place.clone()));
                 place
             }
         };
-        Some((alive, place?))
+        Some((life, place?))
     }
 
     fn forget(&mut self, machine: &Machine) {
@@ -94,7 +95,7 @@ pub struct Held {
     /// MiB of all of them.
     pub mib: u64,
     /// Those that may be ended.
-    pub plain: Vec<Alive>,
+    pub plain: Vec<Life>,
     /// How many are clients of MPS.
     pub mps: usize,
 }
@@ -109,7 +110,7 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
         .iter()
         .flat_map(|gpu| gpu.processes.iter().map(move |process| (gpu, process)))
     {
-        let Some((alive, place)) = places.of(process.pid) else {
+        let Some((life, place)) = places.of(process.pid) else {
             continue;
         };
         let record = records.iter().find(|record| match &place {
@@ -124,8 +125,8 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
         }
         if process.mps {
             held.mps += 1;
-        } else if !held.plain.contains(&alive) {
-            held.plain.push(alive);
+        } else if !held.plain.contains(&life) {
+            held.plain.push(life);
         }
     }
     held
@@ -326,7 +327,7 @@ impl Watchdog {
             Some(_) => return,
         };
         for process in &held.plain {
-            job::kill(*process, signal);
+            let _ = process.signal(signal);
         }
     }
 

@@ -19,6 +19,7 @@ pub mod hugepages;
 pub mod instance;
 pub mod name;
 mod printable;
+pub mod process;
 pub mod registry;
 pub mod slurm_conf;
 pub mod stack;

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Instant;
 
+use node::process::{Life, Pid};
 use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
 use node::state::StateDir;
 use pam_slurm_logout::daemon::Daemon;
-use pam_slurm_logout::process::{Life, Pid};
 use pam_slurm_logout::session::{Records, Session, Told};
 use pam_slurm_logout::settings::Settings;
 

@@ -10,8 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use node::process::{Life, Pid, read};
+
 use crate::clock::Instant;
-use crate::process::{Life, Pid, Processes, read};
+use crate::process::Processes;
 use crate::terminal;
 
 /// Traffic of a minute that is not use, in bytes.

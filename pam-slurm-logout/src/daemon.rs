@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use node::printable;
+use node::process::Life;
 use node::registry::{BootId, Registry};
 use node::state::{Deadline, Lock, StateDir, StateError, Store};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -26,7 +27,7 @@ use crate::clock::Instant;
 use crate::end::{self, Ending, MOST_KILLS, Step, Trace};
 use crate::jobs::{Jobs, Presence};
 use crate::policy::{self, AGAIN, Notice, Seen, Verdict};
-use crate::process::{Life, Processes};
+use crate::process::Processes;
 use crate::session::{DAEMON_LOCK, Records, Session};
 use crate::settings::{Leftovers, Settings};
 use crate::terminal;

@@ -12,9 +12,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use node::process::{Life, Pid, read};
 use rustix::process::Signal;
 
-use crate::process::{self, Audit, Life, Pid, Process, Processes};
+use crate::process::{self, Audit, Process, Processes};
 use crate::session::Session;
 use crate::settings::Leftovers;
 
@@ -170,10 +171,7 @@ impl Trace {
         Self {
             uid: it.uid,
             audit: process::audit_session(pid),
-            cgroup: process::read(pid, "cgroup")
-                .ok()
-                .flatten()
-                .unwrap_or_default(),
+            cgroup: read(pid, "cgroup").ok().flatten().unwrap_or_default(),
         }
     }
 
@@ -189,7 +187,7 @@ impl Trace {
 
 /// What cannot be found out counts as a job's.
 fn in_job(pid: Pid) -> bool {
-    match process::read(pid, "cgroup") {
+    match read(pid, "cgroup") {
         Ok(Some(text)) => process::in_slurm_job(&text),
         Ok(None) => false,
         Err(_) => true,

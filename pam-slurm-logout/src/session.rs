@@ -8,12 +8,13 @@ use std::fmt;
 use std::time::Duration;
 
 use node::printable;
+use node::process::{Life, Pid};
 use node::registry::{BootId, JobId};
 use node::state::{Deadline, StateDir, StateError, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
-use crate::process::{Audit, Life, Pid};
+use crate::process::Audit;
 
 /// The folder of the records.
 pub const FOLDER: &str = "sessions";

@@ -18,11 +18,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use node::printable;
+use node::process::{Life, Pid, read};
 use node::registry::BootId;
 use node::state::StateDir;
 
 use crate::jobs::{Job, Jobs, Presence};
-use crate::process::{self, Life, Pid};
+use crate::process;
 use crate::session::{Records, Session, Told, daemon_runs};
 use crate::settings::{OnError, Settings};
 use account::Account;
@@ -261,7 +262,7 @@ fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> 
     };
     let mut session = Session::new(boot, login.account.uid, &login.name, leader, told);
     session.audit = process::audit_session(own);
-    session.scope = process::read(own, "cgroup")
+    session.scope = read(own, "cgroup")
         .ok()
         .flatten()
         .and_then(|text| process::session_scope(&text));
