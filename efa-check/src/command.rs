@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use node::state::{Deadline, StateDir, Store};
-use node::{NodeName, printable};
+use node::{NodeName, printable, textfile};
 
 use crate::checks::{self, CHECKS, Facts, Severity};
 use crate::counters::Wanted;
@@ -334,7 +334,7 @@ fn write_metrics(file: Option<&Path>, round: &Round) -> bool {
         return true;
     };
     let text = metrics::text(&round.report, &round.seen, round.now.unix);
-    let written = metrics::write(file, &text);
+    let written = textfile::write(file, &text);
     if let Err(error) = &written {
         let file = printable(&file.to_string_lossy(), 300);
         complain(&format!("cannot write {file}: {error}"));

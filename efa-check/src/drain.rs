@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use node::scontrol::Scontrol;
 use node::state::{Deadline, StateDir, Store};
 use node::{NodeName, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,7 +22,7 @@ use crate::own_program;
 use crate::rounds::{self, Rounds};
 use crate::settings::Settings;
 use crate::site::Site;
-use crate::slurm::{Scontrol, Wish, decide};
+use crate::slurm::{Wish, decide};
 
 /// The hidden first argument of the child.
 pub const SPEAKER: &str = "slurm-speaker";
@@ -164,6 +165,7 @@ fn speak(config: &Path, node: &str, how: &str, reason: Option<String>) -> Result
 /// As [`Scontrol::find`].
 pub fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
     Scontrol::find(
+        "health",
         settings.scontrol.as_deref(),
         settings
             .slurm_conf

@@ -7,7 +7,7 @@
 //!            ── rounds.rs    what changed since the last round
 //!            ── checks.rs    the table, and each check's judgement (pure)
 //!            ── report.rs    text, JSON, drain reason ── metrics.rs
-//!            ── slurm.rs     what to ask of Slurm (pure), scontrol ── drain.rs   who asks
+//!            ── slurm.rs     what to ask of Slurm (pure) ── drain.rs   who asks
 //! ```
 //!
 //! It runs as root in slurmd's prolog and health check. It starts no thread,
@@ -15,7 +15,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod bounded;
 pub mod checks;
 pub mod command;
 pub mod counters;

@@ -17,12 +17,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use node::state::{Deadline, StateDir, Store};
-use node::{NodeName, printable};
+use node::{NodeName, bounded, printable};
 
 use crate::rounds::{self, Rounds};
 use crate::settings::Settings;
 use crate::site::{self, Named, Site};
-use crate::{bounded, drain, own_program};
+use crate::{drain, own_program};
 
 /// The hidden first argument of the process that `watch` leaves behind.
 pub const TESTER: &str = "loopback-tester";

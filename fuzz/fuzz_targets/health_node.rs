@@ -3,7 +3,8 @@
 //! is never replaced, and what is not ours never resumed.
 
 use efa_check::settings::OnFatal;
-use efa_check::slurm::{PREFIX, Shown, Wish, decide};
+use efa_check::slurm::{PREFIX, Wish, decide};
+use node::scontrol::Shown;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use efa_check::slurm::{Scontrol, Shown};
 use node::registry::{JobId, JobKey};
-use node::{NodeName, Sysroot, printable};
+use node::scontrol::{Scontrol, Shown};
+use node::{NodeName, Sysroot, printable, textfile};
 
 use crate::agent::{self, Agent};
 use crate::health::Grade;
@@ -330,7 +330,7 @@ fn generate(
 
 fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
     let conf = std::env::var_os("SLURM_CONF");
-    Scontrol::find(settings.scontrol.as_deref(), conf, SCONTROL)
+    Scontrol::find("gres", settings.scontrol.as_deref(), conf, SCONTROL)
 }
 
 fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8, String> {
@@ -435,7 +435,7 @@ fn show_status(settings: &Settings, json: bool) -> Result<u8, String> {
 
 fn metrics(settings: &Settings, file: &Path) -> Result<u8, String> {
     let text = status::metrics(&collect(settings)?);
-    match efa_check::metrics::write(file, &text) {
+    match textfile::write(file, &text) {
         Ok(()) => Ok(0),
         Err(error) => {
             complain(&format!("{}: {error}", file.display()));

@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use efa_check::bounded;
-use node::printable;
 use node::registry::JobId;
 use node::state::{StateDir, Store};
+use node::{bounded, printable};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;

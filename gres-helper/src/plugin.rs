@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use efa_check::bounded;
 use node::config::DEFAULT_PATH;
-use node::printable;
 use node::process::{Life, Pid};
 use node::registry::{JobId, JobKey};
 use node::state::Deadline;
+use node::{bounded, printable};
 use slurm_spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
 
 use crate::cgroup::{self, Place};

@@ -5,13 +5,15 @@
 //! What looks at hardware and software only reads, and takes a [`Sysroot`], a
 //! directory that stands for `/`, so that a whole node can be simulated by a
 //! directory tree. What changes the machine is [`hugepages`] (the kernel's
-//! pools and the ledger), [`registry`] and [`state`] (root's own files), and
-//! [`usage`] (records): it acts on the real machine only. All input is treated as hostile: reads are bounded, opening never
-//! blocks, nothing panics, and text that reaches a message passes through
-//! [`printable`].
+//! pools and the ledger), [`registry`] and [`state`] (root's own files),
+//! [`usage`] (records), and [`scontrol`]: it acts on the real machine only. All
+//! input is treated as hostile: reads are bounded, opening never blocks,
+//! programs are [`bounded`] in time, nothing panics, and text that reaches a
+//! message passes through [`printable`].
 
 #![forbid(unsafe_code)]
 
+pub mod bounded;
 pub mod config;
 pub mod counters;
 pub mod efa;
@@ -21,11 +23,13 @@ pub mod name;
 mod printable;
 pub mod process;
 pub mod registry;
+pub mod scontrol;
 pub mod slurm_conf;
 pub mod stack;
 pub mod state;
 pub mod stepd;
 pub mod sysroot;
+pub mod textfile;
 pub mod usage;
 pub mod version;
 
