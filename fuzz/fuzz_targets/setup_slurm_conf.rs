@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
         Wish::Program {
             key: "Prolog",
             value: "/etc/slurm-efa/prolog.d/*".to_owned(),
-            several: text.len() % 2 == 0,
+            several: text.len().is_multiple_of(2),
         },
         Wish::Value("HealthCheckInterval", "60".to_owned()),
     ];
