@@ -4,8 +4,8 @@
 
 use efa_check::settings::OnFatal;
 use efa_check::slurm::{PREFIX, Wish, decide};
-use node::scontrol::Shown;
 use libfuzzer_sys::fuzz_target;
+use node::scontrol::Shown;
 
 fuzz_target!(|text: &str| {
     let Some(shown) = Shown::parse(text) else {

@@ -11,7 +11,7 @@
 //! * error codes, which 21.08 renumbered, are normalised ([`SpankError`]).
 //!
 //! A plugin implements [`Plugin`] and names the hooks it has in one call of
-//! [`plugin!`]. Every hook runs behind [`guard`]: a panic is logged through
+//! [`plugin!`]. Every hook runs behind [`guard::guard`]: a panic is logged through
 //! Slurm and becomes the verdict that [`Hook::verdict_on_panic`] documents; it
 //! never unwinds into the host.
 //!
@@ -25,7 +25,6 @@ compile_error!("a SPANK plugin must be built with panic = \"unwind\": an abort t
 mod bindings;
 
 mod error;
-pub mod guard;
 pub mod host;
 pub mod log;
 mod option;

@@ -4,8 +4,9 @@ use std::ffi::{CStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
+use guard::guard;
+
 use crate::bindings::{spank_opt_cb_f, spank_t};
-use crate::guard::guard;
 use crate::log;
 use crate::option::{OptionSpec, OptionValue, Origin};
 use crate::spank::{Context, Spank};
@@ -246,7 +247,7 @@ pub unsafe fn call<P: Plugin>(
 ) -> c_int {
     let context = Context::current();
     let verdict = hook.verdict_on_panic(context);
-    guard(hook.name(), verdict, || {
+    let outcome = guard(hook.name(), log::error, || {
         let Some(mut slot) = state.enter() else {
             log::error(&format!(
                 "{}: entered while another hook runs; nothing was done",
@@ -290,7 +291,8 @@ pub unsafe fn call<P: Plugin>(
             Hook::Exit => plugin.exit(spank),
         };
         to_c(hook.name(), outcome)
-    })
+    });
+    outcome.unwrap_or(verdict)
 }
 
 /// Runs the option callback. Called by the function that [`crate::plugin!`] makes.
@@ -305,7 +307,7 @@ pub unsafe fn option_callback<P: Plugin>(
     value: *const c_char,
     remote: c_int,
 ) -> c_int {
-    guard("option", -1, || {
+    let outcome = guard("option", log::error, || {
         let Some(mut slot) = state.enter() else {
             return -1;
         };
@@ -323,7 +325,8 @@ pub unsafe fn option_callback<P: Plugin>(
             Origin::Node
         };
         to_c("option", plugin.option(index, option.value(value), origin))
-    })
+    });
+    outcome.unwrap_or(-1)
 }
 
 /// Ends the forked child that would become a task, with exit code 1. Only for

@@ -1,6 +1,6 @@
 //! Users and groups, by the C library's NSS, as sshd itself does.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -21,36 +21,42 @@ pub struct Account {
 /// # Errors
 /// It could not be found out.
 pub fn account(name: &str) -> Result<Option<Account>, String> {
+    let found = look_up(name, |name, entry, buffer, found| {
+        // SAFETY: all pointers are valid for the call, and the length is the
+        // buffer's (getpwnam_r(3)).
+        unsafe { libc::getpwnam_r(name, entry, buffer.as_mut_ptr(), buffer.len(), found) }
+    })?;
+    Ok(found.map(|entry: libc::passwd| Account {
+        uid: entry.pw_uid,
+        gid: entry.pw_gid,
+    }))
+}
+
+/// Calls one of the C library's `get…nam_r`, with more room as long as it asks
+/// for that. Pointers in the entry are dead; its numbers are good.
+fn look_up<T>(
+    name: &str,
+    call: impl Fn(*const c_char, *mut T, &mut [c_char], *mut *mut T) -> c_int,
+) -> Result<Option<T>, String> {
     let Ok(name) = CString::new(name) else {
         return Ok(None);
     };
     let mut buffer: Vec<c_char> = vec![0; 4096];
     loop {
-        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        let mut entry = MaybeUninit::<T>::uninit();
         let mut found = ptr::null_mut();
-        // SAFETY: all pointers are valid for the call, and the length is the
-        // buffer's (getpwnam_r(3)).
-        let code = unsafe {
-            libc::getpwnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr(),
-                buffer.len(),
-                &raw mut found,
-            )
-        };
+        let code = call(
+            name.as_ptr(),
+            entry.as_mut_ptr(),
+            &mut buffer,
+            &raw mut found,
+        );
         match code {
             0 if found.is_null() => return Ok(None),
-            0 => {
-                // SAFETY: a result that is not null says that it is filled.
-                let entry = unsafe { entry.assume_init_ref() };
-                return Ok(Some(Account {
-                    uid: entry.pw_uid,
-                    gid: entry.pw_gid,
-                }));
-            }
+            // SAFETY: a result that is not null says that it is filled.
+            0 => return Ok(Some(unsafe { entry.assume_init() })),
             libc::ERANGE if buffer.len() < LARGEST => buffer.resize(buffer.len() * 4, 0),
-            // Some sources of users say so where there is none (getpwnam(3)).
+            // Some sources say so where there is none (getpwnam(3)).
             libc::ENOENT | libc::ESRCH => return Ok(None),
             libc::EINTR => {}
             code => return Err(std::io::Error::from_raw_os_error(code).to_string()),
@@ -98,30 +104,11 @@ fn groups(name: &str, account: Account) -> Vec<u32> {
 }
 
 fn gid(group: &str) -> Option<u32> {
-    let name = CString::new(group).ok()?;
-    let mut buffer: Vec<c_char> = vec![0; 4096];
-    loop {
-        let mut entry = MaybeUninit::<libc::group>::uninit();
-        let mut found = ptr::null_mut();
+    let found = look_up(group, |name, entry, buffer, found| {
         // SAFETY: as in `account`, for getgrnam_r(3).
-        let code = unsafe {
-            libc::getgrnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr(),
-                buffer.len(),
-                &raw mut found,
-            )
-        };
-        match code {
-            0 if found.is_null() => return None,
-            // SAFETY: a result that is not null says that it is filled.
-            0 => return Some(unsafe { entry.assume_init_ref() }.gr_gid),
-            libc::ERANGE if buffer.len() < LARGEST => buffer.resize(buffer.len() * 4, 0),
-            libc::EINTR => {}
-            _ => return None,
-        }
-    }
+        unsafe { libc::getgrnam_r(name, entry, buffer.as_mut_ptr(), buffer.len(), found) }
+    });
+    found.ok()?.map(|entry: libc::group| entry.gr_gid)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@
 mod account;
 mod arguments;
 mod ffi;
-mod guard;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
@@ -29,7 +28,6 @@ use crate::settings::{OnError, Settings};
 use account::Account;
 pub use arguments::Arguments;
 use ffi::{Handle, Item, Verdict};
-use guard::guard;
 
 /// How long a login may wait for slurmstepds that do not answer.
 const LOOK: Duration = Duration::from_secs(3);
@@ -357,9 +355,14 @@ unsafe fn words(argc: c_int, argv: *const *const c_char) -> Vec<String> {
     words
 }
 
+/// Runs an entry point's body; `None` if it panicked, which the log then tells.
+fn guarded<T>(name: &str, body: impl FnOnce() -> T) -> Option<T> {
+    guard::guard(name, |line| ffi::log(libc::LOG_ERR, line), body)
+}
+
 /// What a panic leads to: as any failure, but root still gets in.
 fn after_panic(handle: Option<&Handle>, words: &[String], denied: Verdict) -> Verdict {
-    let verdict = guard("after a panic", || {
+    let verdict = guarded("after a panic", || {
         let login = handle.and_then(|handle| Login::of(handle).ok().flatten());
         let rules = Rules::load(words);
         match login {
@@ -386,7 +389,7 @@ pub unsafe extern "C" fn pam_sm_acct_mgmt(
     let handle = unsafe { Handle::new(raw) };
     // SAFETY: as above.
     let words = unsafe { words(argc, argv) };
-    let verdict = guard("account", || {
+    let verdict = guarded("account", || {
         let rules = Rules::load(&words);
         inject(&rules, "account");
         let silent = flags & ffi::SILENT != 0;
@@ -413,7 +416,7 @@ pub unsafe extern "C" fn pam_sm_open_session(
     let handle = unsafe { Handle::new(raw) };
     // SAFETY: as above.
     let words = unsafe { words(argc, argv) };
-    let verdict = guard("open_session", || {
+    let verdict = guarded("open_session", || {
         let rules = Rules::load(&words);
         inject(&rules, "open_session");
         handle
@@ -438,7 +441,7 @@ pub unsafe extern "C" fn pam_sm_close_session(
     // SAFETY: libpam's contract for this entry point.
     let words = unsafe { words(argc, argv) };
     // What fails here has been logged, and has no consequence.
-    let _ = guard("close_session", || {
+    let _ = guarded("close_session", || {
         let rules = Rules::load(&words);
         inject(&rules, "close_session");
         close_phase(&rules);

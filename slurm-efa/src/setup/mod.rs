@@ -287,8 +287,9 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
     Ok(())
 }
 
-/// How our module is called in a stack: by its whole path where the package
-/// puts it, by its name where libpam finds it.
+/// How our module is called in a stack: by its whole path where it lies among
+/// the suite's own files or below another root, by its name where libpam finds
+/// it (there the package puts it).
 fn module(site: &Site) -> Option<String> {
     if site.place(PAM_MODULE).is_file() {
         return Some(site.place_text(PAM_MODULE));

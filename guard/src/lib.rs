@@ -1,15 +1,19 @@
-//! The wall between Rust and the host: nothing unwinds past it.
+//! The wall between Rust and the host that loads it: nothing unwinds past it.
+//!
+//! What is loaded into Slurm or PAM calls each of its entry points through
+//! [`guard`], and decides itself what a panic means there.
+
+#![forbid(unsafe_code)]
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
-use crate::log;
-
 thread_local! {
     /// Where the last panic of this thread happened, for the log line. The
-    /// object is linked with `-z nodelete`, so the destructor never outlives it.
+    /// objects are linked with `-z nodelete`: a host that unloads one would
+    /// call this destructor later.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -39,17 +43,16 @@ fn reason(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Runs `body`; if it panics, says so through Slurm's log and returns `verdict`.
-///
-/// `name` is the hook or callback, for the log line.
-pub fn guard<T>(name: &str, verdict: T, body: impl FnOnce() -> T) -> T {
+/// Runs `body`; `None` if it panicked, of which `report` gets one line. `name`
+/// is the entry point, for that line. `report` itself must not panic.
+pub fn guard<T>(name: &str, report: impl FnOnce(&str), body: impl FnOnce() -> T) -> Option<T> {
     silence_panics();
     match panic::catch_unwind(AssertUnwindSafe(body)) {
-        Ok(value) => value,
+        Ok(value) => Some(value),
         Err(payload) => {
             let place =
                 PLACE.with(|slot| slot.try_borrow_mut().ok().and_then(|mut slot| slot.take()));
-            log::error(&format!(
+            report(&format!(
                 "{name}: internal error, please report it: {} at {}",
                 reason(&*payload),
                 place.as_deref().unwrap_or("an unknown place"),
@@ -58,7 +61,7 @@ pub fn guard<T>(name: &str, verdict: T, body: impl FnOnce() -> T) -> T {
             if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
                 std::mem::forget(second);
             }
-            verdict
+            None
         }
     }
 }
@@ -68,9 +71,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_becomes_the_verdict() {
-        assert_eq!(guard("test", -1, || panic!("on purpose")), -1);
-        assert_eq!(guard("test", -1, || 0), 0);
+    fn a_panic_ends_at_the_wall_and_is_told_in_one_line_with_its_place() {
+        assert_eq!(guard("hook", |_| unreachable!(), || 1), Some(1));
+        let mut told = String::new();
+        let end = guard(
+            "hook",
+            |line| told = line.to_owned(),
+            || panic!("on purpose"),
+        );
+        assert_eq!(end, None::<i32>);
+        assert!(
+            told.starts_with("hook: internal error, please report it: on purpose at "),
+            "{told}"
+        );
+        assert!(told.contains("lib.rs:"), "{told}");
     }
 
     #[test]
@@ -81,6 +95,7 @@ mod tests {
                 panic!("again");
             }
         }
-        assert_eq!(guard("test", 7, || panic::panic_any(Bomb)), 7);
+        let end: Option<i32> = guard("hook", |_| (), || panic::panic_any(Bomb));
+        assert_eq!(end, None);
     }
 }
