@@ -196,7 +196,9 @@ mod tests {
         .unwrap();
         assert_eq!(node.flags, ["IDLE", "DRAIN"]);
         assert_eq!(node.reason, "EFA: 31/32 devices, efa_17 gone [x]");
-        assert!(node.is_out() && !node.is_idle());
+        assert!(node.is_out() && node.is_idle());
+        let busy = Shown::parse("NodeName=n1 State=MIXED+DRAIN").unwrap();
+        assert!(busy.is_out() && !busy.is_idle());
         let idle = Shown::parse("NodeName=n1 State=IDLE Owner=N/A").unwrap();
         assert!(idle.reason.is_empty() && idle.is_idle() && !idle.is_out());
         assert_eq!(Shown::parse("slurm_load_node error"), None);
