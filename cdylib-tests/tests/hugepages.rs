@@ -607,6 +607,8 @@ fn with_isolation_a_job_maps_its_own_pages_and_no_others() {
                  mount -t cgroup -o hugetlb hugetlb /sys/fs/cgroup/hugetlb";
     let mounted = tb.run("root", &["sh", "-c", mount], &[]).unwrap();
     assert!(mounted.success(), "{mounted}");
+    // Of a job whose epilog was killed before it came to that.
+    fs::create_dir_all(hierarchy.0.path().join("slurm-efa/999999@n1")).unwrap();
     let hugemap = hugemap(&tb);
     let idle = submit(
         &tb,

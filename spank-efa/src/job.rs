@@ -322,7 +322,7 @@ fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     if here.settings.isolate
         && let Ok(Some(controller)) = Controller::find()
     {
-        controller.remove(&here.key);
+        controller.sweep(&registry);
     }
     if !here.ledger_is_empty()? {
         let deadline = Deadline::after(here.settings.time_limit);

@@ -4,9 +4,10 @@
 //!
 //! Slurm puts its steps into no group of the hugetlb controller's v1 hierarchy,
 //! so there each job gets a group of ours, `slurm-efa/<job>@<node>`, which its
-//! tasks enter. With v2 a job's own group, which Slurm made, is limited; that
-//! works where the controller is enabled for it (Slurm 25.05 and later:
-//! `EnableExtraControllers=hugetlb` in cgroup.conf).
+//! tasks enter. With v2 a job's own group, which Slurm made, is limited. The
+//! controller must be on from the root down to it. systemd does not know it and
+//! leaves it alone; Slurm turns it on from 25.05 with
+//! `EnableExtraControllers=hugetlb` in cgroup.conf; where nobody has, we do.
 //!
 //! What enters a job by another way than as a task (logins) is limited with v2
 //! only.
@@ -19,12 +20,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::size::{Bytes, PageSize};
-use crate::registry::JobKey;
+use crate::registry::{JobKey, Registry};
 use crate::sysroot::shown;
 use crate::{ReadError, Sysroot};
 
 /// The parent of the jobs' groups in a v1 hierarchy.
 const OURS: &str = "slurm-efa";
+
+/// What a group may turn on, and what is on for the groups in it.
+const CONTROLLERS: &str = "cgroup.controllers";
+const SUBTREE: &str = "cgroup.subtree_control";
 
 const MOUNTS: &str = "proc/self/mountinfo";
 const CGROUPS: &str = "proc/self/cgroup";
@@ -48,15 +53,20 @@ pub enum IsolateError {
     /// The kernel's files cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The controller is there, but not for jobs.
+    /// The process is in no step of Slurm's.
     #[error(
-        "{}: the hugetlb controller is not enabled for Slurm's jobs; \
-         EnableExtraControllers=hugetlb in cgroup.conf does that from Slurm 25.05 on",
-        shown(group)
+        "the process is in no control group of a step; cgroup.conf needs CgroupPlugin=cgroup/v2 or autodetect, and ProctrackType=proctrack/cgroup"
     )]
-    NotEnabled {
-        /// The job's group.
-        group: PathBuf,
+    NoStep,
+    /// The unified hierarchy has no hugetlb controller.
+    #[error(
+        "{}: the hugetlb controller is not among {}; the kernel has none, or it is mounted as v1",
+        shown(mount),
+        CONTROLLERS
+    )]
+    NoController {
+        /// Where the hierarchy is mounted.
+        mount: PathBuf,
     },
     /// The system refused.
     #[error("cannot {action} {}: {source}", shown(path))]
@@ -142,27 +152,58 @@ impl Controller {
             Self::V1(mount) => write(&group(mount, key).join("cgroup.procs"), "0"),
             Self::V2(mount) => {
                 let text = Sysroot::real().read_bounded(CGROUPS, LARGEST)?;
-                let Some(job) = job_group(&text) else {
-                    let group = mount.clone();
-                    return Err(IsolateError::NotEnabled { group });
-                };
-                let group = mount.join(job);
-                let file = format!("hugetlb.{}.max", name(PageSize::TwoMiB));
-                if !group.join(file).exists() {
-                    return Err(IsolateError::NotEnabled { group });
-                }
-                limit(&group, limits, "max")
+                let job = job_group(&text).ok_or(IsolateError::NoStep)?;
+                enable(mount, &job)?;
+                limit(&mount.join(job), limits, "max")
             }
         }
     }
 
-    /// In the epilog: removes the job's group. One that still has processes
-    /// stays, with its limits.
-    pub fn remove(&self, key: &JobKey) {
-        if let Self::V1(mount) = self {
-            let _ = fs::remove_dir(group(mount, key));
+    /// Removes the groups of jobs that have ended. One that still has
+    /// processes stays, with its limits, and so does one of which nobody knows
+    /// whether its job has ended.
+    pub fn sweep(&self, registry: &Registry) {
+        let Self::V1(mount) = self else {
+            return;
+        };
+        // Listed first: a prolog records its job before it makes the group.
+        let Ok(groups) = fs::read_dir(mount.join(OURS)) else {
+            return;
+        };
+        for group in groups.flatten() {
+            let name = group.file_name();
+            let key = name
+                .to_str()
+                .and_then(|name| JobKey::of_file(&format!("{name}.json")));
+            if key.is_some_and(|key| matches!(registry.get(&key), Ok(None))) {
+                let _ = fs::remove_dir(group.path());
+            }
         }
     }
+}
+
+/// Turns the controller on for the groups in each ancestor of the job's, from
+/// the root down; where it is on already nothing is written.
+fn enable(mount: &Path, job: &Path) -> Result<(), IsolateError> {
+    if !has_word(&mount.join(CONTROLLERS)) {
+        let mount = mount.to_owned();
+        return Err(IsolateError::NoController { mount });
+    }
+    let mut ancestors: Vec<&Path> = job.ancestors().skip(1).collect();
+    ancestors.reverse();
+    for ancestor in ancestors {
+        let file = mount.join(ancestor).join(SUBTREE);
+        if !has_word(&file) {
+            write(&file, "+hugetlb")?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file of controllers names ours.
+fn has_word(file: &Path) -> bool {
+    let text = Sysroot::real().read_small(&file.to_string_lossy());
+    text.is_ok_and(|text| text.split_ascii_whitespace().any(|word| word == "hugetlb"))
 }
 
 fn group(mount: &Path, key: &JobKey) -> PathBuf {
@@ -286,6 +327,37 @@ mod tests {
         ] {
             assert_eq!(job_group(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn with_v2_the_controller_is_turned_on_above_the_job_and_nowhere_else() {
+        let mount = tempfile::tempdir().unwrap();
+        let job = Path::new("system.slice/slurmstepd.scope/job_7");
+        fs::create_dir_all(mount.path().join(job)).unwrap();
+        let file = |group: &str| mount.path().join(group).join(SUBTREE);
+        let groups = ["", "system.slice", "system.slice/slurmstepd.scope"];
+        for group in groups
+            .iter()
+            .chain([&"system.slice/slurmstepd.scope/job_7"])
+        {
+            fs::write(file(group), "cpu memory\n").unwrap();
+        }
+        let error = enable(mount.path(), job).unwrap_err();
+        assert!(
+            matches!(error, IsolateError::NoController { .. }),
+            "{error}"
+        );
+
+        fs::write(mount.path().join(CONTROLLERS), "cpu memory hugetlb pids\n").unwrap();
+        fs::write(file(""), "cpu hugetlb memory\n").unwrap();
+        enable(mount.path(), job).unwrap();
+        let texts = groups.map(|group| fs::read_to_string(file(group)).unwrap());
+        assert_eq!(texts[0], "cpu hugetlb memory\n", "it was on");
+        // The kernel would add the word; a plain file is overwritten in place.
+        assert!(texts[1].starts_with("+hugetlb"), "{texts:?}");
+        assert!(texts[2].starts_with("+hugetlb"), "{texts:?}");
+        let own = fs::read_to_string(file("system.slice/slurmstepd.scope/job_7")).unwrap();
+        assert_eq!(own, "cpu memory\n");
     }
 
     proptest! {

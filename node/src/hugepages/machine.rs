@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::isolate::Controller;
 use super::ledger::Ledger;
 use super::pool::{KernelPools, Pools};
 use super::reconcile::{Claim, ReconcileError, Report, reconcile};
@@ -29,7 +30,14 @@ pub fn settle(
     let ledger = Ledger::open(state, deadline)?;
     let kernel = KernelPools::new(Sysroot::real())?;
     let spool = default_spool;
-    apply(ledger, kernel, Some(state), spool, claim, deadline)
+    let report = apply(ledger, kernel, Some(state), spool, claim, deadline)?;
+    // A prolog or an epilog that was killed may have left an empty group.
+    if let (Ok(Some(controller)), Ok(Some(registry))) =
+        (Controller::find(), Registry::open_existing(state))
+    {
+        controller.sweep(&registry);
+    }
+    Ok(report)
 }
 
 /// What [`settle`] would do now without a claim, had the kernel all the memory
