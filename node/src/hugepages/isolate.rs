@@ -94,7 +94,8 @@ impl Controller {
     /// Reads proc(5)'s mountinfo. A v1 hierarchy with the controller wins; the
     /// unified one counts only where Slurm's jobs are in it, which is where no
     /// v1 hierarchy is mounted at all.
-    fn of_mounts(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn of_mounts(text: &str) -> Option<Self> {
         let mut unified = None;
         let mut has_v1 = false;
         for line in text.lines() {
@@ -254,7 +255,8 @@ fn refused(action: &'static str, path: PathBuf, source: io::Error) -> IsolateErr
 }
 
 /// The job's group of a process in a step: what is above `step_…`.
-fn job_group(text: &str) -> Option<PathBuf> {
+#[must_use]
+pub fn job_group(text: &str) -> Option<PathBuf> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let parts: Vec<&str> = path.split('/').collect();
     let step = parts.iter().position(|part| part.starts_with("step_"))?;
