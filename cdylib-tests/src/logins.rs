@@ -45,6 +45,8 @@ pub struct Site {
     pub module: PathBuf,
     /// Lines of sshd_config.
     pub sshd: String,
+    /// The suite's `state_dir`.
+    pub state: PathBuf,
 }
 
 impl Default for Site {
@@ -54,6 +56,7 @@ impl Default for Site {
             arguments: String::new(),
             module: modules::pam_module(),
             sshd: String::new(),
+            state: PathBuf::from(STATE),
         }
     }
 }
@@ -284,8 +287,9 @@ pub fn configure(tb: &Testbed, site: &Site) -> Outcome<()> {
     fs::write(
         dir.join("site/slurm-efa.toml"),
         format!(
-            "state_dir = \"{STATE}\"\n[logout]\nnode_name = \"n1\"\n\
+            "state_dir = \"{}\"\n[logout]\nnode_name = \"n1\"\n\
              spool_dir = \"{here}/spool/n1\"\ndebug = true\n{}\n",
+            site.state.display(),
             site.logout
         ),
     )?;

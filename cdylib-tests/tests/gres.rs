@@ -3,6 +3,8 @@
 use std::fs;
 
 use cdylib_tests::gres::{self, GENERATED};
+use cdylib_tests::logins::{Logins, Site};
+use cdylib_tests::modules;
 use cdylib_tests::testbed::{JobId, JobState, Progress, Testbed};
 use mock_nvml::{Here, Process};
 
@@ -34,6 +36,36 @@ fn waiting_job(tb: &Testbed, user: &str, gres: &str) -> (JobId, u32) {
 
 fn helper(tb: &Testbed, args: &[&str]) -> cdylib_tests::testbed::Output {
     gres::helper(tb, args)
+}
+
+#[test]
+fn a_login_during_a_job_is_told_its_gpus() {
+    let efa = format!(
+        "required {} config={{dir}}/site/gres.toml",
+        modules::plugin().display()
+    );
+    let tb = gres::cluster("H100x4", "").plugstack(&efa).start().unwrap();
+    let site = Site {
+        state: tb.dir().join("run-n1"),
+        ..Site::default()
+    };
+    let logins = Logins::start(&tb, &site).unwrap();
+    let visible = || {
+        let said = logins
+            .ssh("alice", &["echo", "$CUDA_VISIBLE_DEVICES."])
+            .output();
+        said.unwrap().stdout.trim().to_owned()
+    };
+    let cpu_only = logins.job("alice").unwrap();
+    assert_eq!(visible(), ".");
+    tb.scancel(cpu_only).unwrap();
+    let script = "#!/bin/bash\nsleep 600\n";
+    logins
+        .job_with("alice", script, &["--gres=gpu:h100:2", "--mem=0"])
+        .unwrap();
+    let machine = gres::nvml(&tb).read().unwrap();
+    let uuid = |index: usize| machine.gpus[index].uuid.clone();
+    assert_eq!(visible(), format!("{},{}.", uuid(0), uuid(1)));
 }
 
 #[test]

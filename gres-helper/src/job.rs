@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use node::process::{Life, Pid};
-use node::registry::{BootId, JobKey};
+use node::registry::{BootId, JobKey, Registry};
 use node::state::{Deadline, StateDir, Store};
 use node::{Sysroot, printable};
 use rustix::process::Signal;
@@ -208,6 +208,7 @@ pub fn prolog(settings: &Settings, key: &JobKey, uid: u32, positions: Option<&st
     if !gpus.is_empty() {
         let recorded = record(settings, state, &mut agent, key, uid, &machine, &gpus);
         outcome.note(recorded);
+        outcome.note(tell_registry(settings, key, &gpus));
     }
     outcome
 }
@@ -235,6 +236,26 @@ fn job_gpus<'m>(
         .collect();
     gpus.dedup_by_key(|gpu| &gpu.uuid);
     gpus
+}
+
+/// For logins during the job, which get its variables. A GPU in MIG mode is not
+/// what the job has, but a part of it that only Slurm knows.
+fn tell_registry(settings: &Settings, key: &JobKey, gpus: &[&Gpu]) -> Result<(), String> {
+    let whole = gpus.iter().filter(|gpu| !gpu.in_mig_mode());
+    let uuids: Vec<String> = whole.map(|gpu| gpu.uuid.clone()).collect();
+    if uuids.is_empty() {
+        return Ok(());
+    }
+    StateDir::open_existing(&settings.state_dir)
+        .and_then(|state| match state {
+            Some(state) => Registry::open_existing(&state),
+            None => Ok(None),
+        })
+        .and_then(|registry| match registry {
+            Some(mut registry) => registry.note_gpus(key, uuids),
+            None => Ok(()),
+        })
+        .map_err(|error| error.to_string())
 }
 
 fn record(

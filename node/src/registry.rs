@@ -176,6 +176,10 @@ pub struct Job {
     /// epilog never ran.
     #[serde(default)]
     pub contained: bool,
+    /// NVML's UUIDs of the GPUs that it has, as gres-helper's prolog found
+    /// them; empty where that does not run.
+    #[serde(default)]
+    pub gpus: Vec<String>,
 }
 
 impl Job {
@@ -196,6 +200,7 @@ impl Job {
             reservation: None,
             others_at_start: false,
             contained: false,
+            gpus: Vec::new(),
         }
     }
 
@@ -312,6 +317,18 @@ impl Registry {
                 contained: true,
                 ..job
             }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes which GPUs the job has. For a prolog that runs after the plugin's.
+    /// A job without a record is left alone.
+    ///
+    /// # Errors
+    /// The record is as before.
+    pub fn note_gpus(&mut self, key: &JobKey, gpus: Vec<String>) -> Result<(), StateError> {
+        match self.get(key) {
+            Ok(Some(job)) => self.put(&Job { gpus, ..job }),
             _ => Ok(()),
         }
     }

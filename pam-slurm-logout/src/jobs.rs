@@ -28,6 +28,8 @@ pub struct Job {
     pub since_boot_ms: Option<u64>,
     /// Its EFA profile, if the registry knows.
     pub profile: Option<String>,
+    /// Its GPUs' UUIDs, if the registry knows.
+    pub gpus: Vec<String>,
 }
 
 /// What is known of one user.
@@ -186,6 +188,7 @@ impl Jobs {
                         id: record.job,
                         since_boot_ms: Some(record.start.since_boot_ms),
                         profile: record.profile,
+                        gpus: record.gpus,
                     };
                     self.add(record.uid, job);
                     recorded.insert(key);
@@ -288,6 +291,7 @@ impl Jobs {
                     id,
                     since_boot_ms: None,
                     profile: None,
+                    gpus: Vec::new(),
                 },
             ),
             JobState::Unknown => self.doubt(format_args!(

@@ -291,6 +291,16 @@ fn give_variables(handle: &Handle, jobs: &[Job]) {
     if let Some(profile) = &job.profile {
         handle.putenv("SLURM_EFA_PROFILE", &printable(profile, 64));
     }
+    // By UUID: the login is not in the job's cgroup, where GPUs count from 0.
+    if !job.gpus.is_empty() && job.gpus.iter().all(|uuid| is_uuid(uuid)) {
+        handle.putenv("CUDA_VISIBLE_DEVICES", &job.gpus.join(","));
+    }
+}
+
+/// NVML's name of a GPU: `GPU-` and hexadecimal groups.
+fn is_uuid(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    text.starts_with("GPU-") && text.len() <= 80 && text.bytes().all(plain)
 }
 
 /// Removes the record. If processes of the session may be left, a daemon that
