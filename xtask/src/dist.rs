@@ -168,8 +168,20 @@ pub const ARTIFACTS: &[Artifact] = &[
 pub enum Variant {
     /// The files that are shipped.
     Shipped,
-    /// The same with `panic-injection`, for the tests of every release.
+    /// The plugin with `panic-injection`, for this machine's tests of every release.
     Inject,
+}
+
+impl Variant {
+    fn wants(self, arch: &str) -> bool {
+        self == Self::Shipped || arch == std::env::consts::ARCH
+    }
+
+    fn artifacts(self) -> impl Iterator<Item = &'static Artifact> {
+        ARTIFACTS
+            .iter()
+            .filter(move |it| self == Self::Shipped || it.shipped == "spank_efa.so")
+    }
 }
 
 impl Artifact {
@@ -214,6 +226,9 @@ pub fn dist(variant: Variant) -> Result<()> {
         "arch", "file", "bytes", "glibc"
     );
     for (index, arch) in ARCHES.iter().enumerate() {
+        if !variant.wants(arch) {
+            continue;
+        }
         if let Err(reason) = target_installed(&triple(arch)) {
             if index == 0 {
                 return Err(reason);
@@ -224,7 +239,7 @@ pub fn dist(variant: Variant) -> Result<()> {
         // What stays after a failure must not be taken for this build's.
         remove_shipped(variant, arch)?;
         build(variant, arch, &tools)?;
-        for artifact in ARTIFACTS {
+        for artifact in variant.artifacts() {
             let built = built(variant, arch, artifact);
             report(arch, artifact, &built)
                 .with_context(|| format!("{} is not fit to be shipped", built.display()))?;
@@ -284,16 +299,13 @@ fn build(variant: Variant, arch: &str, tools: &Path) -> Result<()> {
     if let Some(epoch) = source_date() {
         zigbuild.env("SOURCE_DATE_EPOCH", epoch);
     }
-    let packages: BTreeSet<&str> = ARTIFACTS.iter().map(|artifact| artifact.package).collect();
+    let packages: BTreeSet<&str> = variant.artifacts().map(|it| it.package).collect();
     for package in packages {
         zigbuild.args(["--package", package]);
     }
     zigbuild.arg("--target-dir").arg(build_dir(variant));
     if variant == Variant::Inject {
-        zigbuild.args([
-            "--features",
-            "spank-efa/panic-injection,pam-slurm-logout/panic-injection",
-        ]);
+        zigbuild.args(["--features", "panic-injection"]);
     }
     command::run(&mut zigbuild)
 }
@@ -370,7 +382,7 @@ pub fn shipped(variant: Variant, arch: &str, artifact: &Artifact) -> PathBuf {
 }
 
 fn remove_shipped(variant: Variant, arch: &str) -> Result<()> {
-    for artifact in ARTIFACTS {
+    for artifact in variant.artifacts() {
         let file = shipped(variant, arch, artifact);
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
