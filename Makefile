@@ -48,11 +48,13 @@ modules:
 
 bench: linker ## Measure job steps, prolog and logins, each against its rivals
 	@$(XTASK) setup --for bench
-	cargo build --quiet --release --package spank-efa --package efa-check
+	cargo build --quiet --release --package spank-efa --package efa-check --package gres-helper
 	cargo build --quiet --release --package pam-slurm-logout
-	cargo build --quiet --package pam-slurm-logout
+	cargo build --quiet --package pam-slurm-logout --package mock-nvml
 	@cargo run --quiet --release --package cdylib-tests --bin bench
 	@cargo run --quiet --release --package efa-check --example bench
+	@cargo run --quiet --release --package gres-helper --example bench
+	@cargo run --quiet --release --package pam-slurm-logout --example bench
 
 dist: linker ## Build what is shipped, for every distribution: packages, SBOM and hashes in target/dist/
 	@$(XTASK) setup --for dist

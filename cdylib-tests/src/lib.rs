@@ -13,6 +13,7 @@
 //!   [`sigkill`]: a program killed after each of its system calls.
 //! - [`logins`]: a real sshd with the PAM module inside a testbed.
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
+//! - [`turns`]: programs measured side by side.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 
 pub mod efa;
@@ -27,3 +28,4 @@ pub mod panics;
 pub mod sigkill;
 pub mod simnode;
 pub mod testbed;
+pub mod turns;

@@ -126,10 +126,11 @@ pub fn target() -> PathBuf {
         .to_owned()
 }
 
-/// Tests lie in `TARGET/PROFILE/deps/`, binaries in `TARGET/PROFILE/`.
+/// Tests lie in `TARGET/PROFILE/deps/`, examples in `TARGET/PROFILE/examples/`,
+/// binaries in `TARGET/PROFILE/`.
 fn target_dir(program: &Path) -> Option<&Path> {
     let dir = program.parent()?;
-    let profile = if dir.ends_with("deps") {
+    let profile = if dir.ends_with("deps") || dir.ends_with("examples") {
         dir.parent()?
     } else {
         dir
@@ -142,11 +143,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_and_a_program_find_the_same_target_directory() {
+    fn a_test_an_example_and_a_program_find_the_same_target_directory() {
         for program in [
             "/t/debug/deps/scope-1a2b",
             "/t/debug/demo",
             "/t/release/bench",
+            "/t/release/examples/bench",
         ] {
             assert_eq!(target_dir(Path::new(program)), Some(Path::new("/t")));
         }

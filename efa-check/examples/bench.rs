@@ -5,10 +5,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 use cdylib_tests::simnode::SimNode;
+use cdylib_tests::turns::{self, Way};
 use efa_check::counters::Wanted;
 
 const ROUNDS: usize = 40;
@@ -43,41 +43,18 @@ fn main() -> Result<(), Failure> {
     let mut bash = Command::new("bash");
     bash.args(["-c", LOOP, "bash"]).arg(&class);
 
-    let mut ways = [
-        Way::new("efa-check prolog", check, 1)?,
-        Way::new("cat of the same files", cat, 1)?,
-        Way::new("bash: cat in $(), lspci-like calls", bash, SLOW_SHARE)?,
-    ];
-    // In turn, so that what disturbs the machine disturbs all.
-    for round in 0..ROUNDS {
-        for way in &mut ways {
-            if round % way.share == 0 {
-                way.run()?;
-            }
-        }
-    }
-    let costs = ways.each_ref().map(Way::cost);
-    let [own, ..] = &costs;
     println!(
         "\nefa-check prolog on a simulated p5.48xlarge: {} files of 32 devices, {ROUNDS} rounds in \
          turn (bash: {}), medians\n",
         files.len(),
         ROUNDS / SLOW_SHARE
     );
-    println!(
-        "{:<36}{:>9}{:>9}  {:<22}",
-        "", "wall ms", "CPU ms", "efa-check's wall to it"
-    );
-    for (way, cost) in ways.iter().zip(&costs) {
-        println!(
-            "{:<36}{:>9.2}{:>9.2}  {:.3}",
-            way.name,
-            cost.wall * 1e3,
-            cost.cpu * 1e3,
-            own.wall / cost.wall
-        );
-    }
-    Ok(())
+    let mut ways = [
+        Way::new("efa-check prolog", vec![check], 1),
+        Way::new("cat of the same files", vec![cat], 1),
+        Way::new("bash: cat in $(), lspci-like calls", vec![bash], SLOW_SHARE),
+    ];
+    turns::compare(&mut ways, ROUNDS)
 }
 
 /// What a prolog reads of one device.
@@ -134,73 +111,4 @@ fn program() -> Result<PathBuf, Failure> {
         );
     }
     Ok(program)
-}
-
-/// Seconds.
-struct Cost {
-    wall: f64,
-    cpu: f64,
-}
-
-/// One way to look at the devices.
-struct Way {
-    name: &'static str,
-    command: Command,
-    /// It runs in every so manieth round.
-    share: usize,
-    walls: Vec<f64>,
-    cpus: Vec<f64>,
-}
-
-impl Way {
-    fn new(name: &'static str, mut command: Command, share: usize) -> Result<Way, Failure> {
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        // The first finds cold caches.
-        if !command.status()?.success() {
-            return Err(format!("{name} failed: {command:?}").into());
-        }
-        Ok(Way {
-            name,
-            command,
-            share,
-            walls: Vec::new(),
-            cpus: Vec::new(),
-        })
-    }
-
-    fn run(&mut self) -> Result<(), Failure> {
-        let before = children_cpu()?;
-        let start = Instant::now();
-        self.command.status()?;
-        self.walls.push(start.elapsed().as_secs_f64());
-        self.cpus.push(children_cpu()? - before);
-        Ok(())
-    }
-
-    fn cost(&self) -> Cost {
-        Cost {
-            wall: median(&self.walls),
-            cpu: median(&self.cpus),
-        }
-    }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Seconds on processors of children that ended and were waited for, and of
-/// theirs.
-fn children_cpu() -> Result<f64, Failure> {
-    // SAFETY: rusage is plain old data, for which all zeros is a valid value.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to one writable rusage: getrusage(2).
-    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) } != 0 {
-        return Err(std::io::Error::last_os_error().into());
-    }
-    #[allow(clippy::cast_precision_loss, reason = "seconds, not years")]
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    Ok(seconds(usage.ru_utime) + seconds(usage.ru_stime))
 }
