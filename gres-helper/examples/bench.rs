@@ -159,8 +159,8 @@ fn watch(node: &Node, processes: &mut Vec<Child>) -> Result<(), Failure> {
     })?;
     println!("\ngres-helper watch, {GPUS} GPUs with {PROCESSES} processes each, a minute\n");
     println!(
-        "{:<28}{:>9}{:>12}{:>10}",
-        "", "CPU ms", "of a core", "RSS MiB"
+        "{:<28}{:>12}{:>12}{:>14}{:>10}",
+        "", "own CPU ms", "of a core", "with mock ms", "RSS MiB"
     );
     for (what, shared) in [("no job that shares", false), ("a job that shares", true)] {
         if shared {
@@ -172,43 +172,47 @@ fn watch(node: &Node, processes: &mut Vec<Child>) -> Result<(), Failure> {
         let measured = minute(watch.id());
         watch.kill()?;
         watch.wait()?;
-        let (cpu, rss) = measured?;
+        let (own, all, rss) = measured?;
         println!(
-            "{what:<28}{:>9.0}{:>11.3}%{rss:>10.1}",
-            cpu * 1e3,
-            cpu / MINUTE.as_secs_f64() * 100.0,
+            "{what:<28}{:>12.0}{:>11.3}%{:>14.0}{rss:>10.1}",
+            own * 1e3,
+            own / MINUTE.as_secs_f64() * 100.0,
+            all * 1e3,
         );
     }
     Ok(())
 }
 
-/// CPU seconds of a minute, and MiB of memory at its end, of a process and its
-/// children.
-fn minute(pid: u32) -> Result<(f64, f64), Failure> {
+/// CPU seconds of a minute of a process, the same with its child, in which the
+/// mock of NVML works, and MiB of memory of both at the end.
+fn minute(pid: u32) -> Result<(f64, f64, f64), Failure> {
     // Its first look, its child's start and the library's are not a minute's.
     std::thread::sleep(Duration::from_secs(3));
     let before = family(pid)?;
     std::thread::sleep(MINUTE);
     let after = family(pid)?;
-    Ok((after.0 - before.0, after.1))
+    Ok((after.0 - before.0, after.1 - before.1, after.2))
 }
 
-fn family(pid: u32) -> Result<(f64, f64), Failure> {
+fn family(pid: u32) -> Result<(f64, f64, f64), Failure> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let children = children
         .split_whitespace()
         .filter_map(|pid| pid.parse().ok());
-    let (mut cpu, mut rss) = (0.0, 0.0);
+    let (mut own, mut cpu, mut rss) = (0.0, 0.0, 0.0);
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
-    for pid in std::iter::once(pid).chain(children) {
-        let stat = stat(Pid(pid))?.ok_or("it has ended")?;
+    for each in std::iter::once(pid).chain(children) {
+        let stat = stat(Pid(each))?.ok_or("it has ended")?;
         cpu += stat.cpu as f64 / rustix::param::clock_ticks_per_second() as f64;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        if each == pid {
+            own = cpu;
+        }
+        let status = fs::read_to_string(format!("/proc/{each}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
         rss += kib.unwrap_or("0").parse::<f64>()? / 1024.0;
     }
-    Ok((cpu, rss))
+    Ok((own, cpu, rss))
 }
 
 /// What prologs do: nvidia-smi for each value of each GPU.

@@ -105,15 +105,20 @@ pub struct Held {
 pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTreeMap<u32, Held> {
     let mut held: BTreeMap<u32, Held> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
+    // A process of a job on eight GPUs is listed eight times.
+    let mut looked = BTreeMap::new();
     for (gpu, process) in machine
         .gpus
         .iter()
         .flat_map(|gpu| gpu.processes.iter().map(move |process| (gpu, process)))
     {
-        let Some((life, place)) = places.of(process.pid) else {
+        let Some((life, place)) = looked
+            .entry(process.pid)
+            .or_insert_with(|| places.of(process.pid))
+        else {
             continue;
         };
-        let record = records.iter().find(|record| match &place {
+        let record = records.iter().find(|record| match place {
             Place::Job(job) => record.job == *job,
             Place::Sluid(name) => record.sluid.as_ref() == Some(name),
         });
@@ -125,8 +130,8 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
         }
         if process.mps {
             held.mps += 1;
-        } else if !held.plain.contains(&life) {
-            held.plain.push(life);
+        } else if !held.plain.contains(life) {
+            held.plain.push(*life);
         }
     }
     held
