@@ -313,6 +313,51 @@ fn nobody_escapes_and_nobody_else_is_harmed() {
     assert!(!logins.log("logoutd").contains('\u{1b}'));
 }
 
+#[test]
+fn a_terminal_that_stands_still_or_is_closed_holds_nobody_up() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with("grace = \"1s\"")).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let on_terminal = |script: &str, seconds: &str| {
+        let shell = ["-tt"];
+        let client = logins.ssh_with("alice", &shell, &[script]).spawn().unwrap();
+        logins
+            .wait_process("alice", &format!("sleep {seconds}"))
+            .unwrap();
+        client
+    };
+    // What Ctrl-S does, by the user's own program: writing to it waits.
+    let still = "perl -MPOSIX -e 'tcflow(1, TCOOFF)'; exec sleep 3621";
+    let still = on_terminal(still, "3621");
+    let closed = on_terminal("exec sleep 3622 <&- >&- 2>&-", "3622");
+    let plain = on_terminal("exec sleep 3623", "3623");
+    tb.scancel(job).unwrap();
+    for (kind, mut client) in [("still", still), ("closed", closed)] {
+        logins.wait_end(kind, &mut client).unwrap();
+    }
+    let said = plain.wait().unwrap().stdout;
+    assert!(said.contains("ends now"), "{said:?}");
+    wait_nothing_left(&logins, "alice");
+}
+
+#[test]
+fn a_flood_of_events_in_the_spool_directory_hides_no_end_of_a_job() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with(NO_GRACE)).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let mut client = sleeper(&logins, "alice", "3600");
+    let script = "cd \"$1\"; while :; do : >.flood && rm .flood; done";
+    let flood = tb
+        .command("root", &["sh", "-c", script, "sh"])
+        .arg(tb.dir().join("spool/n1"));
+    let _flood = flood.timeout(LIMIT * 2).spawn().unwrap();
+    tb.scancel(job).unwrap();
+    logins.wait_end("the session", &mut client).unwrap();
+    wait_nothing_left(&logins, "alice");
+}
+
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -76,7 +76,7 @@ fn latencies(module: &Path) -> Outcome {
     let mut services = vec!["pam_permit", "pam_slurm_logout"];
     for (name, path) in PEERS {
         if Path::new(path).exists() {
-            write(name, &peer(name, path), "pam_permit.so")?;
+            write(name, &peer(name, path, name), "pam_permit.so")?;
             services.push(name);
         } else {
             println!("{name}: not measured, {path} is not installed");
@@ -128,10 +128,11 @@ fn latencies(module: &Path) -> Outcome {
     Ok(())
 }
 
-/// A rival's line. Here the node's name is not the host's.
-fn peer(name: &str, path: &str) -> String {
+/// A rival's line. Here the node's name is not the host's; for another service
+/// than sshd, pam_slurm_adopt does nothing unless it is told to.
+fn peer(name: &str, path: &str, service: &str) -> String {
     match name {
-        "pam_slurm_adopt" => format!("{path} nodename=n1"),
+        "pam_slurm_adopt" => format!("{path} nodename=n1 service={service}"),
         _ => path.to_owned(),
     }
 }
@@ -184,7 +185,7 @@ fn ends(module: &Path, daemon: &Path) -> Outcome {
     if Path::new(path).exists() {
         let stack = format!(
             "auth required pam_permit.so\naccount required {}\nsession required pam_loginuid.so\n",
-            peer(name, path)
+            peer(name, path, "sshd")
         );
         fs::write(tb.dir().join("pam.d/sshd"), stack)?;
         let seen = one_end(&logins)?;
