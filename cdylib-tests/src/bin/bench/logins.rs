@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cdylib_tests::logins::{Logins, Site};
-use cdylib_tests::testbed::{JobState, Progress, Testbed};
+use cdylib_tests::testbed::{JobState, NodeOptions, Progress, Testbed};
 
 use crate::Outcome;
 use crate::statistics::median;
@@ -58,7 +58,13 @@ fn latencies(module: &Path) -> Outcome {
         "{:<18}{:>6}{:>12}{:>12}{:>12}",
         "module", "jobs", "account", "open", "close"
     );
-    let tb = Testbed::builder().start()?;
+    // Slurm gives each job a core.
+    let big = NodeOptions {
+        sockets: 2,
+        cores_per_socket: 128,
+        ..NodeOptions::default()
+    };
+    let tb = Testbed::builder().node(big).start()?;
     let dir = tb.dir().to_owned();
     let here = dir.display();
     fs::create_dir_all(dir.join("pam.d"))?;
@@ -102,11 +108,9 @@ fn latencies(module: &Path) -> Outcome {
                 Ok(seen) => seen,
                 Err(error) => {
                     let reason = error.to_string();
-                    let reason = reason.lines().find(|line| line.starts_with("bench: "));
-                    println!(
-                        "{service:<18}{jobs:>6}  not measured: {}",
-                        reason.unwrap_or("?")
-                    );
+                    let own = reason.lines().find(|line| line.starts_with("bench: "));
+                    let reason = own.or(reason.lines().next()).unwrap_or_default();
+                    println!("{service:<18}{jobs:>6}  not measured: {reason}");
                     continue;
                 }
             };
