@@ -91,7 +91,7 @@ fn latencies(module: &Path) -> Outcome {
     let mut running = 0;
     for jobs in JOBS {
         let more = format!("--array=1-{}", jobs - running);
-        let options = ["-n1", "--mem=1", "--output=/dev/null", more.as_str()];
+        let options = ["-n1", "--mem=64", "--output=/dev/null", more.as_str()];
         tb.sbatch("alice", "#!/bin/bash\nexec sleep 86400\n", &options)?;
         running = jobs;
         tb.wait_until("the jobs to run", LIMIT, || {
