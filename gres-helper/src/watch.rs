@@ -407,6 +407,23 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_was_used_again_is_looked_at_anew() {
+        let own = Life::of(Pid(std::process::id())).unwrap().unwrap();
+        let of_job = Some(Place::Job(JobId(1)));
+        let mut places = Places(BTreeMap::from([(own.pid.0, (own, of_job.clone()))]));
+        assert_eq!(
+            places.of(own.pid.0),
+            of_job.clone().map(|place| (own, place))
+        );
+        let earlier = Life {
+            start: own.start - 1,
+            ..own
+        };
+        places.0.insert(own.pid.0, (earlier, of_job));
+        assert_eq!(places.of(own.pid.0), None, "this test is in no job");
+    }
+
+    #[test]
     fn samples_over_the_share_are_counted_in_a_row_and_neighbours_are_not() {
         let records = [record(1, 3), record(2, 1)];
         let mut account = Account::new();

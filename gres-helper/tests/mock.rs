@@ -4,14 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cdylib_tests::sigkill::{killed_after, sweep};
 use gres_helper::agent::{Agent, AgentError};
 use gres_helper::machine::{Ask, Place};
 use gres_helper::mig::{self, Applied, Cell, Plan, Slot, Step};
+use gres_helper::shares;
 use mock_nvml::machine::{LOST, UNKNOWN};
 use mock_nvml::mig::{Compute, Instance, Profile};
 use mock_nvml::{Fault, Here, Machine, Process};
+use node::registry::{JobId, JobKey};
+use node::state::{Deadline, StateDir};
 
 fn helper() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_gres-helper"))
@@ -79,11 +83,74 @@ impl Node {
     }
 
     fn job(&self, phase: &str, job: u32, uid: u32, gpus: &str) -> Said {
+        Said::of(self.for_job(phase, job, uid, gpus).output().unwrap())
+    }
+
+    fn for_job(&self, phase: &str, job: u32, uid: u32, gpus: &str) -> Command {
         let mut command = self.command(&[phase]);
         command
             .env("SLURM_JOB_ID", job.to_string())
-            .env("SLURM_JOB_UID", uid.to_string());
-        Said::of(command.env("SLURM_JOB_GPUS", gpus).output().unwrap())
+            .env("SLURM_JOB_UID", uid.to_string())
+            .env("SLURM_JOB_GPUS", gpus);
+        command
+    }
+
+    /// What the plugin notes in the job's first step, after which a job without
+    /// a socket has ended.
+    fn note_step(&self, job: u32, uid: u32) {
+        let state = StateDir::open(&self.path("state")).unwrap();
+        let key = JobKey {
+            job: JobId(job),
+            node: "n1".parse().unwrap(),
+        };
+        let deadline = Deadline::after(Duration::from_secs(20));
+        let noted = |record: &mut shares::Record| record.seen = true;
+        shares::change(
+            &mut state.folder("gres").unwrap(),
+            &key,
+            uid,
+            deadline,
+            noted,
+        )
+        .unwrap();
+    }
+
+    /// Records of jobs and daemons, and daemons' directories.
+    fn left(&self) -> Vec<String> {
+        let names = |dir: &str| -> Vec<String> {
+            let Ok(entries) = fs::read_dir(self.path(dir)) else {
+                return Vec::new();
+            };
+            entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        let mut left = names("state/gres");
+        left.retain(|name| name.starts_with("job-") || name.starts_with("mps-"));
+        left.extend(names("state/gres/mps"));
+        left
+    }
+
+    /// Waits until so many MPS daemons run: one that was told to quit answers
+    /// before it has.
+    fn wait_daemons(&self, wanted: usize) {
+        let late = Instant::now() + Duration::from_secs(20);
+        while self.daemons() != wanted {
+            assert!(Instant::now() < late, "{} daemons", self.daemons());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// How many MPS daemons of this node run.
+    fn daemons(&self) -> usize {
+        let own = self.dir.path().display().to_string();
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let is_ours = |path: PathBuf| {
+            let read = |name| fs::read(path.join(name)).unwrap_or_default();
+            read("comm").starts_with(b"nvidia-cuda-mp")
+                && String::from_utf8_lossy(&read("environ")).contains(&own)
+        };
+        processes.filter(|entry| is_ours(entry.path())).count()
     }
 
     fn change(&self, change: impl FnOnce(&mut Machine)) {
@@ -409,12 +476,51 @@ fn mps_serves_one_user_of_a_gpu_and_leaves_it_as_it_was() {
     node.job("epilog", 2, 1000, "0");
     assert_eq!(node.nvml.read().unwrap().gpus, before.gpus);
     assert!(!daemon.exists());
-    let names = fs::read_dir(node.path("state/gres")).unwrap();
-    let left: Vec<String> = names
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("job-") || name.starts_with("mps-"))
-        .collect();
-    assert_eq!(left, [] as [&str; 0]);
+    assert_eq!(node.left(), [] as [&str; 0]);
+}
+
+/// Kills this phase of job 1 after each of its system calls. The next job, of
+/// another user, must be served, and leave the node as it was.
+fn killed_anywhere(phase: &str) {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    let before = node.nvml.read().unwrap().gpus;
+    let calls = sweep(|calls| {
+        if phase == "epilog" {
+            assert_eq!(node.job("prolog", 1, 1000, "0").code, 0);
+            node.note_step(1, 1000);
+        }
+        let end = killed_after(calls, &mut node.for_job(phase, 1, 1000, "0"))?;
+        if phase == "prolog" {
+            // Slurm runs the epilog of a job whose prolog failed, too.
+            node.job("epilog", 1, 1000, "0");
+        }
+        let next = node.job("prolog", 2, 2000, "0");
+        let its_daemon = node.path(&format!(
+            "state/gres/mps/{}-2000/pipe/control",
+            before[0].uuid
+        ));
+        assert!(its_daemon.exists(), "{calls}: {next:?}");
+        assert_eq!(node.mode(0), 3, "{calls}");
+        node.wait_daemons(1);
+        node.job("epilog", 2, 2000, "0");
+        assert_eq!(node.nvml.read().unwrap().gpus, before, "{calls}");
+        assert_eq!(node.left(), [] as [&str; 0], "{calls}");
+        node.wait_daemons(0);
+        Ok::<_, std::io::Error>(end)
+    })
+    .unwrap();
+    assert!(calls > 100, "{calls}: it was not the program");
+}
+
+#[test]
+fn what_a_prolog_killed_anywhere_left_is_undone_by_the_next() {
+    killed_anywhere("prolog");
+}
+
+#[test]
+fn what_an_epilog_killed_anywhere_left_is_undone_by_the_next_prolog() {
+    killed_anywhere("epilog");
 }
 
 #[test]
