@@ -16,5 +16,5 @@ fi
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload >/dev/null 2>&1 || :
     # After an upgrade, what an administrator runs shall be the new one.
-    systemctl try-restart slurm-logoutd.service >/dev/null 2>&1 || :
+    systemctl try-restart slurm-logoutd.service gres-helper-watch.service >/dev/null 2>&1 || :
 fi

@@ -56,6 +56,8 @@ if [ -n "$left" ]; then
 fi
 
 if command -v systemctl >/dev/null 2>&1; then
-    [ ! -d /run/systemd/system ] || systemctl stop slurm-logoutd.service >/dev/null 2>&1 || :
-    systemctl disable slurm-logoutd.service >/dev/null 2>&1 || :
+    for unit in slurm-logoutd.service gres-helper-watch.service; do
+        [ ! -d /run/systemd/system ] || systemctl stop "$unit" >/dev/null 2>&1 || :
+        systemctl disable "$unit" >/dev/null 2>&1 || :
+    done
 fi

@@ -115,6 +115,7 @@ pub fn examine(site: &Site) -> Findings {
         if site.has_section("gres") {
             let helper = folder(site, setup::EPILOGS, "gres-helper-epilog");
             all.add("epilog-programs", helper);
+            all.add("gres-watch", gres_watch(site));
         }
         if site.has_section("gres") || Path::new("/proc/driver/nvidia/version").exists() {
             all.add("nvml", nvml());
@@ -705,22 +706,40 @@ impl Stack {
     }
 }
 
-/// The daemon holds a lock while it lives.
 fn logoutd(site: &Site) -> Look {
     const START: &str = "systemctl enable --now slurm-logoutd";
     const DEAD: &str = "slurm-logoutd does not run, so no login is ended";
-    let state = state_dir(site);
-    let open = state.as_deref().map(StateDir::open_existing);
-    let Some(Ok(Some(dir))) = open else {
-        return fatal(DEAD, START);
-    };
-    if !dir.path().join("logoutd.lock").exists() {
-        return fatal(DEAD, START);
+    match lives(site, "", "logoutd.lock") {
+        Ok(true) => Ok("slurm-logoutd holds its lock".to_owned()),
+        Ok(false) => fatal(DEAD, START),
+        Err(error) => unknown(error, START),
     }
-    match dir.lock("logoutd.lock", Deadline::after(Duration::ZERO)) {
-        Err(StateError::Busy { .. }) => Ok("slurm-logoutd holds its lock".to_owned()),
-        Ok(_) => fatal(DEAD, START),
-        Err(error) => unknown(error.to_string(), START),
+}
+
+fn gres_watch(site: &Site) -> Look {
+    const START: &str = "systemctl enable --now gres-helper-watch";
+    const DEAD: &str = "gres-helper watch does not run: a job over its share is not noticed, and \
+                        XID errors are not remembered";
+    match lives(site, "gres", "watch.lock") {
+        Ok(true) => Ok("gres-helper watch holds its lock".to_owned()),
+        Ok(false) => warning(DEAD, START),
+        Err(error) => unknown(error, START),
+    }
+}
+
+/// Whether a daemon lives: it holds a lock in this folder of the state directory.
+fn lives(site: &Site, folder: &str, lock: &str) -> Result<bool, String> {
+    let Some(place) = state_dir(site) else {
+        return Ok(false);
+    };
+    let dir = match StateDir::open_existing(&place.join(folder)) {
+        Ok(Some(dir)) if dir.path().join(lock).exists() => dir,
+        _ => return Ok(false),
+    };
+    match dir.lock(lock, Deadline::after(Duration::ZERO)) {
+        Err(StateError::Busy { .. }) => Ok(true),
+        Ok(_) => Ok(false),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -672,21 +672,28 @@ pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec
     if role == Role::Compute {
         said.extend(record(site).err());
     }
-    let systemd = site.wanted.root.is_none() && Path::new("/run/systemd/system").is_dir();
-    if changes(plan, &site.place(SSHD))
-        && systemd
-        && let Some(systemctl) = run::find("systemctl", None)
-    {
-        match run::run(&systemctl, &["enable", "--now", "slurm-logoutd"], None) {
-            Ok(ran) if ran.is_ok() => {}
-            Ok(ran) => said.push(format!(
-                "slurm-logoutd was not started: {}",
-                ran.complaint()
-            )),
-            Err(error) => said.push(error),
-        }
+    if changes(plan, &site.place(SSHD)) {
+        said.extend(start(site, "slurm-logoutd").err());
+    }
+    if role == Role::Compute && site.has_section("gres") {
+        said.extend(start(site, "gres-helper-watch").err());
     }
     said
+}
+
+/// Starts a daemon now and at each boot, where systemd runs.
+fn start(site: &Site, unit: &str) -> Result<(), String> {
+    if site.wanted.root.is_some() || !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    let Some(systemctl) = run::find("systemctl", None) else {
+        return Ok(());
+    };
+    let ran = run::run(&systemctl, &["enable", "--now", unit], None)?;
+    if ran.is_ok() {
+        return Ok(());
+    }
+    Err(format!("{unit} was not started: {}", ran.complaint()))
 }
 
 /// slurmctld reads its files anew and hands them to configless nodes. No daemon
