@@ -190,6 +190,10 @@ const FULL: &str = r#"
     say() { echo "$1: $(($(total) - before)) pages"; }
     pool=/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages
     mkdir "$STATE"
+    # In a chroot whose root is no mount point this fails, and the mount may be
+    # seen outside until it is undone.
+    mount --make-rprivate / 2>/dev/null || :
+    trap 'umount "$STATE"' EXIT
     mount -t tmpfs -o size=64k,mode=0755 none "$STATE"
     prolog 1 6M
     prolog 2 10M
@@ -213,7 +217,14 @@ fn a_full_run_refuses_new_jobs_their_pages_and_neither_costs_nor_keeps_those_of_
     let alone = Alone::wait();
     let node = Node::new();
     let output = Command::new("unshare")
-        .args(["--mount", "bash", "-euc", FULL])
+        .args([
+            "--mount",
+            "--propagation",
+            "unchanged",
+            "bash",
+            "-euc",
+            FULL,
+        ])
         .env("BENCH", env!("CARGO_BIN_EXE_bench"))
         .env("PLUGIN", modules::plugin())
         .env("SLURM_EFA", modules::program("slurm-efa"))

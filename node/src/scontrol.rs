@@ -42,8 +42,14 @@ impl Shown {
             .map(str::to_owned)
             .collect();
         let reason = line.split_once(" Reason=").map_or("", |(_, rest)| rest);
-        // ` [root@2026-11-22T09:12:00]`, and more fields in later releases.
-        let end = reason.find(" [").filter(|at| reason[*at..].contains('@'));
+        // ` [root@2026-11-22T09:12:00]`, the last of its kind, and more fields
+        // in later releases.
+        let is_who_and_when = |at: &usize| {
+            let inside = reason[*at..].split(']').next();
+            inside.is_some_and(|inside| inside.contains('@'))
+        };
+        let mut brackets = reason.rmatch_indices(" [").map(|(at, _)| at);
+        let end = brackets.find(is_who_and_when);
         let reason = reason[..end.unwrap_or(reason.len())].trim().to_owned();
         Some(Self { flags, reason })
     }
