@@ -216,6 +216,26 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
 }
 
 #[test]
+fn the_role_of_the_last_set_up_is_known_until_it_is_reverted() {
+    let site = Site::new("");
+    let role = || {
+        let output = site.run("doctor", "auto", &["--json"]);
+        let document: Value = serde_json::from_str(&output.stdout).unwrap();
+        document["role"].clone()
+    };
+    assert_eq!(role(), Value::Null);
+    assert_eq!(site.run("setup", "compute", &[]).code(), 0);
+    assert_eq!(role(), "compute");
+    site.write("var/lib/slurm-efa/role", "worker\n");
+    assert_eq!(role(), Value::Null, "a role was made up");
+    assert_eq!(site.run("setup", "login", &[]).code(), 0);
+    assert_eq!(role(), "login");
+    // Slurm's files are the controller's to edit, and this node has them.
+    assert_eq!(site.run("revert", "auto", &[]).code(), 0);
+    assert_eq!(role(), Value::Null);
+}
+
+#[test]
 fn a_pam_line_that_would_lock_the_administrator_out_is_put_back_with_all_else() {
     let site = Site::new("");
     let before = site.texts();

@@ -47,6 +47,9 @@ pub const EFA_CHECK: &str = "/usr/sbin/efa-check";
 const GRES_HELPERS: [&str; 2] = ["/usr/sbin/gres-helper", "/usr/bin/gres-helper"];
 /// Where PAM's module is installed: the same path on every distribution.
 pub const PAM_MODULE: &str = "/usr/lib/slurm-efa/pam_slurm_logout.so";
+/// The role that the last set-up had: what told it may be gone (HyperPod's
+/// lifecycle files lie in /tmp), and `doctor` wants to know it.
+pub const ROLE: &str = "/var/lib/slurm-efa/role";
 /// Copies of what was changed.
 const BACKUPS: &str = "/var/lib/slurm-efa/backups";
 /// Where PAM's own modules are, and ours if somebody put it there.
@@ -202,6 +205,7 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
     if site.edits_slurm(role) {
         slurm(site, &mut plan)?;
     }
+    plan.text(&site.place(ROLE), |_| format!("{role}\n"))?;
     Ok(plan)
 }
 
@@ -446,6 +450,14 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         }
     }
     plan.link(site.place(WATCH), Content::Nothing);
+    let (path, before) = files::read(&site.place(ROLE))?;
+    if before != Content::Nothing {
+        plan.changes.push(Change {
+            path,
+            before,
+            after: Content::Nothing,
+        });
+    }
     Ok(plan)
 }
 
