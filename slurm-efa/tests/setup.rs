@@ -236,6 +236,20 @@ fn the_role_of_the_last_set_up_is_known_until_it_is_reverted() {
 }
 
 #[test]
+fn a_login_nodes_slurmd_finds_a_health_check_that_finds_nothing() {
+    let site = Site::new("");
+    assert_eq!(site.run("setup", "login", &[]).code(), 0);
+    let watch = site.path("etc/slurm-efa/efa-check-watch");
+    assert!(Command::new(&watch).status().unwrap().success());
+    // A node that becomes another's gets the real one.
+    assert_eq!(site.run("setup", "compute", &[]).code(), 0);
+    assert_eq!(
+        fs::read_link(&watch).unwrap(),
+        site.path("usr/sbin/efa-check")
+    );
+}
+
+#[test]
 fn a_pam_line_that_would_lock_the_administrator_out_is_put_back_with_all_else() {
     let site = Site::new("");
     let before = site.texts();

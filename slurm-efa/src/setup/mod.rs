@@ -39,6 +39,9 @@ pub const PROLOGS: &str = "/etc/slurm-efa/prolog.d";
 pub const EPILOGS: &str = "/etc/slurm-efa/epilog.d";
 /// The health check.
 pub const WATCH: &str = "/etc/slurm-efa/efa-check-watch";
+/// What the health check is on a node without jobs, whose slurmd calls it all
+/// the same (HyperPod's login nodes), and without it complains at each round.
+const NO_WATCH: &str = "/bin/true";
 /// PAM's stack of sshd.
 pub const SSHD: &str = "/etc/pam.d/sshd";
 /// Where the programs are.
@@ -201,6 +204,9 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
     if role == Role::Compute {
         compute(site, &mut plan)?;
         logins(site, admins, &mut plan)?;
+    }
+    if role == Role::Login {
+        plan.link(site.place(WATCH), Content::Link(NO_WATCH.into()));
     }
     if site.edits_slurm(role) {
         slurm(site, &mut plan)?;
