@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules bench dist matrix fuzz linker
+.PHONY: help demo test modules bench dist matrix node-test fuzz linker
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -66,6 +66,13 @@ matrix: dist ## Run those very files under every supported Slurm release (root; 
 	@$(XTASK) roots
 	@$(RUN) matrix
 	cargo test --quiet --package xtask --test packages
+
+# A part of it: make node-test ONLY=hugepages
+node-test: dist ## Install the package on three virtual machines laid out as on HyperPod (root; QEMU without KVM)
+	@$(XTASK) setup --for node-test
+	@$(XTASK) roots machine
+	cargo build --quiet --package cdylib-tests --bin hugemap
+	@$(RUN) node-test -- $(if $(ONLY),--only $(ONLY))
 
 # cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP lets a stable one do.
 fuzz: export RUSTC_BOOTSTRAP := 1

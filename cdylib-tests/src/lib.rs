@@ -15,6 +15,7 @@
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
 //! - [`turns`]: programs measured side by side.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
+//! - [`node_test`]: the package on whole machines.
 
 pub mod efa;
 pub mod gres;
@@ -23,6 +24,7 @@ pub mod kernel_pages;
 pub mod logins;
 pub mod matrix;
 pub mod modules;
+pub mod node_test;
 pub mod pages;
 pub mod panics;
 pub mod sigkill;

@@ -216,6 +216,40 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
 }
 
 #[test]
+fn the_role_of_the_last_set_up_is_known_until_it_is_reverted() {
+    let site = Site::new("");
+    let role = || {
+        let output = site.run("doctor", "auto", &["--json"]);
+        let document: Value = serde_json::from_str(&output.stdout).unwrap();
+        document["role"].clone()
+    };
+    assert_eq!(role(), Value::Null);
+    assert_eq!(site.run("setup", "compute", &[]).code(), 0);
+    assert_eq!(role(), "compute");
+    site.write("var/lib/slurm-efa/role", "worker\n");
+    assert_eq!(role(), Value::Null, "a role was made up");
+    assert_eq!(site.run("setup", "login", &[]).code(), 0);
+    assert_eq!(role(), "login");
+    // Slurm's files are the controller's to edit, and this node has them.
+    assert_eq!(site.run("revert", "auto", &[]).code(), 0);
+    assert_eq!(role(), Value::Null);
+}
+
+#[test]
+fn a_login_nodes_slurmd_finds_a_health_check_that_finds_nothing() {
+    let site = Site::new("");
+    assert_eq!(site.run("setup", "login", &[]).code(), 0);
+    let watch = site.path("etc/slurm-efa/efa-check-watch");
+    assert!(Command::new(&watch).status().unwrap().success());
+    // A node that becomes another's gets the real one.
+    assert_eq!(site.run("setup", "compute", &[]).code(), 0);
+    assert_eq!(
+        fs::read_link(&watch).unwrap(),
+        site.path("usr/sbin/efa-check")
+    );
+}
+
+#[test]
 fn a_pam_line_that_would_lock_the_administrator_out_is_put_back_with_all_else() {
     let site = Site::new("");
     let before = site.texts();

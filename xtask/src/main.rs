@@ -56,15 +56,15 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Make the Debian roots of the release matrix: /var/cache/slurm-efa/roots/, or
-    /// $SLURM_EFA_CACHE/roots/
+    /// Make the Debian roots of the release matrix, or these: /var/cache/slurm-efa/roots/,
+    /// or $SLURM_EFA_CACHE/roots/
     Roots {
         /// Print a line for each root, `SLURM SUITE DIRECTORY`, instead of making any
         #[arg(long)]
         list: bool,
-        /// Debian suites; all of the table by default
-        #[arg(value_name = "SUITE")]
-        suites: Vec<String>,
+        /// Debian suites, or `machine`, which boots; all suites by default
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
     },
     /// Check licences, sources and bans of the dependencies, as CI does
     CiDeny,
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
             package::package(&package::built(), &package_version, &into)
         }
         Chore::Bindings { headers, check } => bindings::bindings(&headers, check),
-        Chore::Roots { list, suites } => roots::roots(&suites, list),
+        Chore::Roots { list, names } => roots::roots(&names, list),
         Chore::CiDeny => deny::deny(),
     };
     match outcome {

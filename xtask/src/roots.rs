@@ -1,4 +1,5 @@
-//! `cargo xtask roots`: a Debian of each Slurm release, for the matrix.
+//! `cargo xtask roots`: a Debian of each Slurm release for the matrix, and a
+//! whole one, with a kernel, for the machines of `make node-test`.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,65 +10,73 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, setup};
 
-/// A Slurm release and where Debian's archive has it.
-struct Release {
+/// A Slurm release, where Debian's archive has it, and what the root has besides
+/// Debian's minimum.
+struct Root {
+    name: &'static str,
     suite: &'static str,
     slurm: &'static str,
+    packages: &'static str,
 }
 
 /// The releases that are tested. A new one is one line.
-const RELEASES: &[Release] = &[
-    Release {
-        suite: "bullseye",
-        slurm: "20.11",
-    },
-    Release {
-        suite: "bookworm",
-        slurm: "22.05",
-    },
-    Release {
-        suite: "trixie",
-        slurm: "24.11",
-    },
-    Release {
-        suite: "sid",
-        slurm: "26.05",
-    },
+const MATRIX: &[Root] = &[
+    of_matrix("bullseye", "20.11"),
+    of_matrix("bookworm", "22.05"),
+    of_matrix("trixie", "24.11"),
+    of_matrix("sid", "26.05"),
 ];
 
-/// What each root has besides Debian's minimum; libslurm-dev brings spank.h.
-const PACKAGES: &str = "slurm-wlm,munge,libslurm-dev";
+/// A root of the matrix; libslurm-dev brings spank.h.
+const fn of_matrix(suite: &'static str, slurm: &'static str) -> Root {
+    Root {
+        name: suite,
+        suite,
+        slurm,
+        packages: "slurm-wlm,munge,libslurm-dev",
+    }
+}
 
-/// Written into a root when it is complete; holds `PACKAGES`.
+/// What boots as a whole machine: with systemd, logind, sshd, and the full
+/// kernel, since the one for clouds lacks rdma_rxe.
+const MACHINE: Root = Root {
+    name: "machine",
+    suite: "trixie",
+    slurm: "24.11",
+    packages: "slurm-wlm,munge,systemd-sysv,dbus,libpam-systemd,udev,kmod,openssh-server,\
+               openssh-client,iproute2,rdma-core,procps,linux-image-amd64,initramfs-tools,xz-utils",
+};
+
+/// Written into a root when it is complete; holds its list of packages.
 const STAMP: &str = "slurm-efa-root";
 
-/// Makes the roots of `suites`, or of all releases, unless they are there and
-/// complete. With `list` it only prints which they are and where they belong.
+/// Makes the roots of these names, or those of the matrix, unless they are there
+/// and complete. With `list` it only prints which they are and where they belong.
 ///
 /// # Errors
-/// For an unknown suite, without root's rights, or when debootstrap fails.
-pub fn roots(suites: &[String], list: bool) -> Result<()> {
-    for suite in suites {
-        if !RELEASES.iter().any(|release| release.suite == suite) {
-            let known: Vec<&str> = RELEASES.iter().map(|release| release.suite).collect();
-            bail!(
-                "there is no release table entry for {suite:?}; known are {}",
-                known.join(", ")
-            );
+/// For an unknown name, without root's rights, or when debootstrap fails.
+pub fn roots(names: &[String], list: bool) -> Result<()> {
+    let known = || MATRIX.iter().chain([&MACHINE]);
+    for name in names {
+        if !known().any(|root| root.name == name) {
+            let known: Vec<&str> = known().map(|root| root.name).collect();
+            bail!("there is no root {name:?}; known are {}", known.join(", "));
         }
     }
     let directory = command::cache().join("roots");
-    let mut wanted: Vec<&Release> = RELEASES
-        .iter()
-        .filter(|release| suites.is_empty() || suites.iter().any(|suite| suite == release.suite))
-        .collect();
+    let mut wanted: Vec<&Root> = match names {
+        [] => MATRIX.iter().collect(),
+        _ => known()
+            .filter(|root| names.iter().any(|name| name == root.name))
+            .collect(),
+    };
     if list {
-        for Release { suite, slurm } in wanted {
-            println!("{slurm} {suite} {}", directory.join(suite).display());
+        for Root { name, slurm, .. } in wanted {
+            println!("{slurm} {name} {}", directory.join(name).display());
         }
         return Ok(());
     }
-    wanted.retain(|release| !complete(&directory.join(release.suite)));
+    wanted.retain(|root| !root.complete(&directory));
     if wanted.is_empty() {
         return Ok(());
     }
@@ -83,27 +92,35 @@ pub fn roots(suites: &[String], list: bool) -> Result<()> {
     let lock = File::create(directory.join(".lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
         .context("the lock of the roots")?;
-    for release in wanted {
-        if !complete(&directory.join(release.suite)) {
-            make(&directory, release)?;
+    for root in wanted {
+        if !root.complete(&directory) {
+            make(&directory, root)?;
         }
     }
     Ok(())
 }
 
-fn complete(root: &Path) -> bool {
-    fs::read_to_string(root.join(STAMP)).is_ok_and(|packages| packages.trim() == PACKAGES)
+impl Root {
+    fn complete(&self, directory: &Path) -> bool {
+        fs::read_to_string(directory.join(self.name).join(STAMP))
+            .is_ok_and(|packages| packages.trim() == self.packages)
+    }
 }
 
-/// Builds under another name, so that what bears the suite's name is complete
+/// Builds under another name, so that what bears the root's name is complete
 /// or stale, never half made.
-fn make(directory: &Path, release: &Release) -> Result<()> {
-    let Release { suite, slurm } = release;
-    let root = directory.join(suite);
-    let unfinished = directory.join(format!(".{suite}.new"));
-    let log = directory.join(format!("{suite}.log"));
+fn make(directory: &Path, root: &Root) -> Result<()> {
+    let Root {
+        name,
+        suite,
+        slurm,
+        packages,
+    } = root;
+    let root = directory.join(name);
+    let unfinished = directory.join(format!(".{name}.new"));
+    let log = directory.join(format!("{name}.log"));
     println!(
-        "{suite} (Slurm {slurm}): debootstrap, a minute or two; log: {}",
+        "{name} (Debian {suite}, Slurm {slurm}): debootstrap, some minutes; log: {}",
         log.display()
     );
     remove(&unfinished)?;
@@ -114,7 +131,7 @@ fn make(directory: &Path, release: &Release) -> Result<()> {
     )
     // Without it, debootstrap goes on unverified when it lacks the keyring.
     .args(["--force-check-gpg", "--variant=minbase"])
-    .arg(format!("--include={PACKAGES}"))
+    .arg(format!("--include={packages}"))
     .arg(suite)
     .arg(&unfinished)
     .stdin(Stdio::null())
@@ -129,10 +146,10 @@ fn make(directory: &Path, release: &Release) -> Result<()> {
         );
     }
     drop_downloads(&unfinished)?;
-    fs::write(unfinished.join(STAMP), format!("{PACKAGES}\n"))?;
+    fs::write(unfinished.join(STAMP), format!("{packages}\n"))?;
     remove(&root)?;
     fs::rename(&unfinished, &root).with_context(|| format!("{}", root.display()))?;
-    println!("{suite} (Slurm {slurm}): ready");
+    println!("{name} (Slurm {slurm}): ready");
     Ok(())
 }
 
@@ -203,17 +220,21 @@ mod tests {
 
     #[test]
     fn a_root_made_from_another_list_of_packages_is_not_complete() {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        assert!(!complete(root.path()));
-        fs::write(root.path().join(STAMP), "slurm-wlm\n").expect("a stamp");
-        assert!(!complete(root.path()));
-        fs::write(root.path().join(STAMP), format!("{PACKAGES}\n")).expect("a stamp");
-        assert!(complete(root.path()));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let stamp = directory.path().join(MACHINE.name).join(STAMP);
+        fs::create_dir(stamp.parent().expect("a root")).expect("a root");
+        assert!(!MACHINE.complete(directory.path()));
+        fs::write(&stamp, "slurm-wlm\n").expect("a stamp");
+        assert!(!MACHINE.complete(directory.path()));
+        fs::write(&stamp, format!("{}\n", MACHINE.packages)).expect("a stamp");
+        assert!(MACHINE.complete(directory.path()));
     }
 
     #[test]
-    fn an_unknown_suite_is_refused_with_the_known_ones() {
+    fn an_unknown_name_is_refused_with_the_known_ones() {
         let error = roots(&["buster".to_owned()], true).expect_err("not in the table");
-        assert!(error.to_string().contains("bullseye"), "{error}");
+        for name in ["bullseye", "machine"] {
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 }

@@ -21,11 +21,13 @@ pub enum Purpose {
     Dist,
     /// `make matrix`: debootstrap, Slurm's headers, libclang, and what judges packages
     Matrix,
+    /// `make node-test`: QEMU, debootstrap, and what makes a disk and a network
+    NodeTest,
     /// `make fuzz`: cargo-fuzz and the C++ compiler of its libFuzzer
     Fuzz,
 }
 
-use Purpose::{Bench, Demo, Dist, Fuzz, Matrix, Test};
+use Purpose::{Bench, Demo, Dist, Fuzz, Matrix, NodeTest, Test};
 
 /// A Debian package and the way to see that the machine has what it brings,
 /// from wherever: a machine with its own Slurm needs no package of it.
@@ -69,7 +71,7 @@ const NEEDS: &[Need] = &[
     Need {
         package: "openssh-client",
         present: || program("ssh") && program("sftp"),
-        purposes: LOGINS,
+        purposes: &[Demo, Test, Bench, Matrix, NodeTest],
     },
     Need {
         package: "tmux",
@@ -104,12 +106,12 @@ const NEEDS: &[Need] = &[
     Need {
         package: "debootstrap",
         present: || program("debootstrap"),
-        purposes: &[Matrix],
+        purposes: &[Matrix, NodeTest],
     },
     Need {
         package: "debian-archive-keyring",
         present: debian_keyring,
-        purposes: &[Matrix],
+        purposes: &[Matrix, NodeTest],
     },
     Need {
         package: "libslurm-dev",
@@ -142,6 +144,21 @@ const NEEDS: &[Need] = &[
         purposes: &[Matrix],
     },
     Need {
+        package: "qemu-system-x86",
+        present: || program("qemu-system-x86_64"),
+        purposes: &[NodeTest],
+    },
+    Need {
+        package: "e2fsprogs",
+        present: || program("mkfs.ext4"),
+        purposes: &[NodeTest],
+    },
+    Need {
+        package: "iproute2",
+        present: || program("ip"),
+        purposes: &[NodeTest],
+    },
+    Need {
         package: "g++",
         present: || program("c++"),
         purposes: &[Fuzz],
@@ -162,7 +179,7 @@ pub fn setup(purpose: Purpose) -> Result<()> {
     match purpose {
         Test => rust_components(),
         Fuzz => cargo_fuzz(),
-        Demo | Bench | Dist | Matrix => Ok(()),
+        Demo | Bench | Dist | Matrix | NodeTest => Ok(()),
     }
 }
 

@@ -141,14 +141,24 @@ pub fn run(selection: &Selection) -> Result<bool, Box<dyn Error>> {
 
 /// The table of releases, which is xtask's.
 fn releases() -> Result<Vec<Release>, Box<dyn Error>> {
-    let output = xtask(&["roots", "--list"]).output()?;
+    roots(&[])
+}
+
+/// The one of xtask's roots that has this name, and its Slurm.
+pub(crate) fn root(name: &str) -> Result<(String, PathBuf), Box<dyn Error>> {
+    let root = roots(&[name])?.pop().ok_or("no such root")?;
+    Ok((root.slurm, root.root))
+}
+
+fn roots(names: &[&str]) -> Result<Vec<Release>, Box<dyn Error>> {
+    let output = xtask(&["roots", "--list"]).args(names).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let text = String::from_utf8(output.stdout)?;
     let release = |line: &str| {
         let mut words = line.splitn(3, ' ');
-        let (slurm, _suite, root) = (words.next()?, words.next()?, words.next()?);
+        let (slurm, _name, root) = (words.next()?, words.next()?, words.next()?);
         Some(Release {
             slurm: slurm.to_owned(),
             root: PathBuf::from(root),
@@ -197,7 +207,7 @@ fn column(release: &Release, rows: &[&Row]) -> Vec<Cell> {
 }
 
 /// A row that panics has failed, with the panic's words.
-fn guarded<T>(body: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, String> {
+pub(crate) fn guarded<T>(body: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(payload) => Err(payload

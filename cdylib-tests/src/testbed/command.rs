@@ -388,14 +388,15 @@ pub(super) fn kill_and_wait(child: &mut Child) {
     let _ = child.wait();
 }
 
-struct Collected {
-    streams: [Vec<u8>; 2],
-    ended: bool,
+/// Standard output, standard error, and whether the command has ended.
+pub(crate) struct Collected {
+    pub(crate) streams: [Vec<u8>; 2],
+    pub(crate) ended: bool,
 }
 
 /// Reads both streams until the child has ended and they are closed, or until
 /// the deadline.
-fn collect(child: &mut Child, deadline: Instant) -> io::Result<Collected> {
+pub(crate) fn collect(child: &mut Child, deadline: Instant) -> io::Result<Collected> {
     let pidfd = pidfd_open(child.id())?;
     let mut sources: [Option<Box<dyn ReadFd>>; 2] = [
         child.stdout.take().map(|s| Box::new(s) as Box<dyn ReadFd>),

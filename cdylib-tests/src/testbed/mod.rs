@@ -39,6 +39,7 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+pub(crate) use command::collect;
 pub use command::{Cmd, DEFAULT_TIMEOUT, Output, Running};
 pub use config::{NodeOptions, Release};
 pub use error::Error;

@@ -39,6 +39,9 @@ pub const PROLOGS: &str = "/etc/slurm-efa/prolog.d";
 pub const EPILOGS: &str = "/etc/slurm-efa/epilog.d";
 /// The health check.
 pub const WATCH: &str = "/etc/slurm-efa/efa-check-watch";
+/// What the health check is on a node without jobs, whose slurmd calls it all
+/// the same (HyperPod's login nodes), and without it complains at each round.
+const NO_WATCH: &str = "/bin/true";
 /// PAM's stack of sshd.
 pub const SSHD: &str = "/etc/pam.d/sshd";
 /// Where the programs are.
@@ -47,6 +50,9 @@ pub const EFA_CHECK: &str = "/usr/sbin/efa-check";
 const GRES_HELPERS: [&str; 2] = ["/usr/sbin/gres-helper", "/usr/bin/gres-helper"];
 /// Where PAM's module is installed: the same path on every distribution.
 pub const PAM_MODULE: &str = "/usr/lib/slurm-efa/pam_slurm_logout.so";
+/// The role that the last set-up had: what told it may be gone (HyperPod's
+/// lifecycle files lie in /tmp), and `doctor` wants to know it.
+pub const ROLE: &str = "/var/lib/slurm-efa/role";
 /// Copies of what was changed.
 const BACKUPS: &str = "/var/lib/slurm-efa/backups";
 /// Where PAM's own modules are, and ours if somebody put it there.
@@ -199,9 +205,13 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
         compute(site, &mut plan)?;
         logins(site, admins, &mut plan)?;
     }
+    if role == Role::Login {
+        plan.link(site.place(WATCH), Content::Link(NO_WATCH.into()));
+    }
     if site.edits_slurm(role) {
         slurm(site, &mut plan)?;
     }
+    plan.text(&site.place(ROLE), |_| format!("{role}\n"))?;
     Ok(plan)
 }
 
@@ -446,6 +456,14 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         }
     }
     plan.link(site.place(WATCH), Content::Nothing);
+    let (path, before) = files::read(&site.place(ROLE))?;
+    if before != Content::Nothing {
+        plan.changes.push(Change {
+            path,
+            before,
+            after: Content::Nothing,
+        });
+    }
     Ok(plan)
 }
 

@@ -196,6 +196,15 @@ impl Site {
             let role = role::from_node_info(&text(&info)?);
             return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
         }
+        let recorded = self.place(super::ROLE);
+        if recorded.exists() {
+            let role = <Role as clap::ValueEnum>::from_str(text(&recorded)?.trim(), false);
+            return role.map_err(|_| {
+                let recorded = recorded.to_string_lossy();
+                let recorded = printable(&recorded, 200);
+                format!("this node's role is not known: {recorded} names none; {SAY}")
+            });
+        }
         Err(format!(
             "this node's role is not known: there is no {} with {}; {SAY}",
             printable(&resources.to_string_lossy(), 200),

@@ -1,0 +1,3 @@
+#!/bin/sh
+# The site's own.
+exit 0

@@ -1,0 +1,115 @@
+//! The virtual cluster of `make node-test`: a controller, a login node and a
+//! compute node, each a whole Debian with systemd in QEMU, laid out as HyperPod
+//! lays out its nodes. The package that `make dist` built is installed by the
+//! lifecycle script, and every scene of [`scenes::SCENES`] looks at what is then
+//! seen on whole machines.
+//!
+//! All of it lives in PID, network and mount namespaces of its own, whose first
+//! process is this program: however it ends, the kernel ends the machines.
+
+mod cluster;
+mod image;
+mod machine;
+mod scenes;
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::Instant;
+
+use crate::matrix::guarded;
+use cluster::Cluster;
+use image::Image;
+use scenes::{SCENES, Scene};
+
+/// How something ends.
+type Verdict<T = ()> = Result<T, Box<dyn Error>>;
+
+/// The machines and their addresses. No other machine is on their network.
+const ADDRESSES: [(&str, &str); 3] = [
+    ("controller", "10.77.0.1"),
+    ("login", "10.77.0.2"),
+    ("compute", "10.77.0.3"),
+];
+
+/// What is run.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Scenes whose name contains this, and those without which no other can be.
+    pub only: Option<String>,
+    /// Leave the machines on at the end, until standard input ends.
+    pub hold: bool,
+}
+
+/// Runs this very program again with these arguments, in namespaces that end
+/// with it, and this process's end ends it.
+///
+/// # Errors
+/// It cannot be started.
+pub fn in_own_namespaces<S: AsRef<OsStr>>(arguments: &[S]) -> std::io::Result<ExitStatus> {
+    Command::new("setpriv")
+        .args(["--pdeathsig=KILL", "--", "unshare"])
+        .args(["--net", "--mount", "--propagation=private"])
+        .args(["--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"])
+        .arg(std::env::current_exe()?)
+        .args(arguments)
+        .status()
+}
+
+/// Makes the cluster and plays the scenes, printing as it goes; true when every
+/// one is fine.
+///
+/// # Errors
+/// There is no cluster to play on.
+pub fn run(selection: &Selection) -> Verdict<bool> {
+    let started = Instant::now();
+    let wanted = |scene: &&Scene| {
+        scene.needed
+            || selection
+                .only
+                .as_ref()
+                .is_none_or(|part| scene.name.contains(part))
+    };
+    let scenes: Vec<&Scene> = SCENES.iter().filter(wanted).collect();
+    let image = Image::get()?;
+    let dir = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(&image, dir.path())?;
+    let mut failed = 0;
+    for (number, scene) in (1..).zip(&scenes) {
+        let count = scenes.len();
+        eprint!("{number:>2}/{count}  {:<58}", scene.name);
+        let began = Instant::now();
+        let verdict = guarded(|| (scene.play)(&mut cluster));
+        let seconds = began.elapsed().as_secs();
+        match verdict {
+            Ok(()) => eprintln!("ok  {seconds:>4} s"),
+            Err(reason) => {
+                failed += 1;
+                eprintln!("FAILED {seconds} s\n\n{reason}\n{}", cluster.logs());
+                if scene.needed {
+                    break;
+                }
+            }
+        }
+    }
+    eprintln!(
+        "{} scenes, {failed} failed, {} s",
+        scenes.len(),
+        started.elapsed().as_secs()
+    );
+    if selection.hold {
+        eprintln!("{}\nEnd of input (Ctrl-D) ends it.", cluster.way_in());
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+    }
+    Ok(failed == 0)
+}
+
+/// The last bytes of a file.
+fn tail(file: &Path, bytes: usize) -> String {
+    let text = fs::read(file).unwrap_or_default();
+    let from = text.len().saturating_sub(bytes);
+    String::from_utf8_lossy(&text[from..]).into_owned()
+}
