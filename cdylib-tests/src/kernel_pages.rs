@@ -79,6 +79,18 @@ pub fn counts() -> io::Result<Vec<(PathBuf, u64)>> {
     pools("nr_hugepages")
 }
 
+/// How many 2 MiB pages nobody has mapped or reserved.
+///
+/// # Errors
+/// As [`pools`].
+pub fn free() -> io::Result<usize> {
+    let small = |(path, pages): (PathBuf, u64)| match path.ends_with("hugepages-2048kB") {
+        true => usize::try_from(pages).unwrap_or(usize::MAX),
+        false => 0,
+    };
+    Ok(pools("free_hugepages")?.into_iter().map(small).sum())
+}
+
 /// The MiB of 2 MiB pages that the kernel sets aside.
 ///
 /// # Errors
