@@ -71,6 +71,7 @@ matrix: dist ## Run those very files under every supported Slurm release (root; 
 node-test: dist ## Install the package on three virtual machines laid out as on HyperPod (root; QEMU without KVM)
 	@$(XTASK) setup --for node-test
 	@$(XTASK) roots machine
+	cargo build --quiet --package mock-nvml
 	cargo build --quiet --package cdylib-tests --bin hugemap
 	@$(RUN) node-test -- $(if $(ONLY),--only $(ONLY))
 

@@ -7,6 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::image::Image;
+use mock_nvml::Machine as Gpus;
+
 use super::machine::{Hardware, Machine, ip, run};
 use super::{ADDRESSES, Verdict};
 use crate::modules;
@@ -17,6 +19,8 @@ use crate::testbed::{Output, collect};
 pub const LIFECYCLE: &str = "/opt/lifecycle";
 /// The tree that stands for a p5's hardware and software.
 pub const SYSROOT: &str = "/srv/sysroot";
+/// GPUs of the compute node, of 80 GB each.
+pub const GPUS: usize = 2;
 /// A newer package than the installed one.
 pub const NEWER: &str = "/opt/newer";
 /// Its version.
@@ -146,7 +150,7 @@ impl Cluster {
         let words: Vec<_> = ssh.get_args().map(|word| word.to_string_lossy()).collect();
         format!(
             "The machines {} are on; from another terminal of this machine:\n\
-             nsenter --net --target PID_OF_QEMU ssh {} compute",
+             nsenter --net --target $(pgrep -f systemd.hostname=compute) ssh {} compute",
             ADDRESSES
                 .map(|(name, address)| format!("{name} ({address})"))
                 .join(", "),
@@ -213,6 +217,7 @@ fn files(dir: &Path) -> Verdict<PathBuf> {
         }
     }
     SimNode::build(&at(SYSROOT), &Spec::named("p5.48xlarge").ok_or("no p5")?)?;
+    gpus(&at(SYSROOT), &at("/usr/lib/x86_64-linux-gnu"))?;
     fs::create_dir_all(at("/usr/local/bin"))?;
     fs::copy(modules::program("hugemap"), at("/usr/local/bin/hugemap"))?;
 
@@ -240,6 +245,22 @@ fn files(dir: &Path) -> Verdict<PathBuf> {
     Ok(archive)
 }
 
+/// Made-up GPUs: their device nodes, and a NVML that knows them, which lies where
+/// NVIDIA's does.
+fn gpus(sysroot: &Path, library: &Path) -> Verdict {
+    let mut machine = Gpus::model("8xH100", HARDWARE[2].cpus).ok_or("no such GPUs")?;
+    machine.gpus.truncate(GPUS);
+    fs::create_dir_all(library)?;
+    mock_nvml::install(&modules::mock_nvml(), library, &machine)?;
+    fs::create_dir_all(sysroot.join("dev"))?;
+    for gpu in &machine.gpus {
+        let minor = gpu.minor;
+        let node = sysroot.join(format!("dev/nvidia{minor}"));
+        shell(&format!("mknod \"$1\" c 195 {minor}"), &[&node])?;
+    }
+    Ok(())
+}
+
 fn shell(script: &str, arguments: &[&Path]) -> Verdict {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).args(arguments);
@@ -248,4 +269,18 @@ fn shell(script: &str, arguments: &[&Path]) -> Verdict {
         return Err(format!("{script}: {output}").into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_machine_has_its_address_in_the_files_of_hyperpods_shape() {
+        let text = include_str!("cluster/opt/ml/config/resource_config.json");
+        for (name, address) in ADDRESSES {
+            let wanted = format!("\"CustomerIpAddress\": \"{address}\"");
+            assert_eq!(text.matches(&wanted).count(), 1, "{name}");
+        }
+    }
 }

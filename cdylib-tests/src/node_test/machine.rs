@@ -391,3 +391,20 @@ pub fn ip(arguments: &str) -> Verdict {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_script_may_hold_quotes_of_both_kinds() {
+        let script = as_user("root", r#"printf '%s|' "it's" 'a "b"'"#);
+        let plain = script
+            .replace("runuser -u root -- ", "")
+            .replace("/home/root", "/root");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &plain]);
+        let output = run(shell, LIMIT, &plain).unwrap();
+        assert_eq!(output.stdout, "it's|a \"b\"|");
+    }
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Verdict;
-use super::cluster::{Cluster, LIFECYCLE, NEWER, NEWER_VERSION, SYSROOT};
+use super::cluster::{Cluster, GPUS, LIFECYCLE, NEWER, NEWER_VERSION, SYSROOT};
 use super::machine::Machine;
 use crate::testbed::Output;
 
@@ -28,11 +28,7 @@ pub const SCENES: &[Scene] = &[
         needed: true,
         play: install,
     },
-    Scene {
-        name: "doctor finds nothing on any of them",
-        needed: false,
-        play: doctor,
-    },
+    scene("doctor finds nothing on any of them", doctor),
     scene("a job with a profile", profile),
     scene(
         "hugepages on two NUMA nodes, fenced by cgroup v2",
@@ -41,6 +37,7 @@ pub const SCENES: &[Scene] = &[
     scene("a page of 1 GiB", gigantic),
     scene("an adapter breaks and comes back", health),
     scene("soft-RoCE is no EFA device", soft_roce),
+    scene("jobs share a GPU", shards),
     scene("a login with logind ends with the job", login),
     scene("the compute node loses its power", power),
     scene("an upgrade under a running job", upgrade),
@@ -95,20 +92,17 @@ fn install(cluster: &mut Cluster) -> Verdict {
     idle(cluster)
 }
 
-fn node_type(machine: &Machine) -> &'static str {
-    machine.name
-}
-
-/// `ExecuteBashScript("./utils/install_slurm_efa.sh").run(node_type)`.
+/// `ExecuteBashScript("./utils/install_slurm_efa.sh").run(node_type)`; each machine
+/// is called what it is.
 fn lifecycle(machine: &Machine, package: &str) -> Verdict<String> {
-    let node_type = node_type(machine);
+    let node_type = machine.name;
     machine.run(&format!(
         "cd {LIFECYCLE} && bash ./utils/install_slurm_efa.sh {node_type} {package} 2>&1"
     ))
 }
 
 fn start_slurm(machine: &Machine) -> Verdict {
-    let node_type = node_type(machine);
+    let node_type = machine.name;
     machine.run(&format!(
         "cd {LIFECYCLE} && bash ./start_slurm.sh {node_type}"
     ))?;
@@ -350,6 +344,38 @@ fn soft_roce(cluster: &mut Cluster) -> Verdict {
     )
 }
 
+/// As docs/gpu-sharing.md says, on a cluster that is in use: the section in the
+/// configuration, the lifecycle script again on the nodes, then the controller.
+fn shards(cluster: &mut Cluster) -> Verdict {
+    let (controller, compute) = (&cluster.controller, &cluster.compute);
+    Cluster::on_each(&cluster.all(), |machine| {
+        let section = "printf '[gres]\nshard_size = \"10G\"\n'";
+        machine.run(&format!("{section} >>{LIFECYCLE}/utils/slurm-efa.toml"))?;
+        match machine.name {
+            "controller" => Ok(()),
+            _ => lifecycle(machine, "").map(drop),
+        }
+    })?;
+    let generated = compute.run("gres-helper generate --file gres")?;
+    controller.run(&format!(
+        "cat >/root/gres.conf <<'END'\n{generated}END\n\
+         cd /opt/slurm/etc && \
+         sed -i 's/^NodeName=compute/& Gres=gpu:h100:{GPUS},shard:{}/' slurm.conf && \
+         echo GresTypes=gpu,shard >>slurm.conf",
+        7 * GPUS
+    ))?;
+    lifecycle(controller, "")?;
+    controller.run("slurm-efa setup --gres-conf /root/gres.conf")?;
+    idle(cluster)?;
+    let seen = cluster.login.run_as(
+        "alice",
+        "srun --gres=shard:3 bash -c 'echo share: $SLURM_GPU_SHARE_MIB MiB of GPU $CUDA_VISIBLE_DEVICES' 2>&1",
+    )?;
+    expect_line(&seen, "share: 30720 MiB of GPU 0")?;
+    idle(cluster)?;
+    doctor(cluster)
+}
+
 fn login(cluster: &mut Cluster) -> Verdict {
     let compute = &cluster.compute;
     let refused = cluster.ssh("alice", "true")?;
@@ -420,12 +446,10 @@ fn power(cluster: &mut Cluster) -> Verdict {
     expect(services == "active\n".repeat(4), "all services", services)?;
     let failed = compute.run("systemctl --failed --no-legend")?;
     expect(failed.is_empty(), "no failed unit", failed)?;
-    // Slurm puts the job back into the queue when the node registers anew.
-    cluster.compute.run("rm -f /tmp/go")?;
-    cluster.controller.wait(
-        "the job to run again",
-        &format!("scontrol -o show job {job}; scontrol -o show job {job} | grep -q 'JobState=RUNNING.*Restarts=1'"),
-    )?;
+    // Slurm puts the job back into the queue when the node registers anew. What
+    // its first life wrote into /tmp is gone with the power.
+    let word = format!("grep started /tmp/job-{job}.out");
+    compute.wait("the job's second life", &word)?;
     let during = pages(compute, "2048kB")?;
     expect(
         during == "16 16",
@@ -472,7 +496,10 @@ fn removal(cluster: &mut Cluster) -> Verdict {
         "a refusal to be removed before the controller's lines",
         &early,
     )?;
-    cluster.controller.run("slurm-efa revert 2>&1")?;
+    // What the site itself wrote about GPUs goes with our lines about them.
+    cluster.controller.run(
+        "sed -i -e 's/ Gres=[^ ]*//' -e /^GresTypes=/d /opt/slurm/etc/slurm.conf && slurm-efa revert 2>&1",
+    )?;
     let gone = "! grep -r slurm-efa /var/spool/slurmd/conf-cache/";
     for machine in [&cluster.compute, &cluster.login] {
         machine.wait("the controller's new lines", gone)?;
