@@ -152,7 +152,7 @@ fn speak(config: &Path, node: &str, how: &str, reason: Option<String>) -> Result
     .map_err(|error| error.to_string())?;
     drop(waiting);
     let scontrol = scontrol(settings)?;
-    until_done(&scontrol, &node, &wish, settings)?;
+    until_done(&scontrol, &node, &wish, deadline)?;
     if wish == Wish::Resume {
         settle(&mut state);
     }
@@ -183,7 +183,7 @@ fn until_done(
     scontrol: &Scontrol,
     node: &NodeName,
     wish: &Wish,
-    settings: &Settings,
+    deadline: Deadline,
 ) -> Result<(), String> {
     let start = Instant::now();
     let mut pause = PAUSE.0;
@@ -198,7 +198,7 @@ fn until_done(
         let Err(reason) = done else {
             return Ok(());
         };
-        if start.elapsed() + pause >= settings.drain_limit {
+        if pause >= deadline.left() {
             return Err(format!(
                 "node {node} is left as it is, after {} s of trying: {reason}",
                 start.elapsed().as_secs()

@@ -47,14 +47,17 @@ impl Node {
 
     fn configure_all(&self, top: &str, health: &str) {
         let (dir, root) = (self.dir.path().display(), self.sim.root().display());
-        // What a busy machine takes longer for must not look like a defect.
-        let patience = match health.contains("probe_limit") {
-            true => "",
-            false => "probe_limit = \"60s\"",
-        };
+        // What a busy machine takes longer for must not look like a defect, and
+        // nobody shall go on asking this machine's own Slurm for ten minutes.
+        let mut quiet = String::new();
+        for (key, value) in [("probe_limit", "60s"), ("scontrol", "/nonexistent")] {
+            if !health.contains(&format!("{key} =")) {
+                quiet.push_str(&format!("{key} = \"{value}\"\n"));
+            }
+        }
         let text = format!(
             "sysroot = \"{root}\"\nstate_dir = \"{dir}/state\"\n{top}\n[health]\n\
-             record = \"{dir}/record/efa.json\"\n{patience}\n{health}\n"
+             record = \"{dir}/record/efa.json\"\n{quiet}{health}\n"
         );
         fs::write(self.config(), text).unwrap();
     }
