@@ -57,7 +57,7 @@ impl Machine {
         let tap = format!("tap-{name}");
         ip(&format!("tuntap add dev {tap} mode tap"))?;
         ip(&format!("link set {tap} master cluster up"))?;
-        let copy = dir.join(format!("{name}.disk"));
+        let copy = image.disk().with_extension(name);
         let mut sparse = Command::new("cp");
         sparse.arg("--sparse=always").arg(image.disk()).arg(&copy);
         let copied = run(sparse, LIMIT, "cp")?;

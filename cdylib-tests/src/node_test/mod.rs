@@ -75,8 +75,7 @@ pub fn run(selection: &Selection) -> Verdict<bool> {
     };
     let scenes: Vec<&Scene> = SCENES.iter().filter(wanted).collect();
     let image = Image::get()?;
-    let dir = tempfile::tempdir()?;
-    let mut cluster = Cluster::start(&image, dir.path())?;
+    let mut cluster = Cluster::start(&image, scratch()?)?;
     let mut failed = 0;
     for (number, scene) in (1..).zip(&scenes) {
         let count = scenes.len();
@@ -105,6 +104,18 @@ pub fn run(selection: &Selection) -> Verdict<bool> {
         std::io::stdin().read_to_end(&mut Vec::new())?;
     }
     Ok(failed == 0)
+}
+
+/// A folder that is seen in this mount namespace only, and ends with it.
+fn scratch() -> Verdict<&'static Path> {
+    const PLACE: &str = "/run";
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "mode=700", "node-test", PLACE])
+        .status()?;
+    if !mounted.success() {
+        return Err(format!("no tmpfs on {PLACE}").into());
+    }
+    Ok(Path::new(PLACE))
 }
 
 /// The last bytes of a file.
