@@ -13,7 +13,8 @@
 //!   [`sigkill`]: a program killed after each of its system calls.
 //! - [`logins`]: a real sshd with the PAM module inside a testbed.
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
-//! - [`turns`]: programs measured side by side.
+//! - [`turns`]: programs measured side by side; [`statistics`]: what the
+//!   measurements say.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 //! - [`node_test`]: the package on whole machines.
 
@@ -29,5 +30,6 @@ pub mod pages;
 pub mod panics;
 pub mod sigkill;
 pub mod simnode;
+pub mod statistics;
 pub mod testbed;
 pub mod turns;

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use crate::statistics::median;
 
 /// One way to do it.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Way {
         }
         Ok(Cost {
             wall: start.elapsed().as_secs_f64(),
-            cpu: children_cpu()? - before,
+            cpu: (children_cpu()? - before).as_secs_f64(),
         })
     }
 
@@ -103,22 +105,19 @@ pub fn compare(ways: &mut [Way], rounds: usize) -> Result<(), Box<dyn std::error
     Ok(())
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Seconds on processors of children that ended and were waited for, and of
+/// Time on processors of children that ended and were waited for, and of
 /// theirs.
-fn children_cpu() -> io::Result<f64> {
+///
+/// # Errors
+/// The system does not tell.
+pub fn children_cpu() -> io::Result<Duration> {
     // SAFETY: rusage is plain old data, for which all zeros is a valid value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to one writable rusage: getrusage(2).
     if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    #[allow(clippy::cast_precision_loss, reason = "seconds, not years")]
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    Ok(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+    let micros = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    let both = micros(usage.ru_utime) + micros(usage.ru_stime);
+    Ok(Duration::from_micros(both.try_into().unwrap_or(0)))
 }

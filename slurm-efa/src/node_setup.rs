@@ -27,24 +27,25 @@ const REFUSED: u8 = 2;
 
 #[derive(Debug, Args)]
 pub struct SetupArguments {
-    /// Show what would change, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    edit: EditArguments,
     /// Somebody who must still be able to log in by ssh without a job
     #[arg(long, value_name = "NAME")]
     admin: Vec<String>,
     /// Lines for gres.conf, as `gres-helper generate` prints them
     #[arg(long, value_name = "FILE")]
     gres_conf: Option<PathBuf>,
-    /// Do not tell slurmctld to read its files anew
-    #[arg(long)]
-    no_reconfigure: bool,
-    #[command(flatten)]
-    place: PlaceArguments,
 }
 
 #[derive(Debug, Args)]
 pub struct RevertArguments {
+    #[command(flatten)]
+    edit: EditArguments,
+}
+
+/// What is common to all that change files.
+#[derive(Debug, Args)]
+struct EditArguments {
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -100,51 +101,45 @@ fn role(text: &str) -> Result<RoleChoice, String> {
 }
 
 impl PlaceArguments {
-    fn look(self) -> Site {
+    fn look(&self) -> Site {
         // A relative path is a convenience; programs are run in another folder.
-        let absolute =
-            |path: Option<PathBuf>| path.map(|it| std::path::absolute(&it).unwrap_or(it));
+        let absolute = |path: &Option<PathBuf>| {
+            let path = path.as_ref()?;
+            Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        };
         Site::look(Wanted {
             role: self.role.0,
-            slurm_conf: absolute(self.slurm_conf),
-            config: absolute(self.config),
-            resource_config: absolute(self.resource_config),
-            provisioning: absolute(self.provisioning_parameters),
-            root: absolute(self.root),
+            slurm_conf: absolute(&self.slurm_conf),
+            config: absolute(&self.config),
+            resource_config: absolute(&self.resource_config),
+            provisioning: absolute(&self.provisioning_parameters),
+            root: absolute(&self.root),
         })
     }
 }
 
 pub fn setup(arguments: SetupArguments) -> anyhow::Result<u8> {
-    if let Some(code) = not_root(arguments.dry_run) {
+    let edit = arguments.edit;
+    if let Some(code) = not_root(edit.dry_run) {
         return Ok(code);
     }
-    let site = arguments.place.look();
+    let site = edit.place.look();
     let role = site.role().map_err(SetupError::Missing)?;
-    let _lock = (!arguments.dry_run)
-        .then(|| setup::lock(&site))
-        .transpose()?;
+    let _lock = (!edit.dry_run).then(|| setup::lock(&site)).transpose()?;
     let mut plan = setup::plan(&site, role, &arguments.admin)?;
     if let Some(fragment) = &arguments.gres_conf {
         setup::plan_gres(&site, &mut plan, fragment)?;
     }
-    carry_out(
-        &site,
-        role,
-        &plan,
-        arguments.dry_run,
-        !arguments.no_reconfigure,
-    )
+    carry_out(&site, role, &plan, &edit)
 }
 
 pub fn revert(arguments: RevertArguments) -> anyhow::Result<u8> {
-    if let Some(code) = not_root(arguments.dry_run) {
+    let edit = arguments.edit;
+    if let Some(code) = not_root(edit.dry_run) {
         return Ok(code);
     }
-    let site = arguments.place.look();
-    let _lock = (!arguments.dry_run)
-        .then(|| setup::lock(&site))
-        .transpose()?;
+    let site = edit.place.look();
+    let _lock = (!edit.dry_run).then(|| setup::lock(&site)).transpose()?;
     let plan = setup::plan_revert(&site)?;
     // Whose files are changed is the one to have them read anew; a package that
     // is removed does not know its role.
@@ -153,32 +148,25 @@ pub fn revert(arguments: RevertArguments) -> anyhow::Result<u8> {
     } else {
         Role::Login
     };
-    carry_out(
-        &site,
-        role,
-        &plan,
-        arguments.dry_run,
-        !arguments.no_reconfigure,
-    )
+    carry_out(&site, role, &plan, &edit)
 }
 
 fn carry_out(
     site: &Site,
     role: Role,
     plan: &setup::Plan,
-    dry_run: bool,
-    reconfigure: bool,
+    edit: &EditArguments,
 ) -> anyhow::Result<u8> {
     print(&plan.diff())?;
     let mut said = plan.notes.clone();
-    if !dry_run {
+    if !edit.dry_run {
         setup::apply(site, plan)?;
-        said.extend(setup::follow_up(site, role, plan, reconfigure));
+        said.extend(setup::follow_up(site, role, plan, !edit.no_reconfigure));
     }
     for sentence in &said {
         eprintln!("slurm-efa: {sentence}");
     }
-    let planned = dry_run && !plan.changes.is_empty();
+    let planned = edit.dry_run && !plan.changes.is_empty();
     Ok(if planned || !said.is_empty() {
         ATTENTION
     } else {

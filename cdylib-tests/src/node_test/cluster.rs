@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::image::Image;
 use mock_nvml::Machine as Gpus;
 
-use super::machine::{Hardware, Machine, ip, run};
+use super::machine::{Hardware, Machine, ip, run, succeed};
 use super::{ADDRESSES, Verdict};
 use crate::modules;
 use crate::simnode::{SimNode, Spec};
@@ -264,11 +264,7 @@ fn gpus(sysroot: &Path, library: &Path) -> Verdict {
 fn shell(script: &str, arguments: &[&Path]) -> Verdict {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).args(arguments);
-    let output = run(command, Duration::from_secs(60), script)?;
-    if !output.success() {
-        return Err(format!("{script}: {output}").into());
-    }
-    Ok(())
+    succeed(command, Duration::from_secs(60), script)
 }
 
 #[cfg(test)]

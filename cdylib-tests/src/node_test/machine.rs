@@ -385,9 +385,17 @@ fn as_user(user: &str, script: &str) -> String {
 pub fn ip(arguments: &str) -> Verdict {
     let mut command = Command::new("ip");
     command.args(arguments.split(' '));
-    let output = run(command, LIMIT, arguments)?;
+    succeed(command, LIMIT, &format!("ip {arguments}"))
+}
+
+/// As [`run`], and it must succeed.
+///
+/// # Errors
+/// With its words.
+pub fn succeed(command: Command, limit: Duration, shown: &str) -> Verdict {
+    let output = run(command, limit, shown)?;
     if !output.success() {
-        return Err(format!("ip {arguments}: {output}").into());
+        return Err(format!("{shown}: {output}").into());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! job that asks for nothing, and 5128 hugepages (the figure of AWS' EKS guide)
 //! against a bare `echo` into the same file; a ledger of a thousand jobs.
 
+use cdylib_tests::statistics::median;
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,6 @@ use node::state::{Deadline, StateDir};
 
 use crate::Outcome;
 use crate::host;
-use crate::statistics::median;
 
 const PAGES: u64 = 5128;
 const ROUNDS: usize = 9;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cdylib_tests::logins::{Logins, Site};
+use cdylib_tests::statistics::median;
 use cdylib_tests::testbed::{JobState, NodeOptions, Progress, Testbed};
 
 use crate::Outcome;
-use crate::statistics::median;
 
 /// Jobs on the node.
 const JOBS: [usize; 3] = [1, 20, 200];

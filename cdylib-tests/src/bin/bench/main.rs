@@ -7,7 +7,6 @@ mod instructions;
 mod jobs;
 mod logins;
 mod pam;
-mod statistics;
 mod steps;
 
 use std::ffi::OsString;

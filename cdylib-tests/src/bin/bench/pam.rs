@@ -1,6 +1,7 @@
 //! A program that logs in through the machine's libpam, many times in one
 //! process: what a module costs, and whether it leaves something behind.
 
+use cdylib_tests::statistics::median;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -8,7 +9,6 @@ use std::ptr;
 use std::time::Instant;
 
 use crate::Outcome;
-use crate::statistics::median;
 
 #[repr(C)]
 struct Conversation {

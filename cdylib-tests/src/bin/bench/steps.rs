@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use cdylib_tests::efa::Vars;
 use cdylib_tests::simnode::Spec;
+use cdylib_tests::statistics::{median, ratio};
 use cdylib_tests::testbed::{NodeOptions, Testbed};
+use cdylib_tests::turns::children_cpu;
 
 use crate::Outcome;
-use crate::statistics::{median, ratio};
 
 /// Rounds that are not counted.
 const WARM_UP: u32 = 3;
@@ -171,14 +172,7 @@ pub fn time(command: &[OsString]) -> Outcome {
     if !status.success() {
         return Err(format!("{}: {status}", program.to_string_lossy()).into());
     }
-    // SAFETY: rusage is plain old data, for which all zeros is a valid value.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to one writable rusage: getrusage(2).
-    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) } != 0 {
-        return Err(std::io::Error::last_os_error().into());
-    }
-    let micros = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
-    println!("{wall} {}", micros(usage.ru_utime) + micros(usage.ru_stime));
+    println!("{wall} {}", children_cpu()?.as_micros());
     Ok(())
 }
 

@@ -18,8 +18,11 @@ pub fn median(values: &[f64]) -> f64 {
 /// The ratio of two medians and the middle 95 % of its bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
+    /// Of the medians themselves.
     pub ratio: f64,
+    /// Below it lie 2.5 % of the resamples.
     pub low: f64,
+    /// Above it lie as many.
     pub high: f64,
 }
 
