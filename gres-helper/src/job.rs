@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use node::cgroup::{self, Place};
 use node::process::{Life, Pid};
 use node::registry::{BootId, JobKey, Registry};
 use node::state::{Deadline, StateDir, Store};
@@ -16,7 +17,6 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentError};
-use crate::cgroup::{self, Place};
 use crate::gresconf::{self, GresConf};
 use crate::health::{self, Before, Finding, Grade};
 use crate::machine::{Ask, Gpu, Machine};

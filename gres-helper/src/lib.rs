@@ -7,13 +7,12 @@
 //!            ── agent.rs ── nvml.rs     a child speaks with NVML: it may hang
 //!            ── generate.rs, gresconf.rs, verify.rs   gres.conf
 //!            ── job.rs ── health.rs, shares.rs, mps.rs   prolog, epilog, fence
-//!            ── watch.rs ── cgroup.rs   pid → job → share
+//!            ── watch.rs                pid → job → share
 //!            ── mig/                    layouts, and the way back
 //!            ── status.rs               who is where, text, JSON, metrics
 //! ```
 
 pub mod agent;
-pub mod cgroup;
 pub mod command;
 pub mod generate;
 pub mod gresconf;

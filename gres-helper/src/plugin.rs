@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use node::cgroup::{self, Place};
 use node::config::DEFAULT_PATH;
 use node::process::{Life, Pid};
 use node::registry::{JobId, JobKey};
@@ -18,7 +19,6 @@ use node::state::Deadline;
 use node::{bounded, printable};
 use slurm_spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
 
-use crate::cgroup::{self, Place};
 use crate::mps;
 use crate::settings::{Settings, Shards};
 use crate::shares::{self, Record, Tier};

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use node::cgroup::{self, Place};
 use node::process::{Life, Pid};
 use node::state::{Deadline, StateDir, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +18,6 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentError};
-use crate::cgroup::{self, Place};
 use crate::job;
 use crate::machine::{Answer, Ask, Machine};
 use crate::settings::{OnOver, Settings};

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounded;
+pub mod cgroup;
 pub mod config;
 pub mod counters;
 pub mod efa;

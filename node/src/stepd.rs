@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -101,11 +102,18 @@ pub struct Step {
 }
 
 impl Step {
-    /// Reads `<node>_<job>.<step>[.<component>]`. The node's name may contain
-    /// anything that a socket's name does, so the node must be known.
+    /// Reads `<node>_<job>.<step>[.<component>]` of this node.
     #[must_use]
     pub fn of_socket(name: &str, node: &NodeName) -> Option<Self> {
-        let rest = name.strip_prefix(node.as_str())?.strip_prefix('_')?;
+        let (its, step) = Self::of_any_socket(name)?;
+        (its == node.as_str()).then_some(step)
+    }
+
+    /// Reads a socket's name, of whichever node. The numbers hold no `_`, so
+    /// what is before the last one is the node's name.
+    #[must_use]
+    pub fn of_any_socket(name: &str) -> Option<(&str, Self)> {
+        let (node, rest) = name.rsplit_once('_')?;
         let mut numbers = rest.split('.');
         let step = Self {
             job: JobId(number(numbers.next()?)?),
@@ -115,7 +123,7 @@ impl Step {
                 None => None,
             },
         };
-        numbers.next().is_none().then_some(step)
+        numbers.next().is_none().then_some((node, step))
     }
 }
 
@@ -160,29 +168,15 @@ pub fn live_jobs(
     limits: Limits,
 ) -> Result<LiveJobs, StepdError> {
     let sockets = Sockets::list(spool_dir, node)?;
-    let all: Vec<(JobId, &str)> = sockets
-        .by_job
-        .iter()
-        .flat_map(|(job, names)| names.iter().map(|name| (*job, name.as_str())))
-        .collect();
-    let mut jobs = LiveJobs::new();
-    for chunk in all.chunks(AT_ONCE) {
-        let names: Vec<&str> = chunk.iter().map(|(_, name)| *name).collect();
-        for ((job, _), state) in chunk.iter().zip(sockets.ask(&names, limits)) {
-            let known = jobs.entry(*job).or_insert(JobState::Gone);
-            *known = together(*known, state);
-        }
-    }
-    jobs.retain(|_, state| *state != JobState::Gone);
-    Ok(jobs)
+    Ok(sockets.live(|_| true, limits))
 }
 
-/// The sockets that are there, dead or alive.
+/// The sockets of a node that are there, dead or alive.
 #[derive(Debug)]
 pub struct Sockets {
     /// Keeps names short enough for a socket's address, and the directory the
     /// same while it is looked at.
-    dir: File,
+    dir: Arc<File>,
     by_job: BTreeMap<JobId, Vec<String>>,
 }
 
@@ -192,35 +186,43 @@ impl Sockets {
     /// # Errors
     /// [`StepdError`]: nothing is known.
     pub fn list(spool_dir: &Path, node: &NodeName) -> Result<Self, StepdError> {
-        let failed = |source| StepdError::Spool {
-            path: spool_dir.to_owned(),
-            source,
-        };
-        let dir = File::options()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
-            .open(spool_dir)
-            .map_err(failed)?;
-        let mut by_job: BTreeMap<JobId, Vec<String>> = BTreeMap::new();
-        let mut count = 0;
-        let entries = rustix::fs::Dir::read_from(&dir).map_err(|errno| failed(errno.into()))?;
-        for entry in entries {
-            let entry = entry.map_err(|errno| failed(errno.into()))?;
-            let Ok(name) = entry.file_name().to_str() else {
-                continue;
-            };
-            let Some(step) = Step::of_socket(name, node) else {
-                continue;
-            };
-            count += 1;
-            if count > MOST_SOCKETS {
-                return Err(StepdError::TooMany {
-                    path: spool_dir.to_owned(),
-                });
-            }
-            by_job.entry(step.job).or_default().push(name.to_owned());
-        }
+        let (dir, mut nodes) = scan(spool_dir, |name| name == node.as_str())?;
+        let by_job = nodes.remove(node.as_str()).unwrap_or_default();
         Ok(Self { dir, by_job })
+    }
+
+    /// Lists those of every node that has some in the directory.
+    ///
+    /// # Errors
+    /// [`StepdError`]: nothing is known.
+    pub fn of_all_nodes(spool_dir: &Path) -> Result<BTreeMap<NodeName, Self>, StepdError> {
+        let (dir, nodes) = scan(spool_dir, |_| true)?;
+        let sockets = |(name, by_job): (String, _)| {
+            let dir = Arc::clone(&dir);
+            // What is no node's name is no socket of slurmstepd's.
+            Some((name.parse().ok()?, Self { dir, by_job }))
+        };
+        Ok(nodes.into_iter().filter_map(sockets).collect())
+    }
+
+    /// Asks the sockets of these jobs; jobs whose sockets are all dead are left
+    /// out.
+    #[must_use]
+    pub fn live(&self, wanted: impl Fn(JobId) -> bool, limits: Limits) -> LiveJobs {
+        let wanted = self.by_job.iter().filter(|(job, _)| wanted(**job));
+        let all: Vec<(JobId, &str)> = wanted
+            .flat_map(|(job, names)| names.iter().map(|name| (*job, name.as_str())))
+            .collect();
+        let mut jobs = LiveJobs::new();
+        for chunk in all.chunks(AT_ONCE) {
+            let names: Vec<&str> = chunk.iter().map(|(_, name)| *name).collect();
+            for ((job, _), state) in chunk.iter().zip(self.ask(&names, limits)) {
+                let known = jobs.entry(*job).or_insert(JobState::Gone);
+                *known = together(*known, state);
+            }
+        }
+        jobs.retain(|_, state| *state != JobState::Gone);
+        jobs
     }
 
     /// The jobs that have a socket, dead or alive.
@@ -322,20 +324,49 @@ impl Sockets {
 /// What the job's own sockets say. [`JobState::Gone`] if it has none.
 #[must_use]
 pub fn ask_job(sockets: &Sockets, job: JobId, limits: Limits) -> JobState {
-    let mut known = JobState::Gone;
-    let names: Vec<&str> = sockets
-        .by_job
-        .get(&job)
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
-    for chunk in names.chunks(AT_ONCE) {
-        for state in sockets.ask(chunk, limits) {
-            known = together(known, state);
+    let live = sockets.live(|it| it == job, limits);
+    live.get(&job).copied().unwrap_or(JobState::Gone)
+}
+
+/// The names of sockets, by node and job.
+type Names = BTreeMap<String, BTreeMap<JobId, Vec<String>>>;
+
+/// Reads a spool directory once; only nodes of these names.
+fn scan(spool_dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<(Arc<File>, Names), StepdError> {
+    let failed = |source| StepdError::Spool {
+        path: spool_dir.to_owned(),
+        source,
+    };
+    let dir = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
+        .open(spool_dir)
+        .map_err(failed)?;
+    let mut nodes = Names::new();
+    let mut count = 0;
+    let entries = rustix::fs::Dir::read_from(&dir).map_err(|errno| failed(errno.into()))?;
+    for entry in entries {
+        let entry = entry.map_err(|errno| failed(errno.into()))?;
+        let Ok(name) = entry.file_name().to_str() else {
+            continue;
+        };
+        let Some((node, step)) = Step::of_any_socket(name).filter(|(node, _)| wanted(node)) else {
+            continue;
+        };
+        count += 1;
+        if count > MOST_SOCKETS {
+            return Err(StepdError::TooMany {
+                path: spool_dir.to_owned(),
+            });
+        }
+        if !nodes.contains_key(node) {
+            nodes.insert(node.to_owned(), BTreeMap::new());
+        }
+        if let Some(jobs) = nodes.get_mut(node) {
+            jobs.entry(step.job).or_default().push(name.to_owned());
         }
     }
-    known
+    Ok((Arc::new(dir), nodes))
 }
 
 /// The job's state from those of two of its steps: whatever keeps it alive wins.

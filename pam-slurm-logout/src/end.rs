@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use node::cgroup;
 use node::process::{Life, Pid, read};
 use rustix::process::Signal;
 
@@ -188,7 +189,7 @@ impl Trace {
 /// What cannot be found out counts as a job's.
 fn in_job(pid: Pid) -> bool {
     match read(pid, "cgroup") {
-        Ok(Some(text)) => process::in_slurm_job(&text),
+        Ok(Some(text)) => cgroup::is_slurms(&text),
         Ok(None) => false,
         Err(_) => true,
     }

@@ -10,14 +10,10 @@ use std::time::Duration;
 
 use node::registry::{BootId, Existence, JobId, JobKey, Known, Registry};
 use node::state::{Deadline, StateDir};
-use node::stepd::{self, JobState, Limits, Sockets, Step};
+use node::stepd::{self, JobState, Limits, Sockets};
 use node::{NodeName, printable};
 
 use crate::settings::{Settings, USUAL_SPOOLS};
-
-/// Most different node names in one spool directory. A machine runs one
-/// slurmd, or a few in tests.
-const MOST_NODES: usize = 64;
 
 /// A job that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,11 +124,9 @@ impl Jobs {
             .collect();
         let mut pids = BTreeSet::new();
         for spool in &self.spools {
-            for node in nodes_in(spool).unwrap_or_default() {
-                if let Ok(sockets) = Sockets::list(spool, &node) {
-                    let ours = sockets.jobs().filter(|job| ids.contains(job));
-                    pids.extend(ours.flat_map(|job| sockets.listeners(job)));
-                }
+            for sockets in Sockets::of_all_nodes(spool).unwrap_or_default().values() {
+                let ours = sockets.jobs().filter(|job| ids.contains(job));
+                pids.extend(ours.flat_map(|job| sockets.listeners(job)));
             }
         }
         pids
@@ -220,13 +214,11 @@ impl Jobs {
     }
 
     fn add_live(&mut self, spool: &Path, recorded: &BTreeSet<JobKey>, deadline: Deadline) {
-        let nodes = match nodes_in(spool) {
-            Ok(nodes) => nodes,
-            Err(reason) => return self.doubt(reason),
-        };
-        for node in nodes {
-            if let Err(error) = self.of_node(spool, &node, recorded, deadline) {
-                self.doubt(error);
+        for (node, sockets) in self.sockets(spool) {
+            let known = |job| recorded.contains(&key(job, &node));
+            let live = sockets.live(|job| !known(job), limits(deadline));
+            for (job, state) in live {
+                self.note(spool, job, state);
             }
         }
     }
@@ -238,22 +230,14 @@ impl Jobs {
         recorded: &BTreeSet<JobKey>,
         deadline: Deadline,
     ) {
-        let nodes = match nodes_in(spool) {
-            Ok(nodes) => nodes,
-            Err(reason) => return self.doubt(reason),
-        };
-        for node in nodes {
-            let sockets = match Sockets::list(spool, &node) {
-                Ok(sockets) => sockets,
-                Err(error) => {
-                    self.doubt(error);
-                    continue;
-                }
-            };
+        for (node, sockets) in self.sockets(spool) {
+            let jobs = sockets.jobs();
+            let unknown: Vec<JobId> = jobs
+                .filter(|job| !recorded.contains(&key(*job, &node)))
+                .collect();
             // The highest id is the newest, as far as sockets tell.
-            for job in not_recorded(&sockets, &node, recorded).into_iter().rev() {
-                let limits = limits(deadline);
-                self.note(spool, job, stepd::ask_job(&sockets, job, limits));
+            for job in unknown.into_iter().rev() {
+                self.note(spool, job, stepd::ask_job(&sockets, job, limits(deadline)));
                 if self.of(uid) == Presence::Has {
                     return;
                 }
@@ -261,26 +245,12 @@ impl Jobs {
         }
     }
 
-    fn of_node(
-        &mut self,
-        spool: &Path,
-        node: &NodeName,
-        recorded: &BTreeSet<JobKey>,
-        deadline: Deadline,
-    ) -> Result<(), stepd::StepdError> {
-        let limits = limits(deadline);
-        let states: Vec<(JobId, JobState)> = if recorded.is_empty() {
-            stepd::live_jobs(spool, node, limits)?.into_iter().collect()
-        } else {
-            let sockets = Sockets::list(spool, node)?;
-            let ask = |job| (job, stepd::ask_job(&sockets, job, limits));
-            let others = not_recorded(&sockets, node, recorded);
-            others.into_iter().map(ask).collect()
-        };
-        for (id, state) in states {
-            self.note(spool, id, state);
-        }
-        Ok(())
+    /// All sockets in a spool directory; in doubt, none.
+    fn sockets(&mut self, spool: &Path) -> BTreeMap<NodeName, Sockets> {
+        Sockets::of_all_nodes(spool).unwrap_or_else(|error| {
+            self.doubt(error);
+            BTreeMap::new()
+        })
     }
 
     fn note(&mut self, spool: &Path, id: JobId, state: JobState) {
@@ -310,50 +280,11 @@ fn limits(deadline: Deadline) -> Limits {
     }
 }
 
-/// The jobs that have sockets and no record: those with one have been judged,
-/// and each question makes slurmstepd start a thread.
-fn not_recorded(sockets: &Sockets, node: &NodeName, recorded: &BTreeSet<JobKey>) -> Vec<JobId> {
-    let key = |job| JobKey {
-        job,
-        node: node.clone(),
-    };
-    sockets
-        .jobs()
-        .filter(|job| !recorded.contains(&key(*job)))
-        .collect()
-}
-
-/// The names of the nodes that have sockets in a spool directory. A socket's
-/// name ends in `_<job>.<step>`, which holds no `_`, so the rest is the node.
-fn nodes_in(spool: &Path) -> Result<BTreeSet<NodeName>, String> {
-    let failed = |error: std::io::Error| {
-        format!(
-            "cannot list {}: {error}; `scontrol show config` tells SlurmdSpoolDir",
-            spool.display()
-        )
-    };
-    let mut nodes = BTreeSet::new();
-    for entry in std::fs::read_dir(spool).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(node) = name.to_str().and_then(node_of) else {
-            continue;
-        };
-        nodes.insert(node);
-        if nodes.len() > MOST_NODES {
-            return Err(format!(
-                "{}: sockets of more than {MOST_NODES} nodes",
-                spool.display()
-            ));
-        }
-    }
-    Ok(nodes)
-}
-
-/// The node of a socket's name, if it is one.
-fn node_of(socket: &str) -> Option<NodeName> {
-    let (node, _) = socket.rsplit_once('_')?;
-    let node = node.parse().ok()?;
-    Step::of_socket(socket, &node).map(|_| node)
+/// Jobs with a record have been judged, and are not asked: each question makes
+/// slurmstepd start a thread.
+fn key(job: JobId, node: &NodeName) -> JobKey {
+    let node = node.clone();
+    JobKey { job, node }
 }
 
 #[cfg(test)]

@@ -48,30 +48,6 @@ pub fn parse_uid(text: &[u8]) -> Option<u32> {
     first.parse().ok()
 }
 
-/// Whether the text of `/proc/PID/cgroup` places the process into a Slurm job.
-///
-/// v1: `/slurm/uid_U/job_J/…` or `/slurm_NODE/uid_U/job_J/…`; v2:
-/// `/system.slice/slurmstepd.scope/job_J/…` or with `NODE_slurmstepd.scope`.
-/// Users may make cgroups of any name below what systemd delegates to them,
-/// so nothing below a user's slice is believed.
-#[must_use]
-pub fn in_slurm_job(text: &[u8]) -> bool {
-    text.split(|byte| *byte == b'\n').any(|line| {
-        let mut fields = line.splitn(3, |byte| *byte == b':');
-        let Some(path) = fields.nth(2) else {
-            return false;
-        };
-        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-        let users = parts.iter().position(|part| *part == b"user.slice");
-        parts.windows(2).enumerate().any(|(at, pair)| {
-            let v1 = (pair[0] == b"slurm" || pair[0].starts_with(b"slurm_"))
-                && pair[1].starts_with(b"uid_");
-            let v2 = pair[0].ends_with(b"slurmstepd.scope");
-            (v1 || v2) && users.is_none_or(|users| at < users)
-        })
-    })
-}
-
 /// Whether the text of `/proc/PID/cgroup` places the process into this cgroup
 /// or one below it.
 #[must_use]
@@ -201,29 +177,6 @@ mod tests {
     }
 
     #[test]
-    fn a_jobs_cgroup_is_known_by_its_place_and_not_by_a_name_that_a_user_gave() {
-        for job in [
-            "5:freezer:/slurm/uid_20001/job_7/step_0",
-            "5:freezer:/slurm_n1/uid_20001/job_7/step_extern",
-            "1:cpu:/\n0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0",
-            "0::/system.slice/n1_slurmstepd.scope/job_7/step_0",
-        ] {
-            assert!(in_slurm_job(job.as_bytes()), "{job}");
-        }
-        for other in [
-            "0::/user.slice/user-20001.slice/user@20001.service/slurm/uid_20001/job_7",
-            "0::/user.slice/user-20001.slice/user@20001.service/slurmstepd.scope/job_7",
-            "0::/user.slice/user-20001.slice/session-3.scope",
-            "0::/system.slice/slurmd.service",
-            "5:freezer:/slurm",
-            "",
-            "::",
-        ] {
-            assert!(!in_slurm_job(other.as_bytes()), "{other}");
-        }
-    }
-
-    #[test]
     fn only_a_scope_of_logind_is_taken_for_one_and_holds_what_is_below_it() {
         let text = b"4:pids:/\n0::/user.slice/user-20001.slice/session-3.scope\n";
         let scope = session_scope(text).unwrap();
@@ -256,7 +209,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (parse_uid(&bytes), in_slurm_job(&bytes));
+            let _ = parse_uid(&bytes);
             let _ = (session_scope(&bytes), in_cgroup(&bytes, "/x"));
         }
     }

@@ -20,6 +20,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::size::{Bytes, PageSize};
+use crate::cgroup::unified_directory;
 use crate::registry::{JobKey, Registry};
 use crate::sysroot::shown;
 use crate::{ReadError, Sysroot};
@@ -153,7 +154,7 @@ impl Controller {
             Self::V1(mount) => write(&group(mount, key).join("cgroup.procs"), "0"),
             Self::V2(mount) => {
                 let text = Sysroot::real().read_bounded(CGROUPS, LARGEST)?;
-                let job = job_group(&text).ok_or(IsolateError::NoStep)?;
+                let job = unified_directory(text.as_bytes()).ok_or(IsolateError::NoStep)?;
                 enable(mount, &job)?;
                 limit(&mount.join(job), limits, "max")
             }
@@ -254,19 +255,6 @@ fn refused(action: &'static str, path: PathBuf, source: io::Error) -> IsolateErr
     }
 }
 
-/// The job's group of a process in a step: what is above `step_…`.
-#[must_use]
-pub fn job_group(text: &str) -> Option<PathBuf> {
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let parts: Vec<&str> = path.split('/').collect();
-    let step = parts.iter().position(|part| part.starts_with("step_"))?;
-    // The job itself has a name of its own above the step.
-    let job = parts.get(..step).filter(|parts| parts.len() > 1)?;
-    // A name with `..` in it cannot be a group's.
-    let sound = job.iter().all(|part| !part.is_empty() && *part != "..");
-    sound.then(|| job.iter().collect())
-}
-
 /// What slurmd says when it starts, if the fence that the site wants cannot be.
 #[must_use]
 pub fn complaint() -> Option<String> {
@@ -314,24 +302,6 @@ mod tests {
     }
 
     #[test]
-    fn a_jobs_group_is_what_is_above_its_step_whatever_it_is_called() {
-        for job in ["job_7", "s5K1ABC"] {
-            let text = format!("0::/system.slice/slurmstepd.scope/{job}/step_0/user/task_0\n");
-            let wanted = format!("system.slice/slurmstepd.scope/{job}");
-            assert_eq!(job_group(&text), Some(PathBuf::from(wanted)));
-        }
-        for text in [
-            "",
-            "0::/",
-            "0::/step_0/user",
-            "0::/a/../b/step_0",
-            "4:memory:/a/step_0",
-        ] {
-            assert_eq!(job_group(text), None, "{text}");
-        }
-    }
-
-    #[test]
     fn with_v2_the_controller_is_turned_on_above_the_job_and_nowhere_else() {
         let mount = tempfile::tempdir().unwrap();
         let job = Path::new("system.slice/slurmstepd.scope/job_7");
@@ -366,7 +336,6 @@ mod tests {
         #[test]
         fn whatever_the_kernel_says_nothing_panics(text in "(.| - |cgroup|/|step_|\n){0,80}") {
             let _ = Controller::of_mounts(&text);
-            let _ = job_group(&text);
         }
     }
 }
