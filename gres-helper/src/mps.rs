@@ -26,6 +26,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The folder of the daemons' directories in the state directory.
 const FOLDER: &str = "mps";
 
+/// What is in each: CUDA_MPS_PIPE_DIRECTORY and CUDA_MPS_LOG_DIRECTORY.
+const FOLDERS: [&str; 2] = ["pipe", "log"];
+
 /// Bytes of an answer of the control program.
 const LARGEST: u64 = 64 * 1024;
 
@@ -96,8 +99,20 @@ pub fn directories(settings: &Settings, gpu: &str, uid: u32) -> (PathBuf, PathBu
         .state_dir
         .join("gres")
         .join(FOLDER)
-        .join(format!("{gpu}-{uid}"));
-    (base.join("pipe"), base.join("log"))
+        .join(folder(gpu, uid));
+    let [pipe, log] = FOLDERS.map(|name| base.join(name));
+    (pipe, log)
+}
+
+/// The name of a daemon's folder.
+fn folder(gpu: &str, uid: u32) -> String {
+    format!("{gpu}-{uid}")
+}
+
+/// A daemon's folder, if it is there and root's alone.
+fn existing(state: &StateDir, daemon: &Daemon) -> Option<StateDir> {
+    let all = state.existing_folder(FOLDER).ok()??;
+    all.existing_folder(&folder(&daemon.gpu, daemon.uid)).ok()?
 }
 
 /// Serves a job: starts a daemon for its GPU and user, or joins theirs.
@@ -161,9 +176,9 @@ fn start(
 ) -> Result<(), String> {
     let base = state
         .folder(FOLDER)
-        .and_then(|dir| dir.folder(&format!("{}-{}", daemon.gpu, daemon.uid)))
+        .and_then(|dir| dir.folder(&folder(&daemon.gpu, daemon.uid)))
         .map_err(|error| error.to_string())?;
-    for name in ["pipe", "log"] {
+    for name in FOLDERS {
         base.folder(name).map_err(|error| error.to_string())?;
     }
     agent
@@ -270,8 +285,12 @@ fn end(
     agent: &mut Agent,
     daemon: &Daemon,
 ) -> Result<(), String> {
-    // A daemon that has ended already cannot be told to.
-    let _ = say(settings, daemon, "quit");
+    // What is not ours is neither spoken to nor cleared.
+    let base = existing(state, daemon);
+    if base.is_some() {
+        // A daemon that has ended already cannot be told to.
+        let _ = say(settings, daemon, "quit");
+    }
     agent
         .order(&Ask::SetComputeMode(daemon.gpu.clone(), daemon.mode_before))
         .map_err(|error| {
@@ -280,12 +299,13 @@ fn end(
                 daemon.gpu
             )
         })?;
-    let (pipe, log) = directories(settings, &daemon.gpu, daemon.uid);
-    for dir in [Some(pipe.as_path()), Some(log.as_path()), pipe.parent()]
-        .into_iter()
-        .flatten()
-    {
-        clear(dir);
+    if let Some(base) = base {
+        for name in FOLDERS {
+            if let Ok(Some(folder)) = base.existing_folder(name) {
+                clear(folder.path());
+            }
+        }
+        clear(base.path());
     }
     state
         .remove(&file(&daemon.gpu))

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -555,6 +555,37 @@ fn a_state_directory_of_a_user_or_with_a_link_in_it_is_not_used() {
     assert_eq!(node.mode(0), 0);
 }
 
+#[test]
+fn a_directory_of_mps_that_a_user_made_beforehand_is_not_used() {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    // Makes the directories above, as root.
+    node.job("prolog", 1, 1000, "0");
+    node.job("epilog", 1, 1000, "0");
+    let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
+    let place = node.path(&format!("state/gres/mps/{uuid}-1000"));
+    let elsewhere = node.path("elsewhere");
+    fs::create_dir_all(elsewhere.join("pipe")).unwrap();
+    let own = |path: &Path| std::os::unix::fs::chown(path, Some(1000), None).unwrap();
+    for trap in ["directory", "link"] {
+        if trap == "link" {
+            std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+        } else {
+            fs::create_dir_all(place.join("pipe")).unwrap();
+            own(&place.join("pipe"));
+            own(&place);
+        }
+        let said = node.job("prolog", 2, 1000, "0");
+        assert_eq!(said.code, 0, "{trap}: {said:?}");
+        let status = node.run(&["status"]).out;
+        assert!(status.contains("in force: count only"), "{trap}: {status}");
+        assert_eq!((node.mode(0), node.daemons()), (0, 0), "{trap}: {said:?}");
+        assert_eq!(fs::read_dir(elsewhere.join("pipe")).unwrap().count(), 0);
+        node.job("epilog", 2, 1000, "0");
+        let _ = fs::remove_dir_all(&place).or_else(|_| fs::remove_file(&place));
+    }
+}
+
 /// A layout of the mock as ours.
 fn layout(slots: &[(u32, u32)], placed: bool) -> Vec<Slot> {
     let slot = |(profile, start): &(u32, u32)| {
@@ -579,7 +610,7 @@ fn layout(slots: &[(u32, u32)], placed: bool) -> Vec<Slot> {
 }
 
 #[test]
-fn every_full_layout_of_every_model_is_applied_and_read_back() {
+fn every_legal_layout_of_every_model_is_applied_and_read_back() {
     for model in ["8xA100", "8xH100", "8xH200", "8xB200"] {
         let node = Node::new(model, "");
         node.change(|machine| {
@@ -588,7 +619,7 @@ fn every_full_layout_of_every_model_is_applied_and_read_back() {
         });
         let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
         let mut agent = node.agent();
-        for slots in mock_nvml::mig::full_layouts() {
+        for slots in mock_nvml::mig::layouts() {
             mig::bring(&mut agent, &uuid, &layout(&slots, false)).unwrap();
             let now = agent.instances(&uuid).unwrap();
             let read: Vec<_> = now.iter().map(|it| (it.profile, it.place.start)).collect();
@@ -598,73 +629,199 @@ fn every_full_layout_of_every_model_is_applied_and_read_back() {
     }
 }
 
-#[test]
-fn with_each_call_of_an_apply_failed_once_the_layout_is_the_new_or_the_old() {
-    let old = [(14, 0), (14, 2), (9, 4)];
-    let new = [(9, 0), (19, 4), (20, 5), (19, 6)];
-    let node = Node::new("8xA100", "");
-    let begin = |machine: &mut Machine, call| {
-        machine.gpus.truncate(2);
-        machine.faults = vec![fault("*", call, UNKNOWN)];
-        for gpu in &mut machine.gpus {
-            gpu.mig = Some(true);
-            let instance = |(id, (profile, start))| Instance {
-                id,
-                profile,
-                start,
-                compute: vec![Compute {
-                    id: 0,
-                    profile: Profile::of(profile).unwrap().slices - 1,
-                    start: 0,
-                }],
-            };
-            gpu.instances = (1..).zip(old).map(instance).collect();
+/// Two A100 with a layout in which one instance is divided, and a plan to
+/// another such.
+struct Switch {
+    node: Node,
+}
+
+impl Switch {
+    const OLD: [(u32, u32); 3] = [(14, 0), (14, 2), (9, 4)];
+    const NEW: [(u32, u32); 4] = [(9, 0), (19, 4), (20, 5), (19, 6)];
+
+    fn new() -> Self {
+        Self {
+            node: Node::new("8xA100", ""),
         }
-    };
-    let (mut news, mut olds) = (0, 0);
-    for call in 1.. {
-        node.change(|machine| begin(machine, call));
+    }
+
+    /// The old layout: its 3g is three compute instances of a slice each.
+    fn old() -> Vec<Slot> {
+        let mut old = layout(&Self::OLD, true);
+        let place = |start| Some(Place { start, size: 1 });
+        let cell = |start| Cell {
+            slices: 1,
+            place: place(start),
+        };
+        old[2].compute = (0..3).map(cell).collect();
+        old
+    }
+
+    /// The new one: its 3g is of two slices and of one.
+    fn new_layout() -> Vec<Slot> {
+        let mut new = layout(&Self::NEW, false);
+        let cell = |slices| Cell {
+            slices,
+            place: None,
+        };
+        new[0].compute = vec![cell(2), cell(1)];
+        new
+    }
+
+    fn begin(&self, fault: Fault) {
+        self.node.change(|machine| {
+            machine.gpus.truncate(2);
+            machine.faults = vec![fault];
+            for gpu in &mut machine.gpus {
+                gpu.mig = Some(true);
+                let slots = Self::old();
+                gpu.instances = (1..).zip(&slots).map(instance).collect();
+            }
+        });
+    }
+
+    fn plan(&self) -> Plan {
         let step = |gpu: &mock_nvml::Gpu| Step {
             gpu: gpu.uuid.clone(),
             label: gpu.uuid.clone(),
-            before: layout(&old, true),
-            after: layout(&new, false),
+            before: Self::old(),
+            after: Self::new_layout(),
         };
-        let plan = Plan {
+        Plan {
             modes: Vec::new(),
-            steps: node.nvml.read().unwrap().gpus.iter().map(step).collect(),
-        };
-        let applied = mig::apply(&mut node.agent(), &plan);
-        let after = node.nvml.read().unwrap();
-        let is = |wanted: &[(u32, u32)]| {
-            after.gpus.iter().all(|gpu| {
-                let mut all: Vec<_> = gpu
-                    .instances
-                    .iter()
-                    .map(|it| (it.start, it.profile))
-                    .collect();
-                all.sort_unstable();
-                all.iter().map(|it| (it.1, it.0)).eq(wanted.iter().copied())
-                    && gpu.instances.iter().all(|it| it.compute.len() == 1)
+            steps: self
+                .node
+                .nvml
+                .read()
+                .unwrap()
+                .gpus
+                .iter()
+                .map(step)
+                .collect(),
+        }
+    }
+
+    /// Each GPU's instances, and the slices of the compute instances in each.
+    fn now(&self) -> Vec<Vec<(u32, u32, Vec<u32>)>> {
+        let gpus = self.node.nvml.read().unwrap().gpus;
+        gpus.iter()
+            .map(|gpu| {
+                let slot = |it: &Instance| {
+                    let cells = it.compute.iter().map(Compute::slices).collect();
+                    (it.start, it.profile, cells)
+                };
+                let mut all: Vec<_> = gpu.instances.iter().map(slot).collect();
+                all.sort();
+                all
             })
+            .collect()
+    }
+
+    fn is(&self, wanted: &[Slot]) -> bool {
+        let slot = |it: &Slot| {
+            let cells: Vec<u32> = it.compute.iter().map(|cell| cell.slices).collect();
+            (it.place.start, it.profile, cells)
         };
-        match applied {
+        let wanted: Vec<_> = wanted.iter().map(slot).collect();
+        self.now().iter().all(|gpu| *gpu == wanted)
+    }
+}
+
+/// A slot with places, as an instance of the mock.
+fn instance((id, slot): (u32, &Slot)) -> Instance {
+    let cell = |(id, cell): (u32, &Cell)| {
+        let index = mock_nvml::mig::COMPUTE_SLICES
+            .iter()
+            .position(|slices| *slices == cell.slices);
+        Compute {
+            id,
+            profile: u32::try_from(index.unwrap()).unwrap(),
+            start: cell.place.unwrap().start,
+        }
+    };
+    Instance {
+        id,
+        profile: slot.profile,
+        start: slot.place.start,
+        compute: (0..).zip(&slot.compute).map(cell).collect(),
+    }
+}
+
+#[test]
+fn with_each_call_of_an_apply_failed_once_the_layout_is_the_new_or_the_old() {
+    let switch = Switch::new();
+    let (mut news, mut olds) = (0, 0);
+    for call in 1.. {
+        switch.begin(fault("*", call, UNKNOWN));
+        match mig::apply(&mut switch.node.agent(), &switch.plan()) {
             Applied::New => {
-                assert!(is(&new), "call {call}");
+                assert!(switch.is(&Switch::new_layout()), "call {call}");
                 news += 1;
             }
             Applied::Old { reason } => {
-                assert!(is(&old), "call {call}: {reason}");
+                assert!(switch.is(&Switch::old()), "call {call}: {reason}");
                 olds += 1;
             }
             Applied::Between { reason, back } => panic!("call {call}: {reason}; {back}"),
         }
-        if !after.faults.is_empty() {
+        if !switch.node.nvml.read().unwrap().faults.is_empty() {
             break;
         }
     }
     println!("{olds} failed calls led back, {news} did not matter");
     assert!(olds > 50, "{olds}");
+}
+
+#[test]
+fn a_driver_that_hangs_in_mid_apply_is_led_back_by_another_child() {
+    let switch = Switch::new();
+    for function in [
+        "nvmlComputeInstanceDestroy",
+        "nvmlGpuInstanceDestroy",
+        "nvmlDeviceCreateGpuInstanceWithPlacement",
+        "nvmlGpuInstanceCreateComputeInstance",
+    ] {
+        switch.begin(fault(function, 2, 0));
+        let mut agent =
+            Agent::new(switch.node.nvml.library(), Duration::from_secs(2)).with_program(helper());
+        let Applied::Old { reason } = mig::apply(&mut agent, &switch.plan()) else {
+            panic!("{function}: {:?}", switch.now());
+        };
+        assert!(reason.contains("did not answer within 2 s"), "{reason}");
+        assert!(switch.is(&Switch::old()), "{function}: {:?}", switch.now());
+    }
+}
+
+#[test]
+fn an_apply_that_was_killed_is_taken_back_by_rollback() {
+    let switch = Switch::new();
+    switch.begin(fault("nvmlDeviceCreateGpuInstanceWithPlacement", 3, 0));
+    let node = &switch.node;
+    let file = node.path("mig.yaml");
+    fs::write(
+        &file,
+        "version: v1\nmig-configs:\n  small:\n    - devices: all\n      mig-enabled: true\n      \
+         mig-devices: {\"1g.5gb\": 7}\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let mut apply = node
+        .command(&["mig", "apply", "-f", file, "-c", "small", "--without-slurm"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !node.nvml.read().unwrap().faults.is_empty() {
+        assert!(Instant::now() < until, "the third instance is not made");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    apply.kill().unwrap();
+    apply.wait().unwrap();
+    assert!(!switch.is(&Switch::old()));
+    let said = node.run(&["mig", "rollback", "--without-slurm"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(switch.is(&Switch::old()), "{:?}", switch.now());
 }
 
 #[test]
