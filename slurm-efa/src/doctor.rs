@@ -234,9 +234,9 @@ fn slurm_conf(site: &Site) -> Look {
         &["show", "hostnames", "n1"],
         site.slurm_conf.as_deref(),
     ) {
-        Ok(ran) if ran.is_ok() => Ok("Slurm's own programs take it".to_owned()),
+        Ok(ran) if ran.success() => Ok("Slurm's own programs take it".to_owned()),
         Ok(ran) => fatal(
-            ran.complaint(),
+            run::complaint(&ran),
             "correct the line; every Slurm command fails until then",
         ),
         Err(error) => unknown(error, "look again"),
@@ -331,7 +331,7 @@ fn plugin_loaded(site: &Site) -> Look {
         .stderr
         .lines()
         .find(|line| line.contains("plugin") || line.contains("spank"));
-    let why = spank.map_or_else(|| ran.complaint(), |line| printable(line, 300));
+    let why = spank.map_or_else(|| run::complaint(&ran), |line| printable(line, 300));
     if !ran.stdout.contains("--efa-profile") {
         return fatal(
             format!("srun --help does not name --efa-profile: {why}"),
@@ -527,7 +527,9 @@ fn nvml() -> Look {
     let Ok(program) = std::env::current_exe() else {
         return unknown("this program does not find itself", "look again");
     };
-    match run::run(&program, &[login::NVML], None).map(|ran| ran.code) {
+    match run::run(&program, &[login::NVML], None)
+        .map(|ran| ran.status.and_then(|status| status.code()))
+    {
         Ok(Some(0)) => Ok("libnvidia-ml.so.1 reaches its driver".to_owned()),
         Ok(Some(login::NO_LIBRARY)) => warning(
             "there is no libnvidia-ml.so.1",

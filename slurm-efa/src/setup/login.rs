@@ -49,7 +49,7 @@ pub fn ask(service: &str, user: &str, folder: Option<&Path>) -> Verdict {
     arguments.extend(folder.as_deref());
     match run::run(&program, &arguments, None)
         .ok()
-        .and_then(|ran| ran.code)
+        .and_then(|ran| ran.status?.code())
     {
         Some(0) => Verdict::Admitted,
         Some(NO_FOLDER) => Verdict::NoOtherFolder,

@@ -574,8 +574,11 @@ fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
     if let (Some(conf), Some(scontrol)) = (&site.slurm_conf, site.program("scontrol")) {
         // Needs no controller, and reads slurm.conf first.
         let ran = run::run(&scontrol, &["show", "hostnames", "n1"], Some(conf))?;
-        if !ran.is_ok() && plan.changes.iter().any(|it| is_slurms(site, &it.path)) {
-            return Err(format!("Slurm refuses slurm.conf: {}", ran.complaint()));
+        if !ran.success() && plan.changes.iter().any(|it| is_slurms(site, &it.path)) {
+            return Err(format!(
+                "Slurm refuses slurm.conf: {}",
+                run::complaint(&ran)
+            ));
         }
     }
     let plugstack = site.plugstack();
@@ -585,10 +588,10 @@ fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
         let ran = run::run(&srun, &["--help"], site.slurm_conf.as_deref())?;
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let ours = edit::has_ours(&text);
-        if !ran.is_ok() || (ours && !ran.stdout.contains("--efa-profile")) {
+        if !ran.success() || (ours && !ran.stdout.contains("--efa-profile")) {
             return Err(format!(
                 "srun does not load the plugin: {}",
-                ran.complaint()
+                run::complaint(&ran)
             ));
         }
     }
@@ -644,10 +647,13 @@ fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
     // It lies in /run, and the next one has another name.
     let _ = std::fs::remove_dir_all(&folder);
     let ran = ran?;
-    if ran.is_ok() {
+    if ran.success() {
         Ok(())
     } else {
-        Err(format!("Slurm refuses cgroup.conf: {}", ran.complaint()))
+        Err(format!(
+            "Slurm refuses cgroup.conf: {}",
+            run::complaint(&ran)
+        ))
     }
 }
 
@@ -668,10 +674,10 @@ fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
         && let Some(sshd) = run::find("sshd", None)
     {
         let ran = run::run(&sshd, &["-t"], None)?;
-        if !ran.is_ok() {
+        if !ran.success() {
             return Err(format!(
                 "sshd refuses its configuration: {}",
-                ran.complaint()
+                run::complaint(&ran)
             ));
         }
     }
@@ -708,10 +714,10 @@ fn start(site: &Site, unit: &str) -> Result<(), String> {
         return Ok(());
     };
     let ran = run::run(&systemctl, &["enable", "--now", unit], None)?;
-    if ran.is_ok() {
+    if ran.success() {
         return Ok(());
     }
-    Err(format!("{unit} was not started: {}", ran.complaint()))
+    Err(format!("{unit} was not started: {}", run::complaint(&ran)))
 }
 
 /// slurmctld reads its files anew and hands them to configless nodes. No daemon
@@ -719,12 +725,12 @@ fn start(site: &Site, unit: &str) -> Result<(), String> {
 fn ask_controller(site: &Site) -> Result<(), String> {
     let scontrol = site.program("scontrol").ok_or("there is no scontrol")?;
     let ran = run::run(&scontrol, &["reconfigure"], site.slurm_conf.as_deref())?;
-    if ran.is_ok() {
+    if ran.success() {
         return Ok(());
     }
     Err(format!(
         "slurmctld did not read its files anew ({}); run `scontrol reconfigure` when it is up",
-        ran.complaint()
+        run::complaint(&ran)
     ))
 }
 
@@ -739,13 +745,13 @@ fn record(site: &Site) -> Result<(), String> {
     arguments.extend(config.as_deref().map(|_| "--config"));
     arguments.extend(config.as_deref());
     let ran = run::run(&program, &arguments, None)?;
-    if ran.is_ok() {
+    if ran.success() {
         return Ok(());
     }
     Err(format!(
         "the EFA devices of this node were not recorded ({}); run `efa-check record` when it is \
          healthy",
-        ran.complaint()
+        run::complaint(&ran)
     ))
 }
 
