@@ -1,11 +1,12 @@
 //! The PAM module and slurm-logoutd on a real sshd and a real Slurm.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cdylib_tests::logins::{self, CLIENT, LIMIT, Logins, STATE, Site};
-use cdylib_tests::modules;
 use cdylib_tests::testbed::{JobState, Running, Testbed};
+use cdylib_tests::{efa, modules};
 
 const NO_GRACE: &str = "grace = \"0\"";
 
@@ -62,6 +63,56 @@ fn without_a_job_the_client_is_told_why_and_how_to_get_in() {
 }
 
 #[test]
+fn with_the_plugin_a_job_counts_from_its_prolog_to_its_epilog_even_without_a_step() {
+    let tb = efa::cluster("", &["p5.48xlarge"])
+        .without_contain()
+        .slurm_conf_extra("PrologFlags=Alloc\nProlog={dir}/prolog.sh")
+        .prepare(|dir| {
+            let script = "#!/bin/sh\nuntil [ -e \"${0%/*}/go\" ]; do sleep 0.1; done\n";
+            fs::write(dir.join("prolog.sh"), script)?;
+            fs::set_permissions(dir.join("prolog.sh"), Permissions::from_mode(0o755))
+        })
+        .start()
+        .unwrap();
+    let site = Site {
+        state: tb.dir().join("state"),
+        ..Site::with(NO_GRACE)
+    };
+    let logins = Logins::start(&tb, &site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let count = |dir: &Path, part: &str| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name());
+        names
+            .filter(|name| name.to_string_lossy().contains(part))
+            .count()
+    };
+    let jobs = site.state.join("jobs");
+    let salloc = tb.command("alice", &["salloc", "--no-shell", "-n1"]);
+    let salloc = salloc.timeout(LIMIT).spawn().unwrap();
+    logins
+        .wait("the prolog", || Ok(count(&jobs, "@n1") == 1))
+        .unwrap();
+    let mut client = sleeper(&logins, "alice", "3600");
+
+    fs::write(tb.dir().join("go"), "").unwrap();
+    let granted = salloc.wait().unwrap();
+    assert!(granted.success(), "{granted}");
+    assert_eq!(count(&tb.dir().join("spool/n1"), "n1_"), 0, "it has a step");
+    let id = logins.ssh("alice", &["echo", "$SLURM_JOB_ID"]).output();
+    let id = id.unwrap();
+    assert!(granted.stderr.contains(id.stdout.trim()), "{granted}\n{id}");
+    assert!(!id.stdout.trim().is_empty() && !client.ended().unwrap());
+
+    tb.command("alice", &["scancel", id.stdout.trim()])
+        .success()
+        .unwrap();
+    logins.wait_end("the session", &mut client).unwrap();
+    assert_eq!(count(&jobs, "@n1"), 0, "its record is there");
+    wait_nothing_left(&logins, "alice");
+}
+
+#[test]
 fn every_kind_of_session_lives_with_the_second_job_and_ends_with_the_last() {
     let tb = testbed();
     let site = Site::with("grace = \"1s\"");
@@ -83,11 +134,7 @@ fn every_kind_of_session_lives_with_the_second_job_and_ends_with_the_last() {
     ));
     let socket = tb.dir().join("ssh/control").display().to_string();
     let master = ["-M", "-N", "-S", &socket];
-    fs::set_permissions(
-        tb.dir().join("ssh"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o777),
-    )
-    .unwrap();
+    fs::set_permissions(tb.dir().join("ssh"), Permissions::from_mode(0o777)).unwrap();
     clients.push((
         "master",
         logins.ssh_with("alice", &master, &[]).spawn().unwrap(),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use cdylib_tests::logins::{Logins, Site};
 use cdylib_tests::statistics::median;
 use cdylib_tests::testbed::{JobState, NodeOptions, Progress, Testbed};
+use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
+use node::state::StateDir;
 
 use crate::Outcome;
 
@@ -21,6 +23,9 @@ const ENDS: usize = 7;
 /// How long the resting daemon is watched.
 const REST: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Our module where the plugin's prolog records each job.
+const RECORDED: &str = "with_the_plugin";
 
 /// Debian's modules, from libpam-slurm-adopt and libpam-slurm.
 const PEERS: [(&str, &str); 2] = [
@@ -72,14 +77,22 @@ fn latencies(module: &Path) -> Outcome {
         dir.join("logout.toml"),
         format!("[logout]\nnode_name = \"n1\"\nspool_dir = \"{here}/spool/n1\"\n"),
     )?;
-    let ours = format!("{} config={here}/logout.toml", module.display());
+    fs::write(
+        dir.join("recorded.toml"),
+        format!(
+            "state_dir = \"{here}/state\"\n[logout]\nnode_name = \"n1\"\n\
+             spool_dir = \"{here}/spool/n1\"\n"
+        ),
+    )?;
+    let ours = |config: &str| format!("{} config={here}/{config}.toml", module.display());
     let write = |name: &str, account: &str, session: &str| {
         let text = format!("account required {account}\nsession required {session}\n");
         fs::write(dir.join("pam.d").join(name), text)
     };
     write("pam_permit", "pam_permit.so", "pam_permit.so")?;
-    write("pam_slurm_logout", &ours, &ours)?;
-    let mut services = vec!["pam_permit", "pam_slurm_logout"];
+    write("pam_slurm_logout", &ours("logout"), &ours("logout"))?;
+    write(RECORDED, &ours("recorded"), &ours("recorded"))?;
+    let mut services = vec!["pam_permit", "pam_slurm_logout", RECORDED];
     for (name, path) in PEERS {
         if Path::new(path).exists() {
             write(name, &peer(name, path, name), "pam_permit.so")?;
@@ -94,15 +107,16 @@ fn latencies(module: &Path) -> Outcome {
         let options = ["-n1", "--mem=64", "--output=/dev/null", more.as_str()];
         tb.sbatch("alice", "#!/bin/bash\nexec sleep 86400\n", &options)?;
         running = jobs;
-        tb.wait_until("the jobs to run", LIMIT, || {
-            let queue = ["squeue", "-h", "-r", "-t", "R", "-o", "%i"];
-            let count = tb.command("root", &queue).output()?.stdout.lines().count();
-            Ok(if count == jobs {
-                Progress::Done(())
+        let ids = tb.wait_until("the jobs to run", LIMIT, || {
+            let queue = ["squeue", "-h", "-r", "-t", "R", "-o", "%A"];
+            let ids = tb.command("root", &queue).output()?.stdout;
+            Ok(if ids.lines().count() == jobs {
+                Progress::Done(ids)
             } else {
-                Progress::Waiting(format!("{count}"))
+                Progress::Waiting(ids)
             })
         })?;
+        record(&tb, &ids)?;
         for service in &services {
             let seen = match login(&tb, service, ROUNDS) {
                 Ok(seen) => seen,
@@ -128,6 +142,24 @@ fn latencies(module: &Path) -> Outcome {
                 seen[4]
             );
         }
+    }
+    Ok(())
+}
+
+/// Writes what the prologs of these jobs would have written.
+fn record(tb: &Testbed, ids: &str) -> Outcome {
+    let mut registry = Registry::open(&StateDir::open(&tb.dir().join("state"))?)?;
+    let alice = tb.user("alice")?;
+    for id in ids.lines() {
+        let key = JobKey {
+            job: JobId(id.parse()?),
+            node: "n1".parse()?,
+        };
+        let start = Start::now(BootId::current()?)?;
+        let spool = tb.dir().join("spool/n1");
+        let mut job = Job::new(&key, start, alice.uid, alice.gid, spool);
+        job.contained = true;
+        registry.put(&job)?;
     }
     Ok(())
 }
