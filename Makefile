@@ -62,13 +62,15 @@ dist: linker ## Build what is shipped, for every distribution: packages, SBOM an
 
 matrix: dist ## Run those very files under every supported Slurm release (root; 1 GB in /var/cache/slurm-efa)
 	@$(XTASK) setup --for matrix
-	@$(XTASK) dist --inject
+	@$(XTASK) dist --inject --here
 	@$(XTASK) roots
 	@$(RUN) matrix
 	cargo test --quiet --package xtask --test packages
 
 # A part of it: make node-test ONLY=hugepages
-node-test: dist ## Install the package on three virtual machines laid out as on HyperPod (root; QEMU without KVM)
+node-test: linker ## Install the package on three virtual machines laid out as on HyperPod (root; QEMU without KVM)
+	@$(XTASK) setup --for dist
+	@$(XTASK) dist --here
 	@$(XTASK) setup --for node-test
 	@$(XTASK) roots machine
 	cargo build --quiet --package mock-nvml

@@ -173,10 +173,6 @@ pub enum Variant {
 }
 
 impl Variant {
-    fn wants(self, arch: &str) -> bool {
-        self == Self::Shipped || arch == std::env::consts::ARCH
-    }
-
     fn artifacts(self) -> impl Iterator<Item = &'static Artifact> {
         ARTIFACTS
             .iter()
@@ -214,11 +210,11 @@ const LIBRARIES: &[&str] = &[
 
 /// Builds every artifact into `target/dist/<arch>/`, or the variant for tests
 /// into `target/dist-test/<arch>/`, and checks each. What is shipped is packaged
-/// too.
+/// too. With `here`, only for this machine's processor.
 ///
 /// # Errors
 /// When a build fails, or a file asks more of a machine than promised.
-pub fn dist(variant: Variant) -> Result<()> {
+pub fn dist(variant: Variant, here: bool) -> Result<()> {
     let tools = tools()?;
     let mut made = Vec::new();
     println!(
@@ -226,7 +222,9 @@ pub fn dist(variant: Variant) -> Result<()> {
         "arch", "file", "bytes", "glibc"
     );
     for (index, arch) in ARCHES.iter().enumerate() {
-        if !variant.wants(arch) {
+        // What stays must not be taken for this build's.
+        remove_shipped(variant, arch)?;
+        if here && *arch != std::env::consts::ARCH {
             continue;
         }
         if let Err(reason) = target_installed(&triple(arch)) {
@@ -236,8 +234,6 @@ pub fn dist(variant: Variant) -> Result<()> {
             println!("{arch:<9}left out: {reason:#}");
             continue;
         }
-        // What stays after a failure must not be taken for this build's.
-        remove_shipped(variant, arch)?;
         build(variant, arch, &tools)?;
         for artifact in variant.artifacts() {
             let built = built(variant, arch, artifact);

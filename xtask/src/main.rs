@@ -37,6 +37,9 @@ enum Chore {
         /// target/dist-test/<arch>/
         #[arg(long)]
         inject: bool,
+        /// Only for this machine's processor
+        #[arg(long)]
+        here: bool,
     },
     /// Make the packages anew from target/dist/<arch>/, as `dist` does at its end
     Package {
@@ -73,11 +76,14 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Setup { purpose } => setup::setup(purpose),
-        Chore::Dist { inject } => dist::dist(if inject {
-            dist::Variant::Inject
-        } else {
-            dist::Variant::Shipped
-        }),
+        Chore::Dist { inject, here } => {
+            let variant = if inject {
+                dist::Variant::Inject
+            } else {
+                dist::Variant::Shipped
+            };
+            dist::dist(variant, here)
+        }
         Chore::Package {
             package_version,
             into,
