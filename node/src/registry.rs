@@ -294,14 +294,21 @@ impl Registry {
         read(&self.dir, &key.file_name())
     }
 
+    /// The jobs that have a record, which need not be readable; in no order.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn keys(&self) -> Result<Vec<JobKey>, StateError> {
+        let names = self.dir.names()?;
+        Ok(names.iter().filter_map(|it| JobKey::of_file(it)).collect())
+    }
+
     /// Whether jobs other than this one have a record.
     ///
     /// # Errors
     /// The directory cannot be listed.
     pub fn has_others(&self, job: JobId) -> Result<bool, StateError> {
-        let names = self.dir.names()?;
-        let mut keys = names.iter().filter_map(|name| JobKey::of_file(name));
-        Ok(keys.any(|key| key.job != job))
+        Ok(self.keys()?.iter().any(|key| key.job != job))
     }
 
     /// Notes that the job has an extern step; see [`Job::contained`]. For that
@@ -454,17 +461,46 @@ impl Known {
         let complete = listed.is_ok();
         let (jobs, problems) = listed.unwrap_or_default();
         Self {
-            boot,
             jobs: jobs.into_iter().map(|job| (job.key(), job)).collect(),
             unreadable: problems.into_iter().filter_map(|it| it.key).collect(),
             complete,
+            default_spool,
+            ..Self::of_none(boot, deadline)
+        }
+    }
+
+    /// Knows of no job's record until it is told to [`Known::learn`] it: for
+    /// those who need not know all.
+    #[must_use]
+    pub fn of_none(boot: BootId, deadline: Deadline) -> Self {
+        Self {
+            boot,
+            jobs: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            complete: true,
             sockets: BTreeMap::new(),
             answers: BTreeMap::new(),
-            default_spool,
+            default_spool: None,
             limits: Limits {
                 each: Duration::from_secs(1),
                 all: deadline,
             },
+        }
+    }
+
+    /// Reads a job's record; `None` without one of this boot, or if it cannot
+    /// be read, which leaves a doubt.
+    pub fn learn(&mut self, registry: &Registry, key: &JobKey) -> Option<&Job> {
+        match registry.get(key) {
+            Ok(Some(job)) => {
+                self.jobs.insert(key.clone(), job);
+                self.jobs.get(key).filter(|job| job.start.boot == self.boot)
+            }
+            Ok(None) => None,
+            Err(_) => {
+                self.unreadable.insert(key.clone());
+                None
+            }
         }
     }
 

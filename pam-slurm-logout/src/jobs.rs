@@ -4,6 +4,7 @@
 //! Failure direction: whatever cannot be read leaves a *doubt*, and with a
 //! doubt no user is said to have no job.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,14 +62,15 @@ impl Jobs {
         jobs
     }
 
-    /// Looks for one user only: the jobs of the registry, or if it knows none,
-    /// the newest that a slurmstepd answers for. So a login need not wait for
+    /// Looks for one user only, until a job is found: of those in the registry
+    /// the one with the highest id, or if it knows none, the highest that a
+    /// slurmstepd answers for. So a login waits neither for all records nor for
     /// all slurmstepds of a node.
     #[must_use]
     pub fn look_for(settings: &Settings, uid: u32, limit: Duration) -> Self {
         let deadline = Deadline::after(limit);
         let mut jobs = Self::default();
-        let recorded = jobs.add_recorded(settings, deadline);
+        let recorded = jobs.find_recorded(settings, uid, deadline);
         if jobs.of(uid) == Presence::Has {
             return jobs;
         }
@@ -142,58 +144,108 @@ impl Jobs {
         jobs.sort_by_key(|job| (job.since_boot_ms, job.id));
     }
 
-    /// Adds what the registry knows; returns the jobs that it answers for.
-    fn add_recorded(&mut self, settings: &Settings, deadline: Deadline) -> BTreeSet<JobKey> {
-        let mut recorded = BTreeSet::new();
+    /// The registry, if there is one; in doubt, none.
+    fn registry(&mut self, settings: &Settings) -> Option<(Registry, BootId)> {
         let registry = match StateDir::open_existing(&settings.state_dir) {
             Ok(Some(state)) => Registry::open_existing(&state),
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
-        let registry = match registry {
-            Ok(Some(registry)) => registry,
-            Ok(None) => return recorded,
+        let registry = registry.unwrap_or_else(|error| {
+            self.doubt(error);
+            None
+        })?;
+        match BootId::current() {
+            Ok(boot) => Some((registry, boot)),
             Err(error) => {
                 self.doubt(error);
-                return recorded;
+                None
             }
-        };
-        let boot = match BootId::current() {
-            Ok(boot) => boot,
-            Err(error) => {
-                self.doubt(error);
-                return recorded;
-            }
+        }
+    }
+
+    /// Adds what the registry knows; returns the jobs that it answers for.
+    fn add_recorded(&mut self, settings: &Settings, deadline: Deadline) -> BTreeSet<JobKey> {
+        let mut recorded = BTreeSet::new();
+        let Some((registry, boot)) = self.registry(settings) else {
+            return recorded;
         };
         let mut known = Known::read(&registry, boot, None, deadline);
+        let records: Vec<_> = known.jobs().cloned().collect();
+        for record in records {
+            self.spools.insert(record.spool_dir.clone());
+            let key = record.key();
+            if self.judge(&mut known, record) {
+                recorded.insert(key);
+            }
+        }
+        self.doubt_unless_complete(&known, settings);
+        recorded
+    }
+
+    /// The same until a job of this user is found; returns the jobs that have
+    /// a record.
+    fn find_recorded(
+        &mut self,
+        settings: &Settings,
+        uid: u32,
+        deadline: Deadline,
+    ) -> BTreeSet<JobKey> {
+        let mut recorded = BTreeSet::new();
+        let Some((registry, boot)) = self.registry(settings) else {
+            return recorded;
+        };
+        let mut keys = registry.keys().unwrap_or_else(|error| {
+            self.doubt(error);
+            Vec::new()
+        });
+        keys.sort_by_key(|key| Reverse(key.job));
+        let mut known = Known::of_none(boot, deadline);
+        for key in keys {
+            let Some(record) = known.learn(&registry, &key).cloned() else {
+                continue;
+            };
+            self.spools.insert(record.spool_dir.clone());
+            recorded.insert(key);
+            if record.uid == uid && self.judge(&mut known, record) {
+                return recorded;
+            }
+        }
+        self.doubt_unless_complete(&known, settings);
+        recorded
+    }
+
+    /// Adds a job with a record if it exists.
+    fn judge(&mut self, known: &mut Known, record: node::registry::Job) -> bool {
+        let key = record.key();
+        match known.existence(&key, None) {
+            Existence::Exists => {
+                let job = Job {
+                    id: record.job,
+                    since_boot_ms: Some(record.start.since_boot_ms),
+                    profile: record.profile,
+                    gpus: record.gpus,
+                };
+                self.add(record.uid, job);
+                true
+            }
+            Existence::Gone => false,
+            Existence::Unknown => {
+                self.doubt(format_args!(
+                    "job {key}: it cannot be told whether it exists"
+                ));
+                false
+            }
+        }
+    }
+
+    fn doubt_unless_complete(&mut self, known: &Known, settings: &Settings) {
         if known.in_doubt() {
             self.doubt(format_args!(
                 "{}: a job's record there cannot be read",
                 settings.state_dir.join("jobs").display()
             ));
         }
-        let records: Vec<_> = known.jobs().cloned().collect();
-        for record in records {
-            self.spools.insert(record.spool_dir.clone());
-            let key = record.key();
-            match known.existence(&key, None) {
-                Existence::Exists => {
-                    let job = Job {
-                        id: record.job,
-                        since_boot_ms: Some(record.start.since_boot_ms),
-                        profile: record.profile,
-                        gpus: record.gpus,
-                    };
-                    self.add(record.uid, job);
-                    recorded.insert(key);
-                }
-                Existence::Gone => {}
-                Existence::Unknown => self.doubt(format_args!(
-                    "job {key}: it cannot be told whether it exists"
-                )),
-            }
-        }
-        recorded
     }
 
     fn choose_spools(&mut self, settings: &Settings) {
@@ -439,6 +491,23 @@ mod tests {
         place.record(7, 1, false);
         let recorded = Jobs::look_for(&place.settings(), 1, LIMIT);
         assert_eq!(recorded.list(1).last().map(|job| job.id), Some(JobId(7)));
+    }
+
+    #[test]
+    fn a_login_reads_no_older_record_than_that_of_the_users_newest_job() {
+        let place = Place::new();
+        for job in 7..=9 {
+            place.record(job, job, false);
+        }
+        let file = place.dir.path().join("state/jobs/8@n1.json");
+        std::fs::write(&file, "{").unwrap();
+        let newest = Jobs::look_for(&place.settings(), 9, LIMIT);
+        assert_eq!(newest.of(9), Presence::Has);
+        assert!(newest.doubts().is_empty(), "{:?}", newest.doubts());
+        let older = Jobs::look_for(&place.settings(), 7, LIMIT);
+        assert_eq!(older.of(7), Presence::Has);
+        let none = Jobs::look_for(&place.settings(), 1, LIMIT);
+        assert_eq!(none.of(1), Presence::Unknown, "8 could be theirs");
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub const SCENES: &[Scene] = &[
         play: install,
     },
     scene("doctor finds nothing on any of them", doctor),
+    scene("doctor names each thing that somebody broke", sabotage),
     scene("a job with a profile", profile),
     scene(
         "hugepages on two NUMA nodes, fenced by cgroup v2",
@@ -135,6 +136,89 @@ fn doctor(cluster: &mut Cluster) -> Verdict {
             missing,
         )
     })
+}
+
+/// What somebody may do to a compute node, in slurmd's copy of the controller's
+/// files, and the finding that names it. Files in use are replaced, not written.
+const SABOTAGES: &[(&str, &str)] = &[
+    ("plugstack", "sed -i /spank_efa/d plugstack.conf"),
+    ("plugstack", "sed -i s,/usr/lib/slurm-efa/,, plugstack.conf"),
+    ("plugin-file", "rm $lib/spank_efa.so"),
+    (
+        "plugin-file",
+        "echo '<html>' >$lib/new && mv $lib/new $lib/spank_efa.so",
+    ),
+    ("plugin-file", "chmod 777 $lib/spank_efa.so"),
+    (
+        "plugin-loaded",
+        "cp $pam/pam_permit.so $lib/new && mv $lib/new $lib/spank_efa.so",
+    ),
+    (
+        "plugin-loaded",
+        "echo optional /nowhere/pyxis.so >>plugstack.conf",
+    ),
+    (
+        "plugstack-includes",
+        "echo 'include /nowhere/*.conf' >>plugstack.conf",
+    ),
+    ("slurm-conf", "echo Prologgg=/x >>slurm.conf"),
+    ("prolog-flags", "sed -i s/^PrologFlags=/#/ slurm.conf"),
+    ("prolog", "sed -i '/^Prolog=.*slurm-efa/d' slurm.conf"),
+    (
+        "prolog-others",
+        "echo Prolog=/nowhere/prolog.sh >>slurm.conf",
+    ),
+    (
+        "prolog-programs",
+        "rm /etc/slurm-efa/prolog.d/efa-check-prolog",
+    ),
+    ("prolog-programs", "chmod 644 /usr/sbin/efa-check"),
+    ("health-check", "sed -i /^HealthCheckProgram=/d slurm.conf"),
+    (
+        "health-check",
+        "sed -i s/^HealthCheckInterval=.*/HealthCheckInterval=0/ slurm.conf",
+    ),
+    ("health-program", "rm /etc/slurm-efa/efa-check-watch"),
+    ("expectation", "rm /var/lib/slurm-efa/efa-expected.json"),
+    (
+        "configuration",
+        "echo '= 1' >>/etc/slurm-efa/slurm-efa.toml",
+    ),
+    (
+        "pam",
+        "sed -i '/^account.*pam_slurm_logout/d' /etc/pam.d/sshd",
+    ),
+    (
+        "pam-session",
+        "echo session optional pam_systemd.so >>/etc/pam.d/sshd",
+    ),
+    ("pam-module", "rm $pam/pam_slurm_logout.so"),
+    ("logoutd", "systemctl stop slurm-logoutd"),
+    ("state", "chmod 777 /run/slurm-efa"),
+];
+
+fn sabotage(cluster: &mut Cluster) -> Verdict {
+    const PLACES: &str = "cd /var/spool/slurmd/conf-cache; lib=/usr/lib/slurm-efa; \
+                          pam=/usr/lib/x86_64-linux-gnu/security";
+    const SOUND: &str = "/root/sound.tar";
+    let compute = &cluster.compute;
+    compute.run(&format!(
+        "{PLACES}; tar -cf {SOUND} $PWD $lib $pam /etc/slurm-efa /etc/pam.d /usr/sbin/efa-check \
+         /var/lib/slurm-efa"
+    ))?;
+    for (id, broken) in SABOTAGES {
+        // At once: without its module nobody can log in to mend it.
+        let said = compute.run(&format!(
+            "{PLACES}; {broken}; slurm-efa doctor 2>&1; \
+             tar -xpf {SOUND} -C / && chmod 755 /run/slurm-efa && systemctl start slurm-logoutd"
+        ))?;
+        let named = said.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.next().is_some_and(|grade| grade != "ok") && words.next() == Some(id)
+        });
+        expect(named, &format!("{id}, after `{broken}`"), &said)?;
+    }
+    doctor(cluster)
 }
 
 fn profile(cluster: &mut Cluster) -> Verdict {

@@ -279,8 +279,8 @@ fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> 
         .map_err(|error| error.to_string())
 }
 
-/// The variables of the only job, or of the newest: the one whose prolog ran
-/// last, or the highest id where the registry does not know.
+/// The variables of the only job, or of the newest: the one with the highest
+/// id, of those in the registry if it knows any.
 fn give_variables(handle: &Handle, jobs: &[Job]) {
     let Some(job) = jobs.last() else {
         return;

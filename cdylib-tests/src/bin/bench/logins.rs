@@ -16,8 +16,8 @@ use crate::Outcome;
 const JOBS: [usize; 3] = [1, 20, 200];
 /// Logins of each measurement.
 const ROUNDS: u32 = 200;
-/// Logins after which nothing may have grown.
-const MANY: u32 = 20_000;
+/// Logins, of three calls each, after which nothing may have grown.
+const MANY: u32 = 350_000;
 /// Ends of jobs that are measured.
 const ENDS: usize = 7;
 /// How long the resting daemon is watched.
