@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use node::printable;
@@ -102,6 +103,8 @@ pub struct Daemon {
     watched_jobs: BTreeSet<u32>,
     last_doubts: Vec<String>,
     said: BTreeSet<String>,
+    /// The processes as this turn saw them, once it needed to.
+    processes: Option<Rc<Processes>>,
     _lock: Lock,
 }
 
@@ -141,6 +144,7 @@ impl Daemon {
             watched_jobs: BTreeSet::new(),
             last_doubts: Vec::new(),
             said: BTreeSet::new(),
+            processes: None,
             _lock: lock,
         })
     }
@@ -172,6 +176,12 @@ impl Daemon {
 
     /// One look and what follows from it; when to look again at the latest.
     pub fn turn(&mut self) -> Option<Instant> {
+        let next = self.look();
+        self.processes = None;
+        next
+    }
+
+    fn look(&mut self) -> Option<Instant> {
         self.read_sessions();
         let leaders = self.sessions.values().map(|it| it.leader).collect();
         self.activity.keep(&leaders);
@@ -203,6 +213,15 @@ impl Daemon {
         }
         next.extend(self.carry_on(&jobs));
         next.into_iter().min()
+    }
+
+    /// All processes, looked at once in a turn however many users it is about.
+    /// Whoever sends a signal makes sure that the process is still the same.
+    fn processes(&mut self) -> Option<Rc<Processes>> {
+        if self.processes.is_none() {
+            self.processes = Processes::scan().ok().map(Rc::new);
+        }
+        self.processes.clone()
     }
 
     // ------------------------------------------------------------ sessions
@@ -248,7 +267,7 @@ impl Daemon {
         if ended.is_empty() {
             return;
         }
-        let Ok(all) = Processes::scan() else {
+        let Some(all) = self.processes() else {
             return;
         };
         let users: BTreeSet<u32> = ended.iter().map(|it| it.uid).collect();
@@ -466,7 +485,7 @@ impl Daemon {
                 return true;
             }
         }
-        let Ok(all) = Processes::scan() else {
+        let Some(all) = self.processes() else {
             under.next = Instant::now().after(AGAIN);
             return true;
         };
@@ -528,7 +547,7 @@ impl Daemon {
         if let Some(next) = self.next_sample.filter(|next| now < *next) {
             return Some(next);
         }
-        if let Ok(all) = Processes::scan() {
+        if let Some(all) = self.processes() {
             for session in self.sessions.values() {
                 let tree = all.tree(session.leader);
                 let sample = activity::sample(&all, session.uid, &tree);
@@ -624,11 +643,11 @@ impl Daemon {
 
     // ------------------------------------------------------------- telling
 
-    fn tell(&self, sessions: &[Session], text: &str) {
+    fn tell(&mut self, sessions: &[Session], text: &str) {
         let Some(first) = sessions.first() else {
             return;
         };
-        if let Ok(all) = Processes::scan() {
+        if let Some(all) = self.processes() {
             let terminals = end::terminals(sessions, &all);
             terminal::tell(&terminals, first.uid, text);
         }

@@ -33,23 +33,20 @@ const HARDWARE: [Hardware; 3] = [
         address: ADDRESSES[0].1,
         cpus: 1,
         memory: &[640],
-        kernel: "",
     },
     Hardware {
         name: ADDRESSES[1].0,
         address: ADDRESSES[1].1,
         cpus: 1,
         memory: &[640],
-        kernel: "",
     },
-    // Of the second NUMA node, two whole, aligned GiB hold only what the kernel
-    // can move away, for a page of that size.
+    // The second NUMA node has six whole, aligned GiB: in one of them the kernel
+    // has nothing that it cannot move away for a page of that size.
     Hardware {
         name: ADDRESSES[2].0,
         address: ADDRESSES[2].1,
         cpus: 2,
-        memory: &[1024, 3328],
-        kernel: "kernelcore=1400M",
+        memory: &[1024, 6144],
     },
 ];
 

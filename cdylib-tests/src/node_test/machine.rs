@@ -29,8 +29,6 @@ pub struct Hardware {
     pub cpus: u32,
     /// MiB of memory of each NUMA node.
     pub memory: &'static [u32],
-    /// Words for its kernel.
-    pub kernel: &'static str,
 }
 
 /// A machine that runs. Dropping it switches it off.
@@ -270,7 +268,6 @@ fn switch_on(
         address,
         cpus,
         memory,
-        kernel: words,
     } = *hardware;
     let mac = address.rsplit('.').next().unwrap_or_default();
     let disk = format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd());
@@ -284,7 +281,7 @@ fn switch_on(
         .arg(kernel)
         .arg("-initrd")
         .arg(initrd)
-        .args(["-append", &command_line(name, words)])
+        .args(["-append", &command_line(name)])
         .arg("-drive")
         .arg(format!("file={disk},format=raw,if=virtio,cache=unsafe"))
         .arg("-netdev")
@@ -326,10 +323,10 @@ fn switch_on(
 }
 
 /// The kernel's command line. Nothing here needs a defence against the CPU.
-fn command_line(name: &str, words: &str) -> String {
+fn command_line(name: &str) -> String {
     format!(
         "root=/dev/vda rw console=ttyS0 quiet mitigations=off lsm=yama net.ifnames=0 fsck.mode=skip \
-         systemd.show_status=no systemd.hostname={name} {words}"
+         systemd.show_status=no systemd.hostname={name}"
     )
 }
 

@@ -190,7 +190,7 @@ const SABOTAGES: &[(&str, &str)] = &[
     ),
     (
         "pam-session",
-        "echo session optional pam_systemd.so >>/etc/pam.d/sshd",
+        "sed -i '/^session.*pam_slurm_logout/d' /etc/pam.d/sshd",
     ),
     ("pam-module", "rm $pam/pam_slurm_logout.so"),
     ("logoutd", "systemctl stop slurm-logoutd"),
