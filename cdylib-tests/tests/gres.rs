@@ -5,7 +5,7 @@ use std::fs;
 use cdylib_tests::gres::{self, GENERATED};
 use cdylib_tests::logins::{Logins, Site};
 use cdylib_tests::modules;
-use cdylib_tests::testbed::{JobId, JobState, Progress, Testbed};
+use cdylib_tests::testbed::{JobId, JobState, Progress, Running, Testbed};
 use mock_nvml::{Here, Process};
 
 /// A node with four H100 whose files were generated, and these lines of [gres].
@@ -162,6 +162,73 @@ fn a_job_over_its_share_is_ended_as_configured_and_its_neighbour_is_not() {
     assert_eq!(tb.job(modest).unwrap().state(), JobState::Running);
     tb.scancel(modest).unwrap();
     tb.wait_idle().unwrap();
+    assert!(!tb.node_state("n1").unwrap().is_drained());
+}
+
+/// A process of this user in no job, and its number.
+fn outside<'tb>(tb: &'tb Testbed, user: &str) -> (Running<'tb>, u32) {
+    let file = tb.user(user).unwrap().home.join("pid.outside");
+    let script = "echo $$ > pid.new && mv pid.new pid.outside && exec sleep 600";
+    let command = tb.command(user, &["sh", "-c", script]);
+    let running = command
+        .cwd(file.parent().unwrap())
+        .timeout(gres::LIMIT * 4)
+        .spawn()
+        .unwrap();
+    let pid = tb.wait_until("its number", gres::LIMIT, || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        Ok(match text.trim().parse() {
+            Ok(pid) => Progress::Done(pid),
+            Err(_) => Progress::Waiting(text),
+        })
+    });
+    (running, pid.unwrap())
+}
+
+#[test]
+fn what_a_user_left_on_a_gpu_ends_with_the_last_job_and_nothing_of_others_does() {
+    let (tb, nvml) = cluster("");
+    let (first, _) = waiting_job(&tb, "alice", "--gres=shard:1");
+    let (last, own) = waiting_job(&tb, "alice", "--gres=shard:1");
+    let (_, neighbour) = waiting_job(&tb, "bob", "--gres=shard:1");
+    let (mut of_alice, left) = outside(&tb, "alice");
+    let (mut of_bob, other) = outside(&tb, "bob");
+    let process = |pid| Process {
+        pid,
+        used_mib: Some(100),
+        mps: false,
+        instance: None,
+    };
+    nvml.change(|machine| {
+        machine.gpus[0].processes = [own, neighbour, left, other, 1].map(process).to_vec();
+    })
+    .unwrap();
+    let end = |job: JobId| {
+        tb.scancel(job).unwrap();
+        let name = format!("job {job} ");
+        let over = tb.wait_until("its epilog", gres::LIMIT, || {
+            let status = helper(&tb, &["status"]).stdout;
+            Ok(match status.contains(&name) {
+                false => Progress::Done(()),
+                true => Progress::Waiting(status),
+            })
+        });
+        over.unwrap();
+    };
+    end(first);
+    assert!(
+        !of_alice.ended().unwrap(),
+        "her other job may be its parent"
+    );
+    let alive = |pid: u32| {
+        let kill = tb.command("root", &["kill", "-0", &pid.to_string()]);
+        kill.output().unwrap().success()
+    };
+    assert!(alive(own));
+    end(last);
+    let left = of_alice.wait().unwrap();
+    assert!(!left.success(), "{left}");
+    assert!(!of_bob.ended().unwrap() && alive(neighbour));
     assert!(!tb.node_state("n1").unwrap().is_drained());
 }
 
