@@ -63,6 +63,46 @@ fn without_a_job_the_client_is_told_why_and_how_to_get_in() {
 }
 
 #[test]
+fn a_login_by_keyboard_interactive_is_refused_recorded_and_ended_like_any() {
+    let tb = testbed();
+    let site = Site {
+        sshd: "Match User alice\nKbdInteractiveAuthentication yes\n\
+               AuthenticationMethods keyboard-interactive"
+            .to_owned(),
+        ..Site::with(NO_GRACE)
+    };
+    let logins = Logins::start(&tb, &site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let options = [
+        "-o",
+        "BatchMode=no",
+        "-o",
+        "PreferredAuthentications=keyboard-interactive",
+    ];
+    let ssh = |script: &str| logins.ssh_with("alice", &options, &[script]);
+    let refused = ssh("true").output().unwrap();
+    assert!(!refused.success());
+    assert!(
+        refused.stderr.contains("Access to n1 is refused"),
+        "{refused}\n{}",
+        logins.log("sshd")
+    );
+    let job = logins.job("alice").unwrap();
+    let admitted = ssh("echo $SLURM_JOB_ID").output().unwrap();
+    assert_eq!(
+        admitted.stdout.trim(),
+        job.to_string(),
+        "{admitted}\n{}",
+        logins.log("sshd")
+    );
+    let mut client = ssh("sleep 3600").spawn().unwrap();
+    logins.wait_process("alice", "sleep 3600").unwrap();
+    tb.scancel(job).unwrap();
+    logins.wait_end("the session", &mut client).unwrap();
+    wait_nothing_left(&logins, "alice");
+}
+
+#[test]
 fn with_the_plugin_a_job_counts_from_its_prolog_to_its_epilog_even_without_a_step() {
     let tb = efa::cluster("", &["p5.48xlarge"])
         .without_contain()
