@@ -525,6 +525,34 @@ fn a_deadline_survives_the_daemon_and_two_daemons_do_not_run() {
 }
 
 #[test]
+fn what_a_daemon_that_was_killed_began_to_end_the_next_one_ends() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with(NO_GRACE)).unwrap();
+    let daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    logins.job("bob").unwrap();
+    let mut bystander = sleeper(&logins, "bob", "3602");
+    let stubborn = quoted("trap '' HUP TERM; while :; do sleep 3601; done");
+    let mut client = logins
+        .ssh("alice", &["bash", "-c", &stubborn])
+        .spawn()
+        .unwrap();
+    logins.wait_process("alice", "sleep 3601").unwrap();
+    tb.scancel(job).unwrap();
+    logins
+        .wait("the first step", || {
+            Ok(logins.log("logoutd").contains("HangUp for"))
+        })
+        .unwrap();
+    drop(daemon);
+    assert!(!logins.log("logoutd").contains("sessions ended"));
+    let _daemon = logins.daemon().unwrap();
+    logins.wait_end("the session", &mut client).unwrap();
+    wait_nothing_left(&logins, "alice");
+    assert!(!bystander.ended().unwrap());
+}
+
+#[test]
 fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let tb = testbed();
     let site = Site::with("grace = \"0\"\ndry_run = true\nexempt_users = [\"bob\"]");
