@@ -611,21 +611,28 @@ fn layout(slots: &[(u32, u32)], placed: bool) -> Vec<Slot> {
 
 #[test]
 fn every_legal_layout_of_every_model_is_applied_and_read_back() {
-    for model in ["8xA100", "8xH100", "8xH200", "8xB200"] {
-        let node = Node::new(model, "");
-        node.change(|machine| {
-            machine.gpus.truncate(1);
-            machine.gpus[0].mig = Some(true);
-        });
-        let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
-        let mut agent = node.agent();
-        for slots in mock_nvml::mig::layouts() {
-            mig::bring(&mut agent, &uuid, &layout(&slots, false)).unwrap();
-            let now = agent.instances(&uuid).unwrap();
-            let read: Vec<_> = now.iter().map(|it| (it.profile, it.place.start)).collect();
-            assert_eq!(read, slots, "{model}");
-            assert!(now.iter().all(|it| it.compute.len() == 1), "{model}");
+    // Each waits for the disk most of the time.
+    std::thread::scope(|scope| {
+        for model in ["8xA100", "8xH100", "8xH200", "8xB200"] {
+            scope.spawn(move || bring_every_layout(model));
         }
+    });
+}
+
+fn bring_every_layout(model: &str) {
+    let node = Node::new(model, "");
+    node.change(|machine| {
+        machine.gpus.truncate(1);
+        machine.gpus[0].mig = Some(true);
+    });
+    let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
+    let mut agent = node.agent();
+    for slots in mock_nvml::mig::layouts() {
+        mig::bring(&mut agent, &uuid, &layout(&slots, false)).unwrap();
+        let now = agent.instances(&uuid).unwrap();
+        let read: Vec<_> = now.iter().map(|it| (it.profile, it.place.start)).collect();
+        assert_eq!(read, slots, "{model}");
+        assert!(now.iter().all(|it| it.compute.len() == 1), "{model}");
     }
 }
 
