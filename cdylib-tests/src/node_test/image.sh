@@ -86,6 +86,12 @@ inside systemctl disable slurmctld.service slurmd.service
 inside systemctl enable ssh.service munge.service cluster-network.service tell-host.service
 inside systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
     e2scrub_all.timer e2scrub_reap.service fstrim.timer serial-getty@ttyS0.service getty@tty1.service
+# They look for disks, consoles and scripts that are not here, at each boot and at
+# each reload, for seconds.
+mkdir -p "$new/etc/systemd/system-generators"
+for generator in "$new"/usr/lib/systemd/system-generators/*; do
+    ln -s /dev/null "$new/etc/systemd/system-generators/${generator##*/}"
+done
 mkdir -p "$new/var/log/journal"
 
 uid=2000
