@@ -193,8 +193,9 @@ const SABOTAGES: &[(&str, &str)] = &[
         "sed -i '/^session.*pam_slurm_logout/d' /etc/pam.d/sshd",
     ),
     ("pam-module", "rm $pam/pam_slurm_logout.so"),
-    ("logoutd", "systemctl stop slurm-logoutd"),
     ("state", "chmod 777 /run/slurm-efa"),
+    // Last, since its start puts that folder right, too.
+    ("logoutd", "systemctl stop slurm-logoutd"),
 ];
 
 fn sabotage(cluster: &mut Cluster) -> Verdict {
@@ -220,6 +221,10 @@ fn sabotage(cluster: &mut Cluster) -> Verdict {
     }
     // slurmd may have missed its programs meanwhile.
     compute.run("truncate -s 0 /var/log/slurm/slurmd.log")?;
+    compute.wait(
+        "slurm-logoutd to hold its lock",
+        "slurm-logout status --json | grep '\"daemon\": true'",
+    )?;
     doctor(cluster)
 }
 
