@@ -44,6 +44,8 @@ pub struct Machine {
     key: PathBuf,
     dir: PathBuf,
     qemu: Child,
+    /// How often it was switched on.
+    life: u32,
     boots: Mutex<Receiver<()>>,
 }
 
@@ -78,6 +80,7 @@ impl Machine {
             key: image.key(),
             dir: dir.to_owned(),
             qemu,
+            life: 1,
             boots: Mutex::new(boots),
         })
     }
@@ -92,6 +95,7 @@ impl Machine {
         let (hardware, disk, dir) = (self.hardware, &self.disk, &self.dir);
         let (qemu, boots) = switch_on(hardware, disk, &self.kernel, &self.initrd, dir)?;
         self.qemu = qemu;
+        self.life += 1;
         self.boots = Mutex::new(boots);
         Ok(())
     }
@@ -117,8 +121,6 @@ impl Machine {
                 return Err(format!("{}: QEMU has ended\n{}", self.name, self.console()).into());
             }
         }
-        // The connection of an earlier boot is dead.
-        let _ = fs::remove_file(self.control());
         let mut master = self.ssh_as("root");
         master
             .args(["-f", "-N", "-M", "-S"])
@@ -135,8 +137,11 @@ impl Machine {
         Ok(())
     }
 
+    /// The connection of an earlier life removes its own socket when it notices
+    /// its end, which takes minutes.
     fn control(&self) -> PathBuf {
-        self.dir.join(format!("{}.control", self.name))
+        self.dir
+            .join(format!("{}.{}.control", self.name, self.life))
     }
 
     /// The last words on the console, and QEMU's own.
