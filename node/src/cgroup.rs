@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use crate::process::{Life, Pid, read};
 use crate::registry::JobId;
+use crate::stepd::number;
 
 /// A job's group, as its directory is named.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,12 +102,6 @@ impl<'a> Slurms<'a> {
 fn is_sluid(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_uppercase();
     name.len() == 14 && name.starts_with('s') && name.bytes().skip(1).all(plain)
-}
-
-/// Digits only: `parse` would also take a `+`.
-fn number(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().ok())?
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = Slurms<'_>> {

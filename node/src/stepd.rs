@@ -128,7 +128,7 @@ impl Step {
 }
 
 /// Digits only: `parse` would also take a `+`.
-fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }

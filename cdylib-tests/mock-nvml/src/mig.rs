@@ -162,27 +162,6 @@ pub fn layouts() -> Vec<Vec<(u32, u32)>> {
     all
 }
 
-/// Those of [`layouts`] beside which nothing more fits; every other one is a
-/// part of one of them.
-pub fn full_layouts() -> Vec<Vec<(u32, u32)>> {
-    let is_full = |layout: &Vec<(u32, u32)>| {
-        let there: Vec<Instance> = layout
-            .iter()
-            .map(|(profile, start)| Instance {
-                id: 0,
-                profile: *profile,
-                start: *start,
-                compute: Vec::new(),
-            })
-            .collect();
-        let more = PROFILES
-            .iter()
-            .any(|new| (0..8).any(|start| fits(&there, new, start)));
-        !more
-    };
-    layouts().into_iter().filter(is_full).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,7 +181,7 @@ mod tests {
         assert!(has(&[19; 7]) && has(&[9, 9]) && has(&[5, 9]) && has(&[14, 14, 14, 19]));
         assert!(has(&[15; 4]) && has(&[20, 19, 19, 19, 19, 19, 19]) && has(&[0]));
         assert!(!has(&[19; 8]) && !has(&[5, 5]) && !has(&[20, 20]) && !has(&[0, 19]));
-        println!("{} layouts, {} full", all.len(), full_layouts().len());
+        println!("{} layouts", all.len());
     }
 
     #[test]
