@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -61,14 +61,18 @@ fn stdout(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+fn packaging(version: &str, into: &Path) -> Command {
+    let mut command = Command::new(XTASK);
+    command
+        .args(["package", "--package-version", version, "--into"])
+        .arg(into);
+    command
+}
+
 /// The same packages with a higher version.
 fn newer() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    stdout(
-        Command::new(XTASK)
-            .args(["package", "--package-version", NEWER, "--into"])
-            .arg(folder.path()),
-    );
+    stdout(&mut packaging(NEWER, folder.path()));
     folder
 }
 
@@ -288,6 +292,34 @@ fn packaging_again_gives_the_same_bytes() {
         }
     }
     assert!(compared >= 3, "only {compared} files were compared");
+}
+
+#[test]
+fn packages_of_several_versions_can_be_made_at_the_same_time() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let versions = ["99.1.0", "99.2.0"];
+    let running: Vec<_> = versions
+        .iter()
+        .map(|version| {
+            packaging(version, &folder.path().join(version))
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("xtask")
+        })
+        .collect();
+    for (version, child) in versions.iter().zip(running) {
+        let output = child.wait_with_output().expect("its end");
+        assert!(output.status.success(), "{version}: {}", said(&output));
+        for deb in packages(&folder.path().join(version), ".deb") {
+            let field = stdout(
+                Command::new("dpkg-deb")
+                    .arg("--field")
+                    .args([deb.as_os_str(), "Version".as_ref()]),
+            );
+            assert_eq!(field.trim(), format!("{version}-1"), "{}", deb.display());
+        }
+    }
 }
 
 #[test]

@@ -70,8 +70,10 @@ pub fn package(arches: &[&str], version: &str, into: &Path) -> Result<()> {
     let sbom = format!("{NAME}-{version}.cdx.json");
     fs::write(into.join(&sbom), sbom::cyclonedx(&crates, version, &time)?)?;
     let mut made = vec![sbom];
+    // One of its own: packages of two versions may be made at the same time.
+    let scratch = tempfile::tempdir_in(command::target())?;
     for arch in arches {
-        let stage = command::target().join("package").join(arch);
+        let stage = scratch.path().join(arch);
         let entries = contents::entries(arch, &crates)?;
         write_stage(&stage, &entries, &time)?;
         for format in [Format::Deb, Format::Rpm] {
@@ -204,14 +206,8 @@ fn go_arch(arch: &str) -> &str {
     }
 }
 
-/// Lays the files out as they will be installed.
+/// Lays the files out as they will be installed, in a folder that is new.
 fn write_stage(stage: &Path, entries: &[Entry], time: &BuildTime) -> Result<()> {
-    match fs::remove_dir_all(stage) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("{}", stage.display()));
-        }
-        _ => {}
-    }
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(time.seconds);
     for entry in entries {
         let path = staged(stage, entry);
