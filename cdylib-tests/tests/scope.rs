@@ -410,12 +410,14 @@ fn touched_on_node(tb: &Testbed, options: &[&str]) -> BTreeSet<String> {
 
 /// What prolog, epilog and extern step of any job touch: the job's record (by
 /// names relative to its folder), and what tells them which job it is.
-const NODE_STATE: [&str; 8] = [
+const NODE_STATE: [&str; 10] = [
     "run",
     "slurm-efa",
     "jobs",
     "#@n#.json",
     "last-start",
+    "latest",
+    "#",
     "hugepages",
     "counters",
     "/proc/sys/kernel/random/boot_id",

@@ -364,20 +364,54 @@ impl Registry {
 /// Where the job that started last is noted.
 const LAST_START: &str = "last-start";
 
+/// Where each user's job that started last is noted, in a file of the user's
+/// number: so that a login need not read every record.
+const LATEST: &str = "latest";
+
 /// For a prolog, once the job has its record: notes it as the one that
-/// started last, and tells whether there were others before.
+/// started last, of all and of its user's, and tells whether there were others
+/// before.
 ///
 /// # Errors
 /// It is not known whether the job is alone.
 pub fn note_start(
     state: &mut StateDir,
     registry: &Registry,
-    job: JobId,
+    job: &Job,
 ) -> Result<bool, StateError> {
+    // Whoever misses it reads every record.
+    let _ = state.folder(LATEST).and_then(|mut latest| {
+        latest.sweep()?;
+        latest.write(&job.uid.to_string(), job.key().file_name().as_bytes())
+    });
     // In this order two prologs at the same time cannot both miss each other:
     // whoever lists first has its note replaced.
-    state.write(LAST_START, job.to_string().as_bytes())?;
-    registry.has_others(job)
+    state.write(LAST_START, job.job.to_string().as_bytes())?;
+    registry.has_others(job.job)
+}
+
+/// Which of the user's jobs started last, if that was noted; whether it still
+/// exists is another question.
+#[must_use]
+pub fn latest(state: &StateDir, uid: u32) -> Option<JobKey> {
+    let latest = state.existing_folder(LATEST).ok()??;
+    let name = latest.read(&uid.to_string()).ok()??;
+    JobKey::of_file(std::str::from_utf8(&name).ok()?)
+}
+
+/// For the epilog: takes the note of this job away. Were that of a job that
+/// starts just now to go with it, its user's logins would read every record.
+///
+/// # Errors
+/// The note stays, which does no harm.
+pub fn forget_latest(state: &StateDir, job: &Job) -> Result<(), StateError> {
+    if latest(state, job.uid) != Some(job.key()) {
+        return Ok(());
+    }
+    match state.existing_folder(LATEST)? {
+        Some(mut latest) => latest.remove(&job.uid.to_string()),
+        None => Ok(()),
+    }
 }
 
 /// Whether any other job ran here since the job started; `None` where that
@@ -538,6 +572,11 @@ impl Known {
         let Some(spool) = spool else {
             return Existence::Unknown;
         };
+        // A contained job mostly has its extern step's socket: one look at that
+        // instead of reading a directory of hundreds.
+        if recorded && stepd::has_extern(&spool, key) {
+            return Existence::Exists;
+        }
         self.by_sockets(key, spool, recorded)
     }
 
@@ -655,6 +694,25 @@ mod tests {
         it.registry.remove(&key).unwrap();
         it.registry.remove(&key).unwrap();
         assert_eq!(it.registry.get(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn the_note_of_a_users_latest_job_goes_with_that_job_only() {
+        let mut it = place();
+        let mut state = StateDir::open(it.path.parent().unwrap()).unwrap();
+        let (first, second) = (it.job(&key(7, "n1")), it.job(&key(6, "n1")));
+        assert_eq!(latest(&state, first.uid), None);
+        for job in [&first, &second] {
+            it.registry.put(job).unwrap();
+            note_start(&mut state, &it.registry, job).unwrap();
+            assert_eq!(latest(&state, job.uid), Some(job.key()));
+        }
+        assert_eq!(latest(&state, first.uid + 1), None);
+        forget_latest(&state, &first).unwrap();
+        assert_eq!(latest(&state, first.uid), Some(second.key()));
+        forget_latest(&state, &second).unwrap();
+        forget_latest(&state, &second).unwrap();
+        assert_eq!(latest(&state, first.uid), None);
     }
 
     #[test]

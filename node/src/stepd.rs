@@ -16,10 +16,10 @@
 //! know: its job counts as existing.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::NodeName;
-use crate::registry::JobId;
+use crate::registry::{JobId, JobKey};
 use crate::state::Deadline;
 use crate::sysroot::shown;
 
@@ -319,6 +319,15 @@ impl Sockets {
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(socket)
     }
+}
+
+/// Whether the job's extern step has a socket, dead or alive, without reading
+/// the directory. That it has none says nothing: a component of a
+/// heterogeneous job has another name.
+#[must_use]
+pub fn has_extern(spool_dir: &Path, key: &JobKey) -> bool {
+    let name = format!("{}_{}.{EXTERN}", key.node, key.job);
+    fs::symlink_metadata(spool_dir.join(name)).is_ok_and(|it| it.file_type().is_socket())
 }
 
 /// What the job's own sockets say. [`JobState::Gone`] if it has none.

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::registry::{BootId, Existence, JobId, JobKey, Known, Registry};
-use node::state::{Deadline, StateDir};
-use node::stepd::{self, JobState, Limits, Sockets};
+use node::registry::{self, BootId, Existence, JobId, JobKey, Known, Registry};
+use node::state::{Deadline, StateDir, StateError};
+use node::stepd::{JobState, Limits, Sockets};
 use node::{NodeName, printable};
 
 use crate::settings::{Settings, USUAL_SPOOLS};
@@ -63,7 +63,7 @@ impl Jobs {
     }
 
     /// Looks for one user only, until a job is found: of those in the registry
-    /// the one with the highest id, or if it knows none, the highest that a
+    /// the one that started last, or if it knows none, the highest id that a
     /// slurmstepd answers for. So a login waits neither for all records nor for
     /// all slurmstepds of a node.
     #[must_use]
@@ -145,18 +145,21 @@ impl Jobs {
     }
 
     /// The registry, if there is one; in doubt, none.
-    fn registry(&mut self, settings: &Settings) -> Option<(Registry, BootId)> {
-        let registry = match StateDir::open_existing(&settings.state_dir) {
-            Ok(Some(state)) => Registry::open_existing(&state),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
+    fn registry(&mut self, settings: &Settings) -> Option<(StateDir, Registry, BootId)> {
+        let open = || {
+            let Some(state) = StateDir::open_existing(&settings.state_dir)? else {
+                return Ok(None);
+            };
+            let registry = Registry::open_existing(&state)?;
+            Ok(registry.map(|registry| (state, registry)))
         };
-        let registry = registry.unwrap_or_else(|error| {
+        let opened: Result<_, StateError> = open();
+        let (state, registry) = opened.unwrap_or_else(|error| {
             self.doubt(error);
             None
         })?;
         match BootId::current() {
-            Ok(boot) => Some((registry, boot)),
+            Ok(boot) => Some((state, registry, boot)),
             Err(error) => {
                 self.doubt(error);
                 None
@@ -167,7 +170,7 @@ impl Jobs {
     /// Adds what the registry knows; returns the jobs that it answers for.
     fn add_recorded(&mut self, settings: &Settings, deadline: Deadline) -> BTreeSet<JobKey> {
         let mut recorded = BTreeSet::new();
-        let Some((registry, boot)) = self.registry(settings) else {
+        let Some((_, registry, boot)) = self.registry(settings) else {
             return recorded;
         };
         let mut known = Known::read(&registry, boot, None, deadline);
@@ -192,22 +195,36 @@ impl Jobs {
         deadline: Deadline,
     ) -> BTreeSet<JobKey> {
         let mut recorded = BTreeSet::new();
-        let Some((registry, boot)) = self.registry(settings) else {
+        let Some((state, registry, boot)) = self.registry(settings) else {
             return recorded;
         };
-        let mut keys = registry.keys().unwrap_or_else(|error| {
+        let mut known = Known::of_none(boot, deadline);
+        if let Some(key) = registry::latest(&state, uid)
+            && let Some(record) = known.learn(&registry, &key).cloned()
+            && record.uid == uid
+            && known.existence(&key, None) == Existence::Exists
+        {
+            self.add_record(record);
+            return recorded;
+        }
+        let keys = registry.keys().unwrap_or_else(|error| {
             self.doubt(error);
             Vec::new()
         });
-        keys.sort_by_key(|key| Reverse(key.job));
-        let mut known = Known::of_none(boot, deadline);
+        let mut own = Vec::new();
         for key in keys {
             let Some(record) = known.learn(&registry, &key).cloned() else {
                 continue;
             };
             self.spools.insert(record.spool_dir.clone());
             recorded.insert(key);
-            if record.uid == uid && self.judge(&mut known, record) {
+            if record.uid == uid {
+                own.push(record);
+            }
+        }
+        own.sort_by_key(|record| Reverse((record.start.since_boot_ms, record.job)));
+        for record in own {
+            if self.judge(&mut known, record) {
                 return recorded;
             }
         }
@@ -215,18 +232,22 @@ impl Jobs {
         recorded
     }
 
+    fn add_record(&mut self, record: registry::Job) {
+        let job = Job {
+            id: record.job,
+            since_boot_ms: Some(record.start.since_boot_ms),
+            profile: record.profile,
+            gpus: record.gpus,
+        };
+        self.add(record.uid, job);
+    }
+
     /// Adds a job with a record if it exists.
-    fn judge(&mut self, known: &mut Known, record: node::registry::Job) -> bool {
+    fn judge(&mut self, known: &mut Known, record: registry::Job) -> bool {
         let key = record.key();
         match known.existence(&key, None) {
             Existence::Exists => {
-                let job = Job {
-                    id: record.job,
-                    since_boot_ms: Some(record.start.since_boot_ms),
-                    profile: record.profile,
-                    gpus: record.gpus,
-                };
-                self.add(record.uid, job);
+                self.add_record(record);
                 true
             }
             Existence::Gone => false,
@@ -284,14 +305,21 @@ impl Jobs {
     ) {
         for (node, sockets) in self.sockets(spool) {
             let jobs = sockets.jobs();
-            let unknown: Vec<JobId> = jobs
+            let mut unknown: Vec<JobId> = jobs
                 .filter(|job| !recorded.contains(&key(*job, &node)))
                 .collect();
-            // The highest id is the newest, as far as sockets tell.
-            for job in unknown.into_iter().rev() {
-                self.note(spool, job, stepd::ask_job(&sockets, job, limits(deadline)));
-                if self.of(uid) == Presence::Has {
-                    return;
+            // The highest id is the newest, as far as sockets tell. Where that is
+            // another's, twice as many are asked together each time.
+            let mut together = 1;
+            while !unknown.is_empty() {
+                let highest = unknown.split_off(unknown.len().saturating_sub(together));
+                together *= 2;
+                let live = sockets.live(|job| highest.contains(&job), limits(deadline));
+                for (job, state) in live.into_iter().rev() {
+                    self.note(spool, job, state);
+                    if self.of(uid) == Presence::Has {
+                        return;
+                    }
                 }
             }
         }
@@ -410,6 +438,18 @@ mod tests {
             record.contained = contained;
             Registry::open(&self.state()).unwrap().put(&record).unwrap();
         }
+
+        /// As the job's prolog does.
+        fn note(&self, job: u32) {
+            let mut state = self.state();
+            let registry = Registry::open(&state).unwrap();
+            let key = JobKey {
+                job: JobId(job),
+                node: "n1".parse().unwrap(),
+            };
+            let job = registry.get(&key).unwrap().unwrap();
+            registry::note_start(&mut state, &registry, &job).unwrap();
+        }
     }
 
     #[test]
@@ -494,20 +534,74 @@ mod tests {
     }
 
     #[test]
-    fn a_login_reads_no_older_record_than_that_of_the_users_newest_job() {
+    fn a_login_is_given_its_users_job_although_a_hundred_of_others_are_newer() {
+        let place = Place::new();
+        for job in 2..=100 {
+            place.stepd(&format!("n1_{job}.0"), 2);
+        }
+        place.stepd("n1_1.0", 1);
+        let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
+        assert_eq!(jobs.list(1).last().map(|job| job.id), Some(JobId(1)));
+        assert!(jobs.doubts().is_empty(), "{:?}", jobs.doubts());
+        let none = Jobs::look_for(&place.settings(), 3, LIMIT);
+        assert_eq!(none.of(3), Presence::None);
+    }
+
+    #[test]
+    fn a_login_is_given_the_job_that_started_last_whose_prolog_noted_it() {
+        let place = Place::new();
+        for job in 7..=9 {
+            place.record(job, 1, false);
+        }
+        let given = || {
+            let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
+            assert!(jobs.doubts().is_empty(), "{:?}", jobs.doubts());
+            jobs.list(1).last().map(|job| job.id.0)
+        };
+        assert_eq!(given(), Some(7), "by its time");
+        place.note(8);
+        std::fs::write(place.dir.path().join("state/jobs/6@n1.json"), "{").unwrap();
+        assert_eq!(given(), Some(8), "no other record is read");
+        // It ends, or its epilog was missed.
+        let file = |job: u32| place.dir.path().join(format!("state/jobs/{job}@n1.json"));
+        std::fs::remove_file(file(6)).unwrap();
+        std::fs::remove_file(file(8)).unwrap();
+        assert_eq!(given(), Some(7));
+        std::fs::remove_file(file(7)).unwrap();
+        place.record(7, 1, true);
+        place.note(7);
+        assert_eq!(given(), Some(9), "a job without its extern step is none");
+    }
+
+    #[test]
+    fn a_note_of_the_latest_job_admits_nobody_by_itself() {
+        let place = Place::new();
+        place.record(8, 2, false);
+        place.note(8);
+        let latest = place.dir.path().join("state/latest");
+        for text in ["8@n1.json", "9@n1.json", "../8@n1.json", "", "\u{0}"] {
+            std::fs::write(latest.join("1"), text).unwrap();
+            let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
+            assert_eq!(jobs.of(1), Presence::None, "{text}: {:?}", jobs.doubts());
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_could_be_anyones() {
         let place = Place::new();
         for job in 7..=9 {
             place.record(job, job, false);
         }
         let file = place.dir.path().join("state/jobs/8@n1.json");
         std::fs::write(&file, "{").unwrap();
-        let newest = Jobs::look_for(&place.settings(), 9, LIMIT);
-        assert_eq!(newest.of(9), Presence::Has);
-        assert!(newest.doubts().is_empty(), "{:?}", newest.doubts());
-        let older = Jobs::look_for(&place.settings(), 7, LIMIT);
-        assert_eq!(older.of(7), Presence::Has);
-        let none = Jobs::look_for(&place.settings(), 1, LIMIT);
-        assert_eq!(none.of(1), Presence::Unknown, "8 could be theirs");
+        for (uid, presence) in [
+            (9, Presence::Has),
+            (7, Presence::Has),
+            (1, Presence::Unknown),
+        ] {
+            let jobs = Jobs::look_for(&place.settings(), uid, LIMIT);
+            assert_eq!(jobs.of(uid), presence, "{uid}");
+        }
     }
 
     #[test]

@@ -161,8 +161,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     }
     // Before anything is taken in its name: what has no record may be taken back.
     registry.put(&job).map_err(said)?;
-    job.others_at_start =
-        registry::note_start(&mut here.state, &registry, here.key.job).map_err(said)?;
+    job.others_at_start = registry::note_start(&mut here.state, &registry, &job).map_err(said)?;
     if profile.is_some() {
         let kept = account::count(&here.sysroot)
             .and_then(|counters| account::keep(&here.state, &here.key, &counters));
@@ -311,6 +310,9 @@ fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
         Ok(Some(job)) => {
             if let Err(reason) = report(&here, &job) {
                 complain("the job's report", &reason);
+            }
+            if let Err(error) = registry::forget_latest(&here.state, &job) {
+                complain("the user's latest job", &said(error));
             }
         }
         Ok(None) => {}

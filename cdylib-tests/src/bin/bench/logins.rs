@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cdylib_tests::logins::{Logins, Site};
 use cdylib_tests::statistics::median;
 use cdylib_tests::testbed::{JobState, NodeOptions, Progress, Testbed};
-use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
+use node::registry::{self, BootId, Job, JobId, JobKey, Registry, Start};
 use node::state::StateDir;
 
 use crate::Outcome;
@@ -105,18 +105,20 @@ fn latencies(module: &Path) -> Outcome {
     for jobs in JOBS {
         let more = format!("--array=1-{}", jobs - running);
         let options = ["-n1", "--mem=64", "--output=/dev/null", more.as_str()];
-        tb.sbatch("alice", "#!/bin/bash\nexec sleep 86400\n", &options)?;
+        // Whose login it is has the oldest: the others' are looked at first.
+        let user = if running == 0 { "alice" } else { "bob" };
+        tb.sbatch(user, "#!/bin/bash\nexec sleep 86400\n", &options)?;
         running = jobs;
-        let ids = tb.wait_until("the jobs to run", LIMIT, || {
-            let queue = ["squeue", "-h", "-r", "-t", "R", "-o", "%A"];
-            let ids = tb.command("root", &queue).output()?.stdout;
-            Ok(if ids.lines().count() == jobs {
-                Progress::Done(ids)
+        let queue = tb.wait_until("the jobs to run", LIMIT, || {
+            let queue = ["squeue", "-h", "-r", "-t", "R", "-o", "%A %u"];
+            let jobs_and_users = tb.command("root", &queue).output()?.stdout;
+            Ok(if jobs_and_users.lines().count() == jobs {
+                Progress::Done(jobs_and_users)
             } else {
-                Progress::Waiting(ids)
+                Progress::Waiting(jobs_and_users)
             })
         })?;
-        record(&tb, &ids)?;
+        record(&tb, &queue)?;
         for service in &services {
             let seen = match login(&tb, service, ROUNDS) {
                 Ok(seen) => seen,
@@ -146,20 +148,24 @@ fn latencies(module: &Path) -> Outcome {
     Ok(())
 }
 
-/// Writes what the prologs of these jobs would have written.
-fn record(tb: &Testbed, ids: &str) -> Outcome {
-    let mut registry = Registry::open(&StateDir::open(&tb.dir().join("state"))?)?;
-    let alice = tb.user("alice")?;
-    for id in ids.lines() {
+/// Writes what the prologs of these jobs would have written. `queue`: a line of
+/// number and user for each.
+fn record(tb: &Testbed, queue: &str) -> Outcome {
+    let mut state = StateDir::open(&tb.dir().join("state"))?;
+    let mut registry = Registry::open(&state)?;
+    for line in queue.lines() {
+        let (id, user) = line.split_once(' ').ok_or("squeue named no user")?;
         let key = JobKey {
             job: JobId(id.parse()?),
             node: "n1".parse()?,
         };
+        let user = tb.user(user)?;
         let start = Start::now(BootId::current()?)?;
         let spool = tb.dir().join("spool/n1");
-        let mut job = Job::new(&key, start, alice.uid, alice.gid, spool);
+        let mut job = Job::new(&key, start, user.uid, user.gid, spool);
         job.contained = true;
         registry.put(&job)?;
+        registry::note_start(&mut state, &registry, &job)?;
     }
     Ok(())
 }
