@@ -6,6 +6,7 @@
 //! there: no moment between two effects is left out.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 
@@ -29,13 +30,31 @@ pub enum End {
 /// # Errors
 /// It cannot be started or traced.
 pub fn killed_after(calls: usize, command: &mut Command) -> io::Result<End> {
+    run(calls, command, |_| Ok(true))
+}
+
+/// The same, counting only system calls that may change anything outside the
+/// program: for one that reads hundreds of files, where killing it after each
+/// of them would leave the same world behind.
+///
+/// # Errors
+/// As [`killed_after`]; also a kernel before 5.3.
+pub fn killed_after_change(changes: usize, command: &mut Command) -> io::Result<End> {
+    run(changes, command, |pid| Ok(may_change(&call(pid)?)))
+}
+
+fn run(
+    calls: usize,
+    command: &mut Command,
+    counted: impl Fn(pid_t) -> io::Result<bool>,
+) -> io::Result<End> {
     // SAFETY: between fork and exec only ptrace(2) is called, a bare system
     // call, which is async-signal-safe.
     unsafe { command.pre_exec(|| ptrace(libc::PTRACE_TRACEME, 0, 0)) };
     let child = command.spawn()?;
     let pid = pid_t::try_from(child.id()).map_err(io::Error::other)?;
     // From here on only `wait` reaps the child, so that its number stays its own.
-    let outcome = trace(pid, calls);
+    let outcome = trace(pid, calls, counted);
     if outcome.is_err() {
         kill(pid)?;
     }
@@ -56,7 +75,8 @@ pub fn sweep<E>(mut each: impl FnMut(usize) -> Result<End, E>) -> Result<usize, 
     Ok(usize::MAX)
 }
 
-fn trace(pid: pid_t, calls: usize) -> io::Result<End> {
+/// `counted` is asked about each call on its way in.
+fn trace(pid: pid_t, calls: usize, counted: impl Fn(pid_t) -> io::Result<bool>) -> io::Result<End> {
     // The SIGTRAP of exec.
     if let Some(status) = wait(pid)?.ended() {
         return Ok(End::Lived(status));
@@ -66,6 +86,7 @@ fn trace(pid: pid_t, calls: usize) -> io::Result<End> {
     let mut left = calls;
     // Stops at calls come in pairs: on the way in, on the way out.
     let mut inside = false;
+    let mut counts = false;
     let mut signal = 0;
     loop {
         ptrace(libc::PTRACE_SYSCALL, pid, signal)?;
@@ -77,7 +98,11 @@ fn trace(pid: pid_t, calls: usize) -> io::Result<End> {
         match state.stopped_by() {
             SYSCALL => {
                 inside = !inside;
-                left -= usize::from(!inside);
+                if inside {
+                    counts = counted(pid)?;
+                } else {
+                    left -= usize::from(counts);
+                }
             }
             other => signal = usize::try_from(other).unwrap_or(0),
         }
@@ -127,6 +152,78 @@ fn kill(pid: pid_t) -> io::Result<()> {
     Ok(())
 }
 
+/// A system call on its way in.
+struct Call {
+    number: u64,
+    arguments: [u64; 6],
+}
+
+fn call(pid: pid_t) -> io::Result<Call> {
+    let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+    let size: *mut c_void = std::ptr::without_provenance_mut(size_of_val(&info));
+    // SAFETY: GET_SYSCALL_INFO writes at most the size that its address tells
+    // to `info`, which has that size.
+    let written =
+        unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, info.as_mut_ptr()) };
+    if written < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeroes are a valid value of this struct of numbers.
+    let info = unsafe { info.assume_init() };
+    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return Err(io::Error::other("not on the way into a system call"));
+    }
+    // SAFETY: of the union the kernel has filled in what `op` names.
+    let entry = unsafe { info.u.entry };
+    Ok(Call {
+        number: entry.nr,
+        arguments: entry.args,
+    })
+}
+
+/// Whether it may change anything outside the program. Calls that are not known
+/// here do.
+fn may_change(call: &Call) -> bool {
+    let Ok(number) = libc::c_long::try_from(call.number) else {
+        return true;
+    };
+    if number == libc::SYS_openat {
+        let flags = call.arguments[2];
+        let creates = libc::O_CREAT | libc::O_TRUNC;
+        return flags & u64::from(creates.unsigned_abs()) != 0;
+    }
+    !CHANGE_NOTHING.contains(&number)
+}
+
+const CHANGE_NOTHING: &[libc::c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_close,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_getdents64,
+    libc::SYS_getrandom,
+    libc::SYS_lseek,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_munmap,
+    libc::SYS_newfstatat,
+    libc::SYS_pidfd_open,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_read,
+    libc::SYS_readlinkat,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_sigaltstack,
+    libc::SYS_statx,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+];
+
 /// ptrace(2) of the requests that take a number, or nothing, as their data.
 fn ptrace(request: c_uint, pid: pid_t, data: usize) -> io::Result<()> {
     let nothing: *mut c_void = std::ptr::null_mut();
@@ -166,6 +263,24 @@ mod tests {
         let first = there.iter().position(|it| *it).unwrap();
         assert!(first > 0 && first < calls, "{first} of {calls}");
         assert!(there[first..].iter().all(|it| *it));
+    }
+
+    #[test]
+    fn only_calls_that_may_change_something_are_counted_if_so_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        let mut there = Vec::new();
+        let changes = sweep(|changes| {
+            let _ = fs::remove_file(&file);
+            let end = killed_after_change(changes, Command::new("touch").arg(&file))?;
+            there.push(file.exists());
+            io::Result::Ok(end)
+        })
+        .unwrap();
+        let calls = sweep(|calls| killed_after(calls, Command::new("touch").arg(&file))).unwrap();
+        assert!(changes > 0 && changes < calls / 2, "{changes} of {calls}");
+        // Making the file is one of them.
+        assert!(there.windows(2).any(|pair| pair == [false, true]) || there[0]);
     }
 
     #[test]
