@@ -10,7 +10,7 @@ use node::hugepages::ledger::Ledger;
 use node::hugepages::{HugePages, KernelPools, PageSize, Pools as _};
 use node::process::Life;
 use node::registry::BootId;
-use node::state::{Deadline, StateDir};
+use node::state::{Deadline, StateDir, StateError};
 use node::{InstanceType, Sysroot, instance, printable, stack};
 
 use crate::counters::Wanted;
@@ -291,13 +291,17 @@ fn hugepages(
 /// a simulated tree's: the ledger speaks of pages that were really taken.
 fn by_ledger(state_dir: &Path) -> Result<Vec<HugePool>, String> {
     let unknown = |error: &dyn std::fmt::Display| format!("the ledger of hugepages: {error}");
-    // Who holds the lock is changing what would be compared.
-    let now = Deadline::after(Duration::ZERO);
     let Some(state) = StateDir::open_existing(state_dir).map_err(|error| unknown(&error))? else {
         return Ok(Vec::new());
     };
-    let Some(ledger) = Ledger::open_existing(&state, now).map_err(|error| unknown(&error))? else {
-        return Ok(Vec::new());
+    let now = Deadline::after(Duration::ZERO);
+    let ledger = match Ledger::open_existing(&state, now) {
+        Ok(Some(ledger)) => ledger,
+        Ok(None) => return Ok(Vec::new()),
+        // A prolog or an epilog is changing what would be compared: nothing is
+        // said of it now, and the next round looks again.
+        Err(StateError::Busy { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(unknown(&error)),
     };
     let boot = BootId::current().map_err(|error| unknown(&error))?;
     let mut found = Vec::new();
@@ -366,5 +370,25 @@ impl Observation {
             hugepages: Ok(Vec::new()),
             took: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_a_prolog_changes_the_ledger_nothing_is_said_of_it_and_what_is_broken_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("state")).unwrap();
+        let prolog = Ledger::open(&state, Deadline::after(Duration::ZERO)).unwrap();
+        let pools = by_ledger(state.path()).map(|pools| pools.len());
+        assert_eq!(pools, Ok(0));
+        drop(prolog);
+        let folder = state.path().join("hugepages");
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::write(&folder, "").unwrap();
+        let reason = by_ledger(state.path()).err().unwrap();
+        assert!(reason.starts_with("the ledger of hugepages: "), "{reason}");
     }
 }
