@@ -151,6 +151,28 @@ const LIFE: &str = r#"
     echo 'required /usr/lib/slurm-efa/spank_efa.so' >"$ROOT/etc/slurm/plugstack.conf"
     inside srun --help | grep -q efa-profile || fail "Slurm does not load the plugin"
 
+    # Set-up on this release: its own programs take what was written, and every
+    # byte of it goes again. No slurmctld runs and the machine is of no known
+    # type, which is said and makes the exit code 1.
+    printf 'NodeName=localhost\nPartitionName=p Nodes=ALL\n' >>"$ROOT/etc/slurm/slurm.conf"
+    : >"$ROOT/etc/slurm/plugstack.conf"
+    cp -a "$ROOT/etc/slurm" "$SCRATCH/plain"
+    set_up() {
+        for role in controller compute; do
+            inside slurm-efa "$1" --role $role || [ $? = 1 ] || fail "$1 of a $role"
+        done
+    }
+    set_up setup
+    inside srun --help | grep -q efa-profile || fail "set-up switched nothing on"
+    # It ends with 1: no devices were recorded.
+    inside slurm-efa doctor --role compute >"$SCRATCH/doctor" || [ $? = 1 ] || fail "doctor"
+    for finding in slurm-conf plugstack plugin-loaded prolog-flags prolog health-program; do
+        grep -q "^ok *$finding " "$SCRATCH/doctor" || fail "$finding: $(cat "$SCRATCH/doctor")"
+    done
+    set_up revert
+    diff -r "$SCRATCH/plain" "$ROOT/etc/slurm" || fail "something of the set-up is left"
+    echo 'required /usr/lib/slurm-efa/spank_efa.so' >"$ROOT/etc/slurm/plugstack.conf"
+
     # An upgrade asks nothing and keeps what the administrator wrote.
     echo '# mine' >>"$ROOT/etc/slurm-efa/slurm-efa.toml"
     upgrade </dev/null || fail "it cannot be upgraded"

@@ -512,6 +512,7 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
     match judge(site, plan, admits) {
         Ok(()) => {
             made.keep();
+            remove_empty(site, plan);
             Ok(())
         }
         Err(reason) => match made.put_back() {
@@ -522,6 +523,20 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
                 backup.to_string_lossy().into_owned(),
             )),
         },
+    }
+}
+
+/// A folder that set-up made for its links goes with the last of them. One with
+/// programs of the site's is not empty and stays.
+fn remove_empty(site: &Site, plan: &Plan) {
+    for folder in [PROLOGS, EPILOGS].map(|it| site.place(it)) {
+        let links = plan
+            .changes
+            .iter()
+            .filter(|it| it.path.starts_with(&folder));
+        if links.into_iter().any(|it| it.after == Content::Nothing) {
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 }
 
