@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use tempfile::TempDir;
 
@@ -232,10 +233,9 @@ fn assert_life(root: &Path, new: &Path, before: &str, after: &str) {
 #[test]
 fn the_deb_is_installed_upgraded_and_removed_on_every_debian() {
     let new = newer();
-    for (suite, root) in roots() {
-        println!("{suite}");
+    let life = |root: &Path| {
         assert_life(
-            &root,
+            root,
             new.path(),
             r#"
             deb=$(dpkg --print-architecture)
@@ -250,7 +250,14 @@ fn the_deb_is_installed_upgraded_and_removed_on_every_debian() {
             configuration | diff "$SCRATCH/configuration" - || fail "a file was changed"
             "#,
         );
-    }
+    };
+    // Mostly they wait for scontrol, which tries to reach slurmctld for 10 s.
+    thread::scope(|all| {
+        for (_, root) in roots() {
+            let life = &life;
+            all.spawn(move || life(&root));
+        }
+    });
 }
 
 #[test]
