@@ -159,8 +159,8 @@ fn watch(node: &Node, processes: &mut Vec<Child>) -> Result<(), Failure> {
     })?;
     println!("\ngres-helper watch, {GPUS} GPUs with {PROCESSES} processes each, a minute\n");
     println!(
-        "{:<28}{:>12}{:>12}{:>14}{:>10}",
-        "", "own CPU ms", "of a core", "with mock ms", "RSS MiB"
+        "{:<28}{:>12}{:>12}{:>14}{:>10}{:>10}",
+        "", "own CPU ms", "of a core", "with mock ms", "RSS MiB", "PSS MiB"
     );
     for (what, shared) in [("no job that shares", false), ("a job that shares", true)] {
         if shared {
@@ -172,47 +172,71 @@ fn watch(node: &Node, processes: &mut Vec<Child>) -> Result<(), Failure> {
         let measured = minute(watch.id());
         watch.kill()?;
         watch.wait()?;
-        let (own, all, rss) = measured?;
+        let Family { own, cpu, rss, pss } = measured?;
         println!(
-            "{what:<28}{:>12.0}{:>11.3}%{:>14.0}{rss:>10.1}",
+            "{what:<28}{:>12.0}{:>11.3}%{:>14.0}{rss:>10.1}{pss:>10.1}",
             own * 1e3,
             own / MINUTE.as_secs_f64() * 100.0,
-            all * 1e3,
+            cpu * 1e3,
         );
     }
     Ok(())
 }
 
-/// CPU seconds of a minute of a process, the same with its child, in which the
-/// mock of NVML works, and MiB of memory of both at the end.
-fn minute(pid: u32) -> Result<(f64, f64, f64), Failure> {
+/// A process, and its child, in which the mock of NVML works.
+struct Family {
+    /// CPU seconds of the process alone.
+    own: f64,
+    /// CPU seconds of both.
+    cpu: f64,
+    /// MiB of both, the program's code counted in each.
+    rss: f64,
+    /// MiB of both, what they share counted once.
+    pss: f64,
+}
+
+/// CPU time of a minute, and memory at its end.
+fn minute(pid: u32) -> Result<Family, Failure> {
     // Its first look, its child's start and the library's are not a minute's.
     std::thread::sleep(Duration::from_secs(3));
     let before = family(pid)?;
     std::thread::sleep(MINUTE);
     let after = family(pid)?;
-    Ok((after.0 - before.0, after.1 - before.1, after.2))
+    Ok(Family {
+        own: after.own - before.own,
+        cpu: after.cpu - before.cpu,
+        ..after
+    })
 }
 
-fn family(pid: u32) -> Result<(f64, f64, f64), Failure> {
+fn family(pid: u32) -> Result<Family, Failure> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let children = children
         .split_whitespace()
         .filter_map(|pid| pid.parse().ok());
-    let (mut own, mut cpu, mut rss) = (0.0, 0.0, 0.0);
+    let mut family = Family {
+        own: 0.0,
+        cpu: 0.0,
+        rss: 0.0,
+        pss: 0.0,
+    };
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     for each in std::iter::once(pid).chain(children) {
         let stat = stat(Pid(each))?.ok_or("it has ended")?;
-        cpu += stat.cpu as f64 / rustix::param::clock_ticks_per_second() as f64;
+        family.cpu += stat.cpu as f64 / rustix::param::clock_ticks_per_second() as f64;
         if each == pid {
-            own = cpu;
+            family.own = family.cpu;
         }
-        let status = fs::read_to_string(format!("/proc/{each}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next());
-        rss += kib.unwrap_or("0").parse::<f64>()? / 1024.0;
+        let memory = fs::read_to_string(format!("/proc/{each}/smaps_rollup"))?;
+        let mib = |name: &str| -> Result<f64, Failure> {
+            let line = memory.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.split_whitespace().next());
+            Ok(kib.ok_or("smaps_rollup lacks a line")?.parse::<f64>()? / 1024.0)
+        };
+        family.rss += mib("Rss:")?;
+        family.pss += mib("Pss:")?;
     }
-    Ok((own, cpu, rss))
+    Ok(family)
 }
 
 /// What prologs do: nvidia-smi for each value of each GPU.
