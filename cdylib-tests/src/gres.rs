@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use mock_nvml::{Here, Machine};
 
@@ -15,9 +14,6 @@ use crate::testbed::{Builder, NodeOptions, Output, Running, Testbed};
 
 /// The generated gres.conf, relative to the testbed's directory.
 pub const GENERATED: &str = "gres.conf";
-
-/// How long anything is waited for.
-pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The configuration, relative to the testbed's directory.
 const CONFIG: &str = "site/gres.toml";

@@ -5,13 +5,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::efa;
-use crate::testbed::{Builder, Error, JobState, Output, Progress, Testbed};
-
-/// How long Slurm may take for anything here.
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::testbed::{Builder, Error, JobState, LIMIT, Output, Progress, Testbed};
 
 /// The line of slurm.conf that makes efa-check the prolog.
 pub const PROLOG: &str = "Prolog={dir}/site/prolog";

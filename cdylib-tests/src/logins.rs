@@ -22,17 +22,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::modules;
-use crate::testbed::{Cmd, JobId, JobState, Progress, Running, Testbed};
+use crate::testbed::{Cmd, JobId, JobState, LIMIT, Progress, Running, Testbed};
 
 /// Where run-time state lies inside.
 pub const STATE: &str = "/run/slurm-efa";
 
 /// Who runs the ssh clients.
 pub const CLIENT: &str = "carol";
-
-/// Longest that anything is waited for. slurmctld looks at time limits every
-/// 30 s only, so nothing that follows one may be waited for shorter.
-pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// What is set up.
 #[derive(Debug, Clone)]

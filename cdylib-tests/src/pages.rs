@@ -4,7 +4,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use node::hugepages::ledger::Ledger;
 use node::hugepages::reconcile::Claim;
@@ -13,15 +12,13 @@ use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
 use node::state::{Deadline, StateDir};
 
 use crate::kernel_pages;
+use crate::testbed::LIMIT;
 
 /// The size of the pages that tests reserve.
 pub const PAGE: PageSize = PageSize::TwoMiB;
 
 /// More pages than any test takes.
 const ROOM: u64 = 64;
-
-/// Nothing here takes so long.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// The only test with hugepages, and what there was before it.
 #[derive(Debug)]

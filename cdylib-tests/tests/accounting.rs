@@ -2,15 +2,12 @@
 //! EFA devices: on stderr, in the node's log, in the site's folder.
 
 use std::fs;
-use std::time::Duration;
 
 use cdylib_tests::efa;
 use cdylib_tests::simnode::SimNode;
-use cdylib_tests::testbed::{JobId, JobState, Progress, Testbed};
+use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Testbed};
 use node::counters::{Amount, Measure, Unknown};
 use node::usage::{UsageRecord, load_job};
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Root's folder for all nodes, and a log for each node.
 const SITE: &str = "state_dir = \"{dir}/efa/%n\"\nreport_dir = \"{dir}/records\"\n\

@@ -5,7 +5,7 @@ use std::fs;
 use cdylib_tests::gres::{self, GENERATED};
 use cdylib_tests::logins::{Logins, Site};
 use cdylib_tests::modules;
-use cdylib_tests::testbed::{JobId, JobState, Progress, Running, Testbed};
+use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Running, Testbed};
 use mock_nvml::{Here, Process};
 
 /// A node with four H100 whose files were generated, and these lines of [gres].
@@ -23,7 +23,7 @@ fn waiting_job(tb: &Testbed, user: &str, gres: &str) -> (JobId, u32) {
     let job = tb.sbatch(user, script, &[gres, "--mem=0"]).unwrap();
     let file = tb.user(user).unwrap().home.join(format!("pid.{job}"));
     let pid = tb
-        .wait_until("the job's first words", gres::LIMIT, || {
+        .wait_until("the job's first words", LIMIT, || {
             let text = fs::read_to_string(&file).unwrap_or_default();
             Ok(match text.trim().parse::<u32>() {
                 Ok(pid) => Progress::Done(pid),
@@ -172,10 +172,10 @@ fn outside<'tb>(tb: &'tb Testbed, user: &str) -> (Running<'tb>, u32) {
     let command = tb.command(user, &["sh", "-c", script]);
     let running = command
         .cwd(file.parent().unwrap())
-        .timeout(gres::LIMIT * 4)
+        .timeout(LIMIT * 4)
         .spawn()
         .unwrap();
-    let pid = tb.wait_until("its number", gres::LIMIT, || {
+    let pid = tb.wait_until("its number", LIMIT, || {
         let text = fs::read_to_string(&file).unwrap_or_default();
         Ok(match text.trim().parse() {
             Ok(pid) => Progress::Done(pid),
@@ -206,7 +206,7 @@ fn what_a_user_left_on_a_gpu_ends_with_the_last_job_and_nothing_of_others_does()
     let end = |job: JobId| {
         tb.scancel(job).unwrap();
         let name = format!("job {job} ");
-        let over = tb.wait_until("its epilog", gres::LIMIT, || {
+        let over = tb.wait_until("its epilog", LIMIT, || {
             let status = helper(&tb, &["status"]).stdout;
             Ok(match status.contains(&name) {
                 false => Progress::Done(()),
@@ -301,7 +301,7 @@ fn a_gpu_that_is_lost_in_mid_job_drains_the_node_by_the_epilog() {
     let (job, _) = waiting_job(&tb, "alice", "--gres=shard:1");
     nvml.change(|machine| machine.gpus[3].lost = true).unwrap();
     tb.scancel(job).unwrap();
-    tb.wait_until("the node to be drained", gres::LIMIT, || {
+    tb.wait_until("the node to be drained", LIMIT, || {
         Ok(match tb.node_state("n1")?.is_drained() {
             true => Progress::Done(()),
             false => Progress::Waiting(tb.log("slurmd n1")),

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cdylib_tests::health::{self, PROLOG, WATCH, prolog_took, wait_node};
-use cdylib_tests::testbed::{Error, JobState, Output, Testbed};
+use cdylib_tests::testbed::{Error, JobState, LIMIT, Output, Testbed};
 use cdylib_tests::{efa, modules};
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the testbed did, or why it did not.
 fn must<T>(outcome: Result<T, Error>) -> T {
@@ -157,7 +155,7 @@ fn while_slurmctld_is_down_nothing_hangs_and_the_drain_follows_when_it_is_back()
         assert_eq!(said.code(), 2, "{said}");
         assert!(
             // It is tried for ten minutes, but not by these.
-            said.took < Duration::from_secs(30),
+            said.took < LIMIT,
             "{command}: {:?}",
             said.took
         );

@@ -4,8 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cdylib_tests::logins::{self, CLIENT, LIMIT, Logins, STATE, Site};
-use cdylib_tests::testbed::{JobState, Running, Testbed};
+use cdylib_tests::logins::{self, CLIENT, Logins, STATE, Site};
+use cdylib_tests::testbed::{JobState, LIMIT, Running, Testbed};
 use cdylib_tests::{efa, modules};
 
 const NO_GRACE: &str = "grace = \"0\"";

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cdylib_tests::testbed::{JobId, JobState, Progress, Testbed};
+use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Testbed};
 use node::NodeName;
 use node::registry::{self, BootId, Existence, JobKey, Known, Registry, Start};
 use node::state::{Deadline, StateDir};
 use node::stepd::{self, JobState as Steps, Limits, LiveJobs};
 
-const LIMIT: Duration = Duration::from_secs(30);
 const SLEEP: &str = "#!/bin/bash\nsrun sleep 600\n";
 
 struct Node<'a> {
@@ -28,13 +27,13 @@ impl<'a> Node<'a> {
     }
 
     fn live(&self, each: Duration) -> LiveJobs {
-        let all = Deadline::after(Duration::from_secs(10));
+        let all = Deadline::after(LIMIT);
         stepd::live_jobs(&self.spool(), &self.name, Limits { each, all }).unwrap()
     }
 
     /// Waits until the node's jobs are these; slurmstepd announces nothing.
     fn wait_for(&self, expected: &LiveJobs) {
-        self.wait_while(expected, Duration::from_secs(5), || ());
+        self.wait_while(expected, LIMIT / 4, || ());
     }
 
     /// As [`Node::wait_for`], with something done before each look.
@@ -81,13 +80,13 @@ fn alive(job: JobId, uid: u32) -> (registry::JobId, Steps) {
 fn the_sockets_tell_each_users_jobs_until_they_end_and_across_a_restart_of_slurmd() {
     let tb = Testbed::builder().start().unwrap();
     let node = Node::of(&tb);
-    assert_eq!(node.live(Duration::from_secs(5)), LiveJobs::new());
+    assert_eq!(node.live(LIMIT), LiveJobs::new());
     let first = node.submit("alice");
     let second = node.submit("bob");
     let both: LiveJobs = [alive(first, 20_001), alive(second, 20_002)].into();
     node.wait_for(&both);
     tb.restart_slurmd(node.name.as_str()).unwrap();
-    assert_eq!(node.live(Duration::from_secs(5)), both);
+    assert_eq!(node.live(LIMIT), both);
     tb.scancel(first).unwrap();
     node.wait_for(&[alive(second, 20_002)].into());
     tb.scancel(second).unwrap();
@@ -109,7 +108,7 @@ fn a_stopped_slurmstepd_is_unknown_and_a_killed_one_is_gone_although_its_socket_
     node.wait_for(&[alive(job, 20_001)].into());
     // Otherwise slurmd would remove the sockets when it is told of the end.
     tb.stop_slurmd(node.name.as_str()).unwrap();
-    node.wait_while(&LiveJobs::new(), Duration::from_secs(5), || {
+    node.wait_while(&LiveJobs::new(), LIMIT / 4, || {
         node.signal_stepds("KILL");
     });
     let sockets = stepd::Sockets::list(&node.spool(), &node.name).unwrap();
@@ -133,7 +132,7 @@ fn a_job_exists_by_its_record_or_its_sockets_and_is_gone_without_both() {
     let start = Start::now(boot.clone()).unwrap();
     let record = registry::Job::new(&key, start, 20_001, 20_001, node.spool());
     let existence = |registry: &Registry| {
-        let deadline = Deadline::after(Duration::from_secs(10));
+        let deadline = Deadline::after(LIMIT);
         Known::read(registry, boot.clone(), Some(node.spool()), deadline).existence(&key, None)
     };
     assert_eq!(existence(&registry), Existence::Exists, "by its sockets");

@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use cdylib_tests::efa::{self, Vars, batch, cluster, plugstack_line, step};
 use cdylib_tests::modules;
-use cdylib_tests::testbed::{Progress, Testbed};
+use cdylib_tests::testbed::{LIMIT, Progress, Testbed};
 
 /// A task's words: where it ran, under which profile, what was set for it.
 const SAY: &str = "echo $SLURMD_NODENAME ${SLURM_EFA_PROFILE-none} ${NCCL_SOCKET_IFNAME-unset} \
@@ -390,7 +389,7 @@ fn touched_on_node(tb: &Testbed, options: &[&str]) -> BTreeSet<String> {
         .spawn()
         .unwrap();
     let status = format!("/proc/{}/status", pid.trim());
-    tb.wait_until("strace to attach", Duration::from_secs(20), || {
+    tb.wait_until("strace to attach", LIMIT, || {
         let status = tb.run("root", &["grep", "TracerPid", &status], &[])?.stdout;
         Ok(if status.trim().ends_with("\t0") {
             Progress::Waiting(status)

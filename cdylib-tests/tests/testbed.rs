@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cdylib_tests::simnode::Spec;
-use cdylib_tests::testbed::{Error, JobState, NodeOptions, Testbed, boots_and_runs_jobs};
+use cdylib_tests::testbed::{Error, JobState, LIMIT, NodeOptions, Testbed, boots_and_runs_jobs};
 
 /// What a testbed is made of, to look for after its end.
 struct Traces {
@@ -68,7 +68,7 @@ fn processes_mentioning(dir: &str) -> Vec<String> {
 
 /// Polls until nothing is left, because after a SIGKILL nobody announces it.
 fn assert_all_gone(traces: &Traces) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + LIMIT;
     loop {
         let left = traces.left();
         if left.is_empty() {
@@ -120,7 +120,7 @@ fn two_testbeds_run_side_by_side_without_meeting() {
     let second = two.sbatch::<&str>("alice", script, &[]).unwrap();
     assert_eq!(first, second, "each cluster counts its own jobs");
     for (tb, job) in [(&one, first), (&two, second)] {
-        tb.wait_job_until(job, Duration::from_secs(30), |s| *s == JobState::Running)
+        tb.wait_job_until(job, LIMIT, |s| *s == JobState::Running)
             .unwrap();
     }
     let two_traces = Traces::of(&two);
@@ -142,7 +142,7 @@ fn a_dropped_testbed_leaves_no_process_mount_cgroup_or_file_even_with_a_job_runn
             &["-N2"],
         )
         .unwrap();
-    tb.wait_job_until(job, Duration::from_secs(30), |s| *s == JobState::Running)
+    tb.wait_job_until(job, LIMIT, |s| *s == JobState::Running)
         .unwrap();
     let traces = Traces::of(&tb);
     assert!(!traces.cgroups.is_empty(), "no cgroups were in use");
@@ -222,7 +222,7 @@ fn a_command_that_takes_too_long_is_killed_inside_too() {
         .unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     assert!(error.to_string().contains("before"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < LIMIT);
     let inside = tb
         .run(
             "root",
@@ -279,7 +279,7 @@ fn output_of_many_megabytes_comes_whole_and_a_background_process_holds_nothing_u
         .run("alice", &["sh", "-c", "sleep 600 & echo done"], &[])
         .unwrap();
     assert_eq!(left_open.stdout, "done\n");
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < LIMIT);
 }
 
 #[test]

@@ -747,7 +747,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::path::Path;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     fn port(root: &Path, device: &str) -> std::path::PathBuf {
         root.join(CLASS).join(device).join("ports/1/hw_counters")
@@ -868,16 +868,11 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_bounded_in_time_and_the_narrow_snapshot_holds_what_reports_need() {
+    fn the_narrow_snapshot_holds_what_reports_need() {
         let dir = node(32, "7");
         let sysroot = Sysroot::new(dir.path().into());
-        let start = Instant::now();
         let whole = Snapshot::full(&sysroot, moment(1), minute()).unwrap();
-        let full_took = start.elapsed();
-        let start = Instant::now();
         let narrow = Snapshot::traffic(&sysroot, moment(2), minute()).unwrap();
-        eprintln!("full {full_took:?}, traffic {:?}", start.elapsed());
-        assert!(full_took < Duration::from_secs(5));
         let counters = &narrow.devices["rdmap79s0"].counters;
         assert_eq!(counters.len(), reported().count());
         let usage = Usage::between(&whole, &narrow);

@@ -561,11 +561,11 @@ mod tests {
             .collect();
         let start = Instant::now();
         let limits = Limits {
-            each: Duration::from_secs(10),
+            each: Duration::from_secs(60),
             all: Deadline::after(Duration::from_millis(100)),
         };
         let jobs = live_jobs(dir.path(), &node(), limits).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(30));
         assert_eq!(jobs.len(), listeners.len());
         assert!(jobs.values().all(|state| *state == JobState::Unknown));
     }

@@ -2,15 +2,11 @@
 
 use std::error::Error;
 use std::fs;
-use std::time::Duration;
 
 use super::{Context, Row, Verdict, cluster, xtask};
 use crate::efa::{self, Vars};
-use crate::testbed::{JobState, Output, Progress, Testbed};
+use crate::testbed::{JobState, LIMIT, Output, Progress, Testbed};
 use crate::{gres, health, modules, panics};
-
-/// Longest that a login is waited for.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// The nodes of every cluster: n1, n2, n3.
 pub(super) const NODES: [&str; 3] = ["p5.48xlarge", "p4d_old_stack", "g5.8xlarge"];

@@ -2,7 +2,7 @@
 
 use cdylib_tests::gres;
 use cdylib_tests::modules;
-use cdylib_tests::testbed::{JobId, Progress, Testbed};
+use cdylib_tests::testbed::{JobId, LIMIT, Progress, Testbed};
 use mock_nvml::{Fault, Machine, Process};
 
 use crate::stage::{Outcome, Stage, expect, expect_lines};
@@ -122,7 +122,7 @@ fn waiting(
     let script = "#!/bin/bash\necho $$ > $HOME/pid\nexec sleep 600\n";
     let job = tb.sbatch(user, script, &[&format!("--gres=shard:{shards}")])?;
     let file = tb.user(user)?.home.join("pid");
-    let pid = tb.wait_until("the job to run", gres::LIMIT, || {
+    let pid = tb.wait_until("the job to run", LIMIT, || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         Ok(match text.trim().parse() {
             Ok(pid) => Progress::Done(pid),

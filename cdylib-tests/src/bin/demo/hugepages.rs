@@ -1,16 +1,12 @@
 //! The scene of a job that has hugepages and that moves something.
 
-use std::time::Duration;
-
 use cdylib_tests::kernel_pages;
 use cdylib_tests::simnode::SimNode;
-use cdylib_tests::testbed::{JobId, Progress};
+use cdylib_tests::testbed::{JobId, LIMIT, Progress};
 
 use crate::stage::{Outcome, Stage, expect};
 
 const PAGES: &str = "cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-const LIMIT: Duration = Duration::from_secs(60);
-
 /// Bytes that each device of the simulated node moves each way.
 const TRAFFIC: u64 = 3 << 30;
 
