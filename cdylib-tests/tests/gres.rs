@@ -269,6 +269,44 @@ fn where_a_fence_is_required_and_cannot_be_had_the_job_fails_and_the_node_stays(
 }
 
 #[test]
+fn a_job_whose_share_cannot_be_noted_does_not_run_where_a_fence_is_required() {
+    let (tb, _nvml) = cluster("tier = \"watchdog\"\nrequire_fence = true\n");
+    // Another's file in the place of the record that the prolog wrote.
+    let prolog = tb.dir().join("prolog.sh");
+    let text = fs::read_to_string(&prolog).unwrap();
+    let (text, records) = (text.replace("exec ", ""), tb.dir().join("run-n1/gres"));
+    let torn = format!(
+        "{text}echo torn >{}/job-$SLURM_JOB_ID@n1.json\n",
+        records.display()
+    );
+    fs::write(&prolog, torn).unwrap();
+    let seen = tb
+        .srun("alice", &["--gres=shard:1", "echo", "ran"])
+        .unwrap();
+    assert!(!seen.success() && !seen.stdout.contains("ran"), "{seen}");
+    assert!(seen.stderr.contains("cannot be fenced"), "{seen}");
+    assert!(!tb.node_state("n1").unwrap().is_drained());
+}
+
+#[test]
+fn under_mps_a_job_with_a_whole_gpu_finds_its_daemon_and_is_not_limited() {
+    let (tb, nvml) = cluster("tier = \"mps\"\n");
+    let show = "echo $CUDA_MPS_PIPE_DIRECTORY; ls $CUDA_MPS_PIPE_DIRECTORY; \
+                cat $CUDA_MPS_LOG_DIRECTORY/control.log; echo [$SLURM_GPU_SHARE_MIB]";
+    let seen = tb
+        .srun("alice", &["--gres=gpu:1", "bash", "-c", show])
+        .unwrap();
+    let uuid = &nvml.read().unwrap().gpus[0].uuid;
+    let uid = tb.user("alice").unwrap().uid;
+    let pipe = format!("/gres/mps/{uuid}-{uid}/pipe\ncontrol\n");
+    assert!(seen.stdout.contains(&pipe), "{seen}");
+    assert!(seen.stdout.ends_with("[]\n"), "{seen}");
+    assert!(!seen.stdout.contains("limit"), "{seen}");
+    tb.wait_idle().unwrap();
+    assert_eq!(nvml.read().unwrap().gpus[0].compute_mode, 0);
+}
+
+#[test]
 fn under_mps_a_job_finds_its_own_daemon_and_loses_what_would_loosen_it() {
     let (tb, nvml) = cluster("tier = \"mps\"\n");
     let show = "echo $CUDA_MPS_PIPE_DIRECTORY [$CUDA_MPS_PINNED_DEVICE_MEM_LIMIT]; \

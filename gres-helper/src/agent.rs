@@ -60,6 +60,8 @@ pub struct Agent {
     library: PathBuf,
     limit: Duration,
     child: Option<Child>,
+    /// Children that were killed and had not ended when they were last looked at.
+    killed: Vec<Child>,
 }
 
 impl Agent {
@@ -72,6 +74,7 @@ impl Agent {
             library,
             limit,
             child: None,
+            killed: Vec::new(),
         }
     }
 
@@ -211,6 +214,7 @@ impl Agent {
     }
 
     fn running(&mut self) -> io::Result<&mut Child> {
+        self.reap();
         let child = match self.child.take() {
             Some(child) => child,
             None => Command::new(&self.program)
@@ -229,9 +233,15 @@ impl Agent {
         if let Some(mut child) = self.child.take() {
             drop(child.stdin.take());
             let _ = child.kill();
-            // A child that hangs in the driver stays; nobody waits for it.
-            let _ = child.try_wait();
+            self.killed.push(child);
         }
+        self.reap();
+    }
+
+    /// A child that hangs in the driver stays; nobody waits for it.
+    fn reap(&mut self) {
+        self.killed
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 }
 

@@ -122,6 +122,12 @@ enum Command {
         /// Ends in .prom.
         file: PathBuf,
     },
+    /// Forget XID errors, after a reset of the GPU: the prolog counts them until the next boot.
+    ForgetXids {
+        /// Only this GPU's [default: those of all].
+        #[arg(value_name = "UUID")]
+        gpu: Option<String>,
+    },
     /// The shell's completions, for packages.
     #[command(hide = true)]
     Completions { shell: Shell },
@@ -232,6 +238,7 @@ fn run(line: &Line) -> u8 {
         Command::Prolog => for_job(&settings, Phase::Prolog),
         Command::Epilog => for_job(&settings, Phase::Epilog),
         Command::Watch { once } => watch::run(&settings, *once).map(|()| 0),
+        Command::ForgetXids { gpu } => job::forget_xids(&settings, gpu.as_deref()).map(|()| 0),
         Command::Mig { command } => mig(&settings, command),
         Command::Metrics { file } => metrics(&settings, file),
         Command::Fence { job, pid } => fence(&settings, *job, *pid),
@@ -400,7 +407,10 @@ fn collect(settings: &Settings) -> Result<status::Status, String> {
             }
             Err(reason) => problems.push(reason),
         }
-        watchdog = watch::runs(state);
+        match watch::runs(state) {
+            Ok(runs) => watchdog = runs,
+            Err(error) => problems.push(format!("whether a watchdog runs: {error}")),
+        }
     }
     let held = watch::held(&machine, &records, &mut Places::default());
     let mut all = status::status(settings, &machine, &records, &held, watchdog);
@@ -582,13 +592,15 @@ fn mig(settings: &Settings, command: &Mig) -> Result<u8, String> {
                 ));
                 return Ok(2);
             }
-            carry_out(settings, &mut agent, &machine, &plan, *without_slurm)
+            let way = Way::Forth;
+            carry_out(settings, &mut agent, &machine, &plan, *without_slurm, way)
         }
         Mig::Rollback { without_slurm } => {
             let state = settings.existing_state()?;
             let state = state.ok_or("there is nothing to go back to")?;
-            let plan = mig::back(&state, &machine)?;
-            carry_out(settings, &mut agent, &machine, &plan, *without_slurm)
+            let plan = mig::back(&state, &mut agent, &machine)?;
+            let way = Way::Back;
+            carry_out(settings, &mut agent, &machine, &plan, *without_slurm, way)
         }
     }
 }
@@ -656,12 +668,23 @@ fn modes(agent: &mut Agent, machine: &Machine, plan: &mig::Plan) -> Result<u8, S
     Ok(u8::from(reset))
 }
 
+/// Which way a plan leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To a layout that was asked for: what is there now is kept.
+    Forth,
+    /// To the layouts that were kept, which stay what to go back to until they
+    /// are there.
+    Back,
+}
+
 fn carry_out(
     settings: &Settings,
     agent: &mut Agent,
     machine: &Machine,
     plan: &mig::Plan,
     without_slurm: bool,
+    way: Way,
 ) -> Result<u8, String> {
     show_plan(agent, plan)?;
     if plan.steps.is_empty() {
@@ -671,15 +694,28 @@ fn carry_out(
     if let Some(reason) = mig::busy(machine, plan) {
         return Err(reason);
     }
-    mig::keep(&mut settings.state()?, plan)?;
+    let mut state = settings.state()?;
+    if way == Way::Forth {
+        mig::keep(&mut state, plan)?;
+    }
     match mig::apply(agent, plan) {
         mig::Applied::New => {
+            if let Err(reason) = mig::close(&mut state) {
+                complain(&reason);
+            }
             print("applied and verified; new lines of gres.conf:\n");
             match wanted(settings) {
                 Ok((_, wanted)) => print(&generate::gres_conf(&wanted, settings.named()?)),
                 Err(reason) => complain(&format!("no lines: {reason}")),
             }
             Ok(0)
+        }
+        mig::Applied::Old { reason } if way == Way::Back => {
+            complain(&format!(
+                "{reason}; the layout is what it was before this rollback, verified: mend that, \
+                 then run it again"
+            ));
+            Ok(2)
         }
         mig::Applied::Old { reason } => {
             complain(&format!(

@@ -234,7 +234,7 @@ pub fn wanted(
     let (mut gpus, mut shards) = (Vec::new(), Vec::new());
     let mut aligned = true;
     for gpu in &machine.gpus {
-        if gpu.lost || gpu.minor.is_none() {
+        if gpu.lost || gpu.minor.is_none() || gpu.instances_unknown {
             return Err(format!(
                 "{} does not answer ({}); reset it or reboot the node, then generate again",
                 gpu.label(),

@@ -89,7 +89,10 @@ pub fn judge(machine: &Machine, before: &Before) -> Vec<Finding> {
         say(
             Grade::Fatal,
             "xid",
-            format!("{uuid}: Xid {xid} since boot: {meaning}; reset the GPU or reboot the node"),
+            format!(
+                "{uuid}: Xid {xid} since boot: {meaning}; reboot the node, or reset the GPU and run \
+                 `gres-helper forget-xids {uuid}`"
+            ),
         );
     }
     found

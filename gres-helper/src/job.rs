@@ -81,6 +81,25 @@ pub fn note_xids(state: &mut StateDir, xids: &[(String, u64)]) -> Result<(), Str
     Ok(())
 }
 
+/// Forgets XID errors, of one GPU or of all: whoever reset it knows best.
+///
+/// # Errors
+/// They cannot be read or written, or the lock is held for too long.
+pub fn forget_xids(settings: &Settings, gpu: Option<&str>) -> Result<(), String> {
+    let mut state = settings.state()?;
+    let lock = state.lock(shares::LOCK, Deadline::after(LOCK_LIMIT));
+    let _lock = lock.map_err(|error| error.to_string())?;
+    let mut seen = seen(&state);
+    let before = seen.xids.len();
+    seen.xids
+        .retain(|(uuid, _)| gpu.is_some_and(|gpu| gpu != uuid));
+    if let (Some(gpu), true) = (gpu, seen.xids.len() == before) {
+        return Err(format!("no XID errors of {} are noted", printable(gpu, 80)));
+    }
+    let bytes = serde_json::to_vec(&seen).map_err(|error| error.to_string())?;
+    state.write(SEEN, &bytes).map_err(|error| error.to_string())
+}
+
 /// The running gres.conf, if it can be read.
 #[must_use]
 pub fn running_gres_conf(settings: &Settings) -> Option<GresConf> {
@@ -214,21 +233,22 @@ pub fn prolog(settings: &Settings, key: &JobKey, uid: u32, positions: Option<&st
 }
 
 /// The job's GPUs, by their places in Slurm's list, which is gres.conf's
-/// order; where that cannot be read, PCI order.
+/// order; where that cannot be read or names none (AutoDetect), PCI order.
 fn job_gpus<'m>(
     settings: &Settings,
     machine: &'m Machine,
     positions: Option<&str>,
 ) -> Vec<&'m Gpu> {
-    let listed: Vec<Option<&Gpu>> = match running_gres_conf(settings) {
-        Some(conf) => conf
-            .lines
-            .iter()
-            .filter(|line| line.name == "gpu")
-            .map(|line| machine.by_minor(gresconf::minor(line.files.first()?)?))
-            .collect(),
-        None => machine.gpus.iter().map(Some).collect(),
-    };
+    let conf = running_gres_conf(settings).unwrap_or_default();
+    let mut listed: Vec<Option<&Gpu>> = conf
+        .lines
+        .iter()
+        .filter(|line| line.name == "gpu")
+        .map(|line| machine.by_minor(gresconf::minor(line.files.first()?)?))
+        .collect();
+    if listed.is_empty() {
+        listed = machine.gpus.iter().map(Some).collect();
+    }
     let mut gpus: Vec<&Gpu> = positions
         .unwrap_or_default()
         .split(',')
@@ -471,7 +491,8 @@ pub fn fence(settings: &Settings, key: &JobKey, pid: u32) -> Result<(), String> 
             for gpu in &gpus {
                 mps::limit(settings, &mut state, gpu, key.job, share)?;
             }
-            return Ok(());
+            record.fenced = true;
+            return shares::put(&mut state, key, &record);
         }
         Tier::Mig => return Ok(()),
         Tier::CountOnly | Tier::Watchdog | Tier::Cgroup => {}
@@ -489,5 +510,6 @@ pub fn fence(settings: &Settings, key: &JobKey, pid: u32) -> Result<(), String> 
             .map_err(|error| printable(&error.to_string(), 300))?;
     }
     record.tier = Tier::Cgroup;
+    record.fenced = true;
     shares::put(&mut state, key, &record)
 }

@@ -43,6 +43,8 @@ pub struct Gpu {
     pub mig: Option<MigMode>,
     /// Its GPU instances.
     pub instances: Vec<Instance>,
+    /// They could not be listed: that there are none says nothing.
+    pub instances_unknown: bool,
     /// What is known of its health.
     pub health: Health,
     /// Processes with a compute context.

@@ -8,7 +8,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use node::registry::JobId;
@@ -151,7 +151,11 @@ pub fn join(
             daemon.jobs.push((job, None));
             put(state, &daemon)?;
         }
-        return Ok(());
+        // One that died takes nobody; its jobs' programs have failed already.
+        return match say(settings, &daemon, "get_server_list") {
+            Ok(_) => Ok(()),
+            Err(_) => start(settings, state, agent, &daemon),
+        };
     }
     let daemon = Daemon {
         gpu: gpu.uuid.clone(),
@@ -242,7 +246,42 @@ pub fn limit(
     for command in &wanted {
         say(settings, &daemon, command)?;
     }
-    let got = say(settings, &daemon, "get_default_active_thread_percentage")?;
+    read_back(
+        settings,
+        &daemon,
+        "get_default_active_thread_percentage",
+        percent,
+    )?;
+    // Defaults are for servers that start from now on; one that serves a job of
+    // this user already has its own.
+    let servers = say(settings, &daemon, "get_server_list")?;
+    for server in servers.split_whitespace() {
+        if !server.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(format!(
+                "the MPS daemon lists a server `{}`",
+                printable(server, 60)
+            ));
+        }
+        for command in [
+            format!("set_device_pinned_mem_limit {server} 0 {smallest}M"),
+            format!("set_active_thread_percentage {server} {percent}"),
+        ] {
+            say(settings, &daemon, &command)?;
+        }
+        let question = format!("get_active_thread_percentage {server}");
+        read_back(settings, &daemon, &question, percent)?;
+    }
+    Ok(())
+}
+
+/// Fails unless the daemon answers with this percentage.
+fn read_back(
+    settings: &Settings,
+    daemon: &Daemon,
+    question: &str,
+    percent: u64,
+) -> Result<(), String> {
+    let got = say(settings, daemon, question)?;
     let number: f64 = got.trim().parse().unwrap_or(0.0);
     if (number - f64::from(u8::try_from(percent).unwrap_or(100))).abs() < 0.5 {
         return Ok(());
@@ -288,8 +327,15 @@ fn end(
     // What is not ours is neither spoken to nor cleared.
     let base = existing(state, daemon);
     if base.is_some() {
-        // A daemon that has ended already cannot be told to.
-        let _ = say(settings, daemon, "quit");
+        match ask(settings, daemon, "quit") {
+            // It ends, or has ended already: then the program says so.
+            Ok(Some(_)) => {}
+            // Without the program no daemon of it was ever started.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It may live: nothing that leads to it goes.
+            Ok(None) => return Err(late("quit")),
+            Err(error) => return Err(format!("MPS `quit`: {error}")),
+        }
     }
     agent
         .order(&Ask::SetComputeMode(daemon.gpu.clone(), daemon.mode_before))
@@ -338,36 +384,45 @@ fn control(settings: &Settings, daemon: &Daemon) -> Command {
 
 /// One command to a daemon, and what it answers.
 fn say(settings: &Settings, daemon: &Daemon, words: &str) -> Result<String, String> {
-    let failed = |error: io::Error| format!("MPS `{words}`: {error}");
+    match ask(settings, daemon, words) {
+        Ok(Some((status, text))) if status.success() => Ok(text),
+        Ok(Some((status, text))) => Err(format!(
+            "MPS `{words}`: {status} {}",
+            printable(text.trim(), 120)
+        )),
+        Ok(None) => Err(late(words)),
+        Err(error) => Err(format!("MPS `{words}`: {error}")),
+    }
+}
+
+fn late(words: &str) -> String {
+    format!("MPS `{words}`: no answer within {} s", LIMIT.as_secs())
+}
+
+/// How the control program ended that was given this command, and what it
+/// said; `None`: it did not end in time.
+fn ask(
+    settings: &Settings,
+    daemon: &Daemon,
+    words: &str,
+) -> io::Result<Option<(ExitStatus, String)>> {
     let mut child = control(settings, daemon)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
+        .spawn()?;
     if let Some(mut input) = child.stdin.take() {
         // A program that has ended already tells by its status.
         let _ = input.write_all(format!("{words}\n").as_bytes());
     }
-    let status = bounded::end(&mut child, Instant::now() + LIMIT);
+    let Some(status) = bounded::end(&mut child, Instant::now() + LIMIT) else {
+        return Ok(None);
+    };
     let mut text = String::new();
-    if let (Some(output), Some(_)) = (child.stdout.take(), &status) {
-        output
-            .take(LARGEST)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
+    if let Some(output) = child.stdout.take() {
+        output.take(LARGEST).read_to_string(&mut text)?;
     }
-    match status {
-        Some(status) if status.success() => Ok(text),
-        Some(status) => Err(format!(
-            "MPS `{words}`: {status} {}",
-            printable(text.trim(), 120)
-        )),
-        None => Err(format!(
-            "MPS `{words}`: no answer within {} s",
-            LIMIT.as_secs()
-        )),
-    }
+    Ok(Some((status, text)))
 }
 
 #[cfg(test)]

@@ -277,7 +277,10 @@ impl Library {
         if gpu.in_mig_mode() {
             match self.instances(device) {
                 Ok(instances) => gpu.instances = instances,
-                Err(reason) => trouble.reasons.push(reason),
+                Err(reason) => {
+                    gpu.instances_unknown = true;
+                    trouble.reasons.push(reason);
+                }
             }
         }
         gpu.nvlinks = (0..MOST_LINKS)

@@ -20,7 +20,7 @@ use node::{bounded, printable};
 use slurm_spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
 
 use crate::mps;
-use crate::settings::{Settings, Shards};
+use crate::settings::{Settings, Shards, Wanted};
 use crate::shares::{self, Record, Tier};
 
 /// How long the record's lock is waited for: a task waits with it.
@@ -137,10 +137,10 @@ impl Gres {
         }
         // Slurm sets this, or removes it, where GresTypes has shards; else it
         // is whatever the user says, and gives nothing but a line in a record.
-        let Some(text) = spank.env("SLURM_SHARDS_ON_NODE").map_err(failed)? else {
-            return Ok(());
+        let shards = match spank.env("SLURM_SHARDS_ON_NODE").map_err(failed)? {
+            Some(text) => Some(shards(&text).ok_or("SLURM_SHARDS_ON_NODE is no count")?),
+            None => None,
         };
-        let shards = shards(&text).ok_or("SLURM_SHARDS_ON_NODE is no count")?;
         if let Some(word) = &self.wrong {
             return Err(format!(
                 "plugstack.conf: spank_gres.so takes config=FILE, not \"{word}\""
@@ -152,40 +152,74 @@ impl Gres {
             node: settings.named()?.clone(),
         };
         let uid = spank.uid().map_err(failed)?.0;
-        let mut state = settings.state()?;
-        let record = shares::change(
-            &mut state,
-            &key,
-            uid,
-            Deadline::after(LOCK_LIMIT),
-            |record| {
-                record.seen = true;
-                // A step may have less than its job, never more.
-                record.shards = Some(record.shards.unwrap_or(0).max(shards));
-                if let (None, Shards::Size(mib)) = (record.shard_mib, settings.shards) {
-                    record.shard_mib = Some(mib);
-                }
-            },
-        )?;
-        set_environment(spank, &settings, &record, shards).map_err(failed)?;
-        let fence = fence(&settings, &record);
+        let Some(shards) = shards else {
+            return serve_whole(spank, &settings, &key, uid);
+        };
+        let served = serve_shards(spank, &settings, &key, uid, shards);
+        // Whatever went wrong, the share is then not fenced.
+        let (fence, result) = match served {
+            Ok(fence) => (fence, Ok(())),
+            Err(reason) => (Fence::Missing(reason.clone()), Err(reason)),
+        };
         self.share = Some(Share {
             settings,
             key,
             uid,
             fence,
         });
-        Ok(())
+        result
     }
+}
+
+fn serve_shards(
+    spank: &mut Spank<'_>,
+    settings: &Settings,
+    key: &JobKey,
+    uid: u32,
+    shards: u64,
+) -> Result<Fence, String> {
+    let mut state = settings.state()?;
+    let deadline = Deadline::after(LOCK_LIMIT);
+    let record = shares::change(&mut state, key, uid, deadline, |record| {
+        record.seen = true;
+        // A step may have less than its job, never more.
+        record.shards = Some(record.shards.unwrap_or(0).max(shards));
+        if let (None, Shards::Size(mib)) = (record.shard_mib, settings.shards) {
+            record.shard_mib = Some(mib);
+        }
+    })?;
+    set_environment(spank, settings, &record, Some(shards)).map_err(|error| error.to_string())?;
+    Ok(fence(settings, &record))
+}
+
+/// A job with whole GPUs: the prolog, which cannot tell it from one with shards,
+/// may have put its GPU under MPS. Then its programs must find the daemon.
+fn serve_whole(
+    spank: &mut Spank<'_>,
+    settings: &Settings,
+    key: &JobKey,
+    uid: u32,
+) -> Result<(), String> {
+    if settings.tier != Wanted::Mps {
+        return Ok(());
+    }
+    let mut state = settings.state()?;
+    if shares::get(&state, key)?.is_none_or(|record| record.tier != Tier::Mps) {
+        return Ok(());
+    }
+    let deadline = Deadline::after(LOCK_LIMIT);
+    let record = shares::change(&mut state, key, uid, deadline, |record| record.seen = true)?;
+    set_environment(spank, settings, &record, None).map_err(|error| error.to_string())
 }
 
 fn set_environment(
     spank: &mut Spank<'_>,
     settings: &Settings,
     record: &Record,
-    shards: u64,
+    shards: Option<u64>,
 ) -> Result<(), SpankError> {
-    match record.shard_mib.and_then(|mib| mib.checked_mul(shards)) {
+    let share = shards.and_then(|shards| record.shard_mib?.checked_mul(shards));
+    match share {
         Some(mib) => spank.set_env("SLURM_GPU_SHARE_MIB", &mib.to_string(), Overwrite::Yes)?,
         // What the user says is not a share.
         None => spank.unset_env("SLURM_GPU_SHARE_MIB")?,
@@ -212,6 +246,9 @@ fn fence(settings: &Settings, record: &Record) -> Fence {
     }
     match record.wants {
         Tier::Mps | Tier::Cgroup => Fence::Set,
+        Tier::CountOnly if matches!(settings.tier, Wanted::Mps | Wanted::Cgroup) => {
+            Fence::Missing("the prolog did not run, or could not tell the job's GPU".to_owned())
+        }
         Tier::CountOnly | Tier::Watchdog if settings.require_fence => Fence::Missing(
             "no tier that limits memory is configured, or the prolog did not run".to_owned(),
         ),

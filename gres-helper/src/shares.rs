@@ -84,6 +84,10 @@ pub struct Record {
     pub tier: Tier,
     /// Why that is less than the site asked for.
     pub refused: Option<String>,
+    /// The limit of an MPS server or a cgroup was set and read back: until then
+    /// it holds nobody.
+    #[serde(default)]
+    pub fenced: bool,
 }
 
 impl Record {
@@ -104,6 +108,7 @@ impl Record {
             wants: Tier::CountOnly,
             tier: Tier::CountOnly,
             refused: None,
+            fenced: false,
         }
     }
 

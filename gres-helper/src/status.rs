@@ -104,11 +104,10 @@ pub fn status(
 /// What really holds: a tier that is only wished for counts for nothing.
 fn in_force(record: &Record, watchdog: bool) -> Tier {
     match record.tier {
-        Tier::CountOnly | Tier::Watchdog if watchdog && record.share_mib().is_some() => {
-            Tier::Watchdog
-        }
-        Tier::Watchdog => Tier::CountOnly,
-        tier => tier,
+        tier @ (Tier::Mps | Tier::Cgroup) if record.fenced => tier,
+        Tier::Mig => Tier::Mig,
+        _ if watchdog && record.share_mib().is_some() => Tier::Watchdog,
+        _ => Tier::CountOnly,
     }
 }
 

@@ -4,14 +4,14 @@
 //! share has already done so when it is seen. It sleeps until a file in the
 //! state directory changes while no job shares a GPU.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use node::cgroup::{self, Place};
 use node::process::{Life, Pid};
-use node::state::{Deadline, StateDir, Store};
+use node::state::{Deadline, StateDir, StateError, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
@@ -54,9 +54,15 @@ pub fn account(state: &StateDir) -> Account {
 }
 
 /// Whether a watchdog runs now.
-#[must_use]
-pub fn runs(state: &StateDir) -> bool {
-    state.lock(LOCK, Deadline::after(Duration::ZERO)).is_err()
+///
+/// # Errors
+/// It cannot be told: only root may ask.
+pub fn runs(state: &StateDir) -> Result<bool, StateError> {
+    match state.lock(LOCK, Deadline::after(Duration::ZERO)) {
+        Ok(_) => Ok(false),
+        Err(StateError::Busy { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Which job each process belongs to, remembered as long as it lives.
@@ -79,7 +85,7 @@ impl Places {
     }
 
     fn forget(&mut self, machine: &Machine) {
-        let now: std::collections::BTreeSet<u32> = machine
+        let now: BTreeSet<u32> = machine
             .gpus
             .iter()
             .flat_map(|gpu| &gpu.processes)
@@ -96,15 +102,17 @@ pub struct Held {
     pub mib: u64,
     /// Those that may be ended.
     pub plain: Vec<Life>,
-    /// How many are clients of MPS.
-    pub mps: usize,
+    /// Those that are clients of MPS.
+    pub mps: BTreeSet<u32>,
 }
 
 /// What each job holds now, by job number.
 #[must_use]
 pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTreeMap<u32, Held> {
     let mut held: BTreeMap<u32, Held> = BTreeMap::new();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let all = machine.gpus.iter().flat_map(|gpu| &gpu.processes);
+    let clients: BTreeSet<u32> = all.filter(|it| it.mps).map(|it| it.pid).collect();
     // A process of a job on eight GPUs is listed eight times.
     let mut looked = BTreeMap::new();
     for (gpu, process) in machine
@@ -128,8 +136,8 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
         if seen.insert((gpu.index, process.pid)) {
             held.mib += process.used_mib.unwrap_or(0);
         }
-        if process.mps {
-            held.mps += 1;
+        if clients.contains(&process.pid) {
+            held.mps.insert(process.pid);
         } else if !held.plain.contains(life) {
             held.plain.push(*life);
         }
@@ -192,8 +200,13 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), String> {
             }
             Err(reason) => return Err(reason),
         };
+        let due = watchdog.next(settings);
         if !records.is_empty() {
-            watchdog.sample(settings, &mut state, &mut agent, &records);
+            // An XID error or a change of a file ends the wait, and is no sample:
+            // those are counted, each for its time.
+            if due.is_zero() {
+                watchdog.sample(settings, &mut state, &mut agent, &records);
+            }
         } else if !watchdog.account.is_empty() {
             watchdog.account.clear();
             watchdog.write(&mut state);
@@ -204,25 +217,13 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), String> {
         if records.is_empty() {
             wait(&events, None);
         } else {
-            listen(
-                settings,
-                &mut state,
-                &mut agent,
-                &events,
-                watchdog.next(settings),
-            );
+            listen(&mut state, &mut agent, &events, watchdog.next(settings));
         }
     }
 }
 
 /// Waits for XID errors, or for the next sample.
-fn listen(
-    settings: &Settings,
-    state: &mut StateDir,
-    agent: &mut Agent,
-    events: &OwnedFd,
-    limit: Duration,
-) {
+fn listen(state: &mut StateDir, agent: &mut Agent, events: &OwnedFd, limit: Duration) {
     let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
     let started = Instant::now();
     match agent.ask(&Ask::Xids(milliseconds)) {
@@ -237,8 +238,7 @@ fn listen(
             }
         }
         Ok(_) | Err(_) => {
-            let left = limit.saturating_sub(started.elapsed());
-            wait(events, Some(left.max(settings.sample_every / 4)));
+            wait(events, Some(limit.saturating_sub(started.elapsed())));
         }
     }
     drain(events);
@@ -250,6 +250,8 @@ struct Watchdog {
     places: Places,
     /// Jobs that were told to end, and when.
     told: BTreeMap<u32, Instant>,
+    /// When the last sample was taken.
+    last: Option<Instant>,
     silent: bool,
 }
 
@@ -261,6 +263,7 @@ impl Watchdog {
         agent: &mut Agent,
         records: &[Record],
     ) {
+        self.last = Some(Instant::now());
         let machine = match agent.usage() {
             Ok(machine) => machine,
             Err(error) => {
@@ -301,7 +304,7 @@ impl Watchdog {
     }
 
     fn end(&mut self, settings: &Settings, job: u32, held: &Held) {
-        if held.mps > 0 && held.plain.is_empty() {
+        if !held.mps.is_empty() && held.plain.is_empty() {
             // Ending a client in mid-work can take the server, and with it the
             // other clients, down.
             if self.told.insert(job, Instant::now()).is_none() {
@@ -336,15 +339,21 @@ impl Watchdog {
         }
     }
 
-    /// How long until there is something to do.
+    /// How long until the next sample: then it is time for it, or for the end of
+    /// a grace.
     fn next(&self, settings: &Settings) -> Duration {
-        let grace = self
+        let Some(last) = self.last else {
+            return Duration::ZERO;
+        };
+        let graces = self
             .told
             .values()
-            .map(|told| settings.grace.saturating_sub(told.elapsed()));
-        let next = grace.filter(|left| !left.is_zero()).min();
-        next.unwrap_or(settings.sample_every)
-            .min(settings.sample_every)
+            .map(|told| *told + settings.grace)
+            .filter(|end| *end > last);
+        let next = graces.chain([last + settings.sample_every]).min();
+        next.map_or(Duration::ZERO, |it| {
+            it.saturating_duration_since(Instant::now())
+        })
     }
 
     fn write(&self, state: &mut StateDir) {
@@ -421,6 +430,57 @@ mod tests {
         };
         places.0.insert(own.pid.0, (earlier, of_job));
         assert_eq!(places.of(own.pid.0), None, "this test is in no job");
+    }
+
+    #[test]
+    fn a_process_that_nvml_lists_as_a_client_of_mps_too_is_one() {
+        use crate::machine::{Gpu, Process};
+        let own = Life::of(Pid(std::process::id())).unwrap().unwrap();
+        let mut places = Places(BTreeMap::from([(
+            own.pid.0,
+            (own, Some(Place::Job(JobId(1)))),
+        )]));
+        let process = |mps| Process {
+            pid: own.pid.0,
+            used_mib: Some(100),
+            mps,
+        };
+        let gpu = Gpu {
+            processes: vec![process(false), process(true)],
+            ..Gpu::default()
+        };
+        let machine = Machine {
+            driver: String::new(),
+            can_limit: false,
+            gpus: vec![gpu],
+        };
+        let held = held(&machine, &[record(1, 1)], &mut places);
+        assert_eq!((held[&1].mib, held[&1].mps.len()), (100, 1));
+        assert!(held[&1].plain.is_empty());
+    }
+
+    #[test]
+    fn whatever_ends_the_wait_the_next_sample_has_its_time() {
+        let config = node::config::parse("[gres]\nsample_seconds = 10\n", "x".as_ref()).unwrap();
+        let settings = Settings::of(&config, None).unwrap();
+        let mut watchdog = Watchdog::default();
+        assert!(
+            watchdog.next(&settings).is_zero(),
+            "the first is due at once"
+        );
+        let now = Instant::now();
+        watchdog.last = Some(now);
+        let next = watchdog.next(&settings);
+        assert!(next > Duration::from_secs(1) && next <= Duration::from_secs(10));
+        // A grace that ends before is waited for; one that is over, and was seen
+        // to be at the last sample, is not.
+        let grace = settings.grace;
+        watchdog
+            .told
+            .insert(1, now.checked_sub(grace).unwrap() + Duration::from_secs(1));
+        assert!(watchdog.next(&settings) <= Duration::from_secs(1));
+        watchdog.told.insert(1, now.checked_sub(grace * 2).unwrap());
+        assert!(watchdog.next(&settings) > Duration::from_secs(1));
     }
 
     #[test]

@@ -479,6 +479,136 @@ fn mps_serves_one_user_of_a_gpu_and_leaves_it_as_it_was() {
     assert_eq!(node.left(), [] as [&str; 0]);
 }
 
+/// A running job of user 1000 with this many shards, as its plugin notes them.
+fn share(node: &Node, job: u32, shards: u64) {
+    fs::write(node.path(&format!("spool/n1_{job}.4294967292")), "").unwrap();
+    let state = StateDir::open(&node.path("state")).unwrap();
+    let key = JobKey {
+        job: JobId(job),
+        node: "n1".parse().unwrap(),
+    };
+    let deadline = Deadline::after(Duration::from_secs(20));
+    let noted = |record: &mut shares::Record| {
+        (record.seen, record.shards) = (true, Some(shards));
+    };
+    shares::change(
+        &mut state.folder("gres").unwrap(),
+        &key,
+        1000,
+        deadline,
+        noted,
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_server_that_serves_already_gets_the_smallest_share_too_and_only_then_is_mps_in_force() {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
+    let say = |words: &str| {
+        let mut control = Command::new(cdylib_tests::modules::program("nvidia-cuda-mps-control"))
+            .env(
+                "CUDA_MPS_PIPE_DIRECTORY",
+                node.path(&format!("state/gres/mps/{uuid}-1000/pipe")),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = control.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, format!("{words}\n").as_bytes()).unwrap();
+        drop(input);
+        Said::of(control.wait_with_output().unwrap()).out
+    };
+    let in_force = |words: &str| {
+        let status = node.run(&["status"]).out;
+        assert!(status.contains(&format!("in force: {words}")), "{status}");
+    };
+    node.job("prolog", 1, 1000, "0");
+    share(&node, 1, 4);
+    in_force("count only");
+    assert_eq!(node.run(&["fence", "1", "1"]).code, 0);
+    in_force("MPS");
+    say("start_server -uid 1000");
+    assert_eq!(say("get_device_pinned_mem_limit 4000 0"), "40960M\n");
+    node.job("prolog", 2, 1000, "0");
+    share(&node, 2, 1);
+    assert_eq!(node.run(&["fence", "2", "1"]).code, 0);
+    assert_eq!(say("get_device_pinned_mem_limit 4000 0"), "10240M\n");
+    assert_eq!(say("get_active_thread_percentage 4000"), "13.0\n");
+    // A daemon that died is started again for the next job.
+    say("quit");
+    node.wait_daemons(0);
+    node.job("prolog", 3, 1000, "0");
+    node.wait_daemons(1);
+    for job in 1..=3 {
+        node.job("epilog", job, 1000, "0");
+    }
+    node.wait_daemons(0);
+    assert_eq!((node.mode(0), node.left().len()), (0, 0));
+}
+
+#[test]
+fn a_daemon_that_does_not_say_that_it_quits_is_not_forgotten() {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    let program = cdylib_tests::modules::program("nvidia-cuda-mps-control");
+    let (script, hang) = (node.path("control"), node.path("hang"));
+    let text = format!(
+        "#!/bin/sh\n[ -n \"$1\" ] || [ ! -e {} ] || exec sleep 600\nexec {} \"$@\"\n",
+        hang.display(),
+        program.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let toml = node.path("slurm-efa.toml");
+    let text = fs::read_to_string(&toml).unwrap();
+    let text = text.replace(
+        &program.display().to_string(),
+        &script.display().to_string(),
+    );
+    fs::write(&toml, text).unwrap();
+    node.job("prolog", 1, 1000, "0");
+    fs::write(&hang, "").unwrap();
+    let said = node.job("epilog", 1, 1000, "0");
+    assert!(
+        said.code == 0 && said.err.contains("MPS `quit`: no answer"),
+        "{said:?}"
+    );
+    assert_eq!((node.mode(0), node.daemons()), (3, 1));
+    fs::remove_file(&hang).unwrap();
+    assert_eq!(node.job("epilog", 1, 1000, "0").code, 0);
+    node.wait_daemons(0);
+    assert_eq!((node.mode(0), node.left().len()), (0, 0));
+}
+
+#[test]
+fn a_watchdog_that_cannot_be_asked_for_is_not_claimed() {
+    let node = Node::new("H100", "shard_size = \"10G\"");
+    fs::create_dir_all(node.path("state/gres/watch.lock")).unwrap();
+    let said = node.run(&["status"]);
+    assert!(said.out.contains("in force: count only"), "{said:?}");
+    assert!(said.out.contains("whether a watchdog runs"), "{said:?}");
+}
+
+#[test]
+fn a_fatal_xid_keeps_jobs_away_until_it_is_forgotten() {
+    let node = Node::new("H100", "shard_size = \"10G\"");
+    node.generate();
+    let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
+    node.job("prolog", 1, 1000, "0");
+    let mut state = StateDir::open(&node.path("state/gres")).unwrap();
+    gres_helper::job::note_xids(&mut state, &[(uuid.clone(), 79)]).unwrap();
+    let said = node.job("prolog", 2, 1000, "0");
+    let remedy = format!("gres-helper forget-xids {uuid}");
+    assert!(said.code == 2 && said.err.contains(&remedy), "{said:?}");
+    assert_eq!(node.run(&["forget-xids", "GPU-0"]).code, 3);
+    assert_eq!(node.job("prolog", 2, 1000, "0").code, 2);
+    assert_eq!(node.run(&["forget-xids", &uuid]).code, 0);
+    assert_eq!(node.job("prolog", 2, 1000, "0").code, 0);
+}
+
 /// Kills this phase of job 1 after each of its system calls. The next job, of
 /// another user, must be served, and leave the node as it was.
 fn killed_anywhere(phase: &str) {
@@ -829,6 +959,64 @@ fn an_apply_that_was_killed_is_taken_back_by_rollback() {
     let said = node.run(&["mig", "rollback", "--without-slurm"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(switch.is(&Switch::old()), "{:?}", switch.now());
+}
+
+#[test]
+fn a_rollback_that_fails_loses_nothing_and_the_next_one_goes_all_the_way() {
+    let switch = Switch::new();
+    let node = &switch.node;
+    switch.begin(fault("nothing", 1, UNKNOWN));
+    let state = node.path("state/gres");
+    fs::create_dir_all(&state).unwrap();
+    let mut state = StateDir::open(&state).unwrap();
+    mig::keep(&mut state, &switch.plan()).unwrap();
+    // An apply was killed when it had made one of many.
+    node.change(|machine| {
+        for gpu in &mut machine.gpus {
+            gpu.instances.truncate(1);
+        }
+        machine.faults = vec![fault(
+            "nvmlDeviceCreateGpuInstanceWithPlacement",
+            2,
+            UNKNOWN,
+        )];
+    });
+    let said = node.run(&["mig", "rollback", "--without-slurm"]);
+    assert!(
+        said.code == 2 && said.err.contains("what it was before this rollback"),
+        "{said:?}"
+    );
+    assert!(!switch.is(&Switch::old()));
+    // Nor does another apply that fails take the way back away.
+    mig::keep(&mut state, &Plan::default()).unwrap();
+    let said = node.run(&["mig", "rollback", "--without-slurm"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(switch.is(&Switch::old()), "{:?}", switch.now());
+}
+
+#[test]
+fn a_layout_that_cannot_be_looked_at_is_not_taken_for_an_empty_one() {
+    let switch = Switch::new();
+    let node = &switch.node;
+    let file = node.path("mig.yaml");
+    fs::write(
+        &file,
+        "version: v1\nmig-configs:\n  small:\n    - devices: all\n      mig-enabled: true\n      \
+         mig-devices: {\"1g.5gb\": 7}\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    for call in 1..=20 {
+        switch.begin(fault("nvmlDeviceGetGpuInstances", call, UNKNOWN));
+        let said = node.run(&["mig", "plan", "-f", file, "-c", "small"]);
+        let whole = said.out.matches("1g.5gb@").count() >= 14 && !said.out.contains("nothing →");
+        assert!(said.code == 3 || whole, "call {call}: {said:?}");
+        switch.begin(fault("nvmlDeviceGetGpuInstances", call, UNKNOWN));
+        let said = node.run(&["generate", "--file", "gres"]);
+        assert!(said.code == 3 || !said.out.is_empty(), "{said:?}");
+        let failed = node.nvml.read().unwrap().faults.is_empty();
+        assert!(!failed || said.code == 3, "call {call}: {said:?}");
+    }
 }
 
 #[test]

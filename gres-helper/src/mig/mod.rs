@@ -263,7 +263,9 @@ pub fn plan(agent: &mut Agent, machine: &Machine, rules: &[Rule]) -> Result<Plan
         let profiles = agent
             .profiles(&gpu.uuid)
             .map_err(|error| error.to_string())?;
-        let before = layout(&gpu.instances);
+        // Asked anew: a look at the whole machine leaves out what it cannot see,
+        // and this is what would be put back.
+        let before = present(agent, gpu)?;
         let after = resolve(rule, &profiles, &gpu.label())?;
         if shape(&before) == shape(&after) {
             continue;
@@ -401,40 +403,87 @@ pub fn bring(agent: &mut Agent, gpu: &str, wanted: &Layout) -> Result<(), AgentE
     }
 }
 
-/// The layouts before the last apply, by UUID.
-pub type Snapshot = BTreeMap<String, Layout>;
+/// A GPU's layout now.
+fn present(agent: &mut Agent, gpu: &Gpu) -> Result<Layout, String> {
+    agent
+        .instances(&gpu.uuid)
+        .map(|instances| layout(&instances))
+        .map_err(|error| format!("{}: {error}", gpu.label()))
+}
+
+/// The layouts before the last apply.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Snapshot {
+    /// That apply has not ended, or ended between old and new: what is there
+    /// now is nobody's layout.
+    open: bool,
+    /// By UUID.
+    layouts: BTreeMap<String, Layout>,
+}
 
 const SNAPSHOT: &str = "mig-before.json";
 
-/// Keeps the layouts before an apply.
+fn snapshot(state: &StateDir) -> Result<Option<Snapshot>, String> {
+    let bytes = state.read(SNAPSHOT).map_err(|error| error.to_string())?;
+    bytes
+        .map(|bytes| serde_json::from_slice(&bytes))
+        .transpose()
+        .map_err(|error| format!("{SNAPSHOT}: {error}"))
+}
+
+fn put(state: &mut StateDir, snapshot: &Snapshot) -> Result<(), String> {
+    let bytes = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
+    state
+        .write(SNAPSHOT, &bytes)
+        .map_err(|error| error.to_string())
+}
+
+/// Keeps the layouts before an apply. Those before one that did not end stay:
+/// there is no other way back to them.
 ///
 /// # Errors
 /// They cannot be written; then nothing should be applied.
 pub fn keep(state: &mut StateDir, plan: &Plan) -> Result<(), String> {
-    let snapshot: Snapshot = plan
+    let earlier = snapshot(state)?.filter(|it| it.open).unwrap_or_default();
+    let mut layouts: BTreeMap<String, Layout> = plan
         .steps
         .iter()
         .map(|step| (step.gpu.clone(), step.before.clone()))
         .collect();
-    let bytes = serde_json::to_vec(&snapshot).map_err(|error| error.to_string())?;
-    state
-        .write(SNAPSHOT, &bytes)
-        .map_err(|error| error.to_string())
+    layouts.extend(earlier.layouts);
+    let open = true;
+    put(state, &Snapshot { open, layouts })
+}
+
+/// Notes that what is there now is a layout again.
+///
+/// # Errors
+/// It cannot be written: the next apply keeps the older layouts, too.
+pub fn close(state: &mut StateDir) -> Result<(), String> {
+    match snapshot(state)? {
+        Some(snapshot) if snapshot.open => put(
+            state,
+            &Snapshot {
+                open: false,
+                ..snapshot
+            },
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The plan back to the layouts before the last apply.
 ///
 /// # Errors
 /// There is none, or it cannot be read.
-pub fn back(state: &StateDir, machine: &Machine) -> Result<Plan, String> {
-    let bytes = state.read(SNAPSHOT).map_err(|error| error.to_string())?;
-    let bytes = bytes.ok_or("there is nothing to go back to: no layout was applied since boot")?;
-    let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+pub fn back(state: &StateDir, agent: &mut Agent, machine: &Machine) -> Result<Plan, String> {
+    let snapshot = snapshot(state)?
+        .ok_or("there is nothing to go back to: no layout was applied since boot")?;
     let mut plan = Plan::default();
-    for (uuid, after) in snapshot {
+    for (uuid, after) in snapshot.layouts {
         let gpu = machine.gpus.iter().find(|gpu| gpu.uuid == uuid);
         let gpu = gpu.ok_or_else(|| format!("the GPU {uuid} is not here any more"))?;
-        let before = layout(&gpu.instances);
+        let before = present(agent, gpu)?;
         if before != after {
             let label = gpu.label();
             plan.steps.push(Step {

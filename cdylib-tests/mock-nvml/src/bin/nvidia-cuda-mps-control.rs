@@ -3,6 +3,7 @@
 //! the real one refuses: a second daemon in one pipe directory, a command it
 //! does not know, a device it does not see, a limit that is no size.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -77,6 +78,8 @@ fn serve() -> Result<(), String> {
         .map(|dir| PathBuf::from(dir).join("control.log"));
     let mut percent = 100.0;
     let mut limit = String::new();
+    // Servers by number; each keeps what was the default when it started.
+    let mut servers: BTreeMap<String, (f64, String)> = BTreeMap::new();
     for stream in listener.incoming() {
         let mut stream = stream.map_err(|error| error.to_string())?;
         let reader = BufReader::new(stream.try_clone().map_err(|error| error.to_string())?);
@@ -110,6 +113,41 @@ fn serve() -> Result<(), String> {
                     "error: no such device or limit\n".to_owned()
                 }
                 ["get_default_device_pinned_mem_limit", "0"] => format!("{limit}\n"),
+                ["start_server", "-uid", _] => {
+                    let number = 4000 + servers.len();
+                    servers.insert(number.to_string(), (percent, limit.clone()));
+                    String::new()
+                }
+                ["get_server_list"] => servers.keys().map(|it| format!("{it}\n")).collect(),
+                ["set_active_thread_percentage", server, value] => {
+                    match (servers.get_mut(*server), value.parse::<f64>()) {
+                        (Some(server), Ok(value)) if (0.0..=100.0).contains(&value) => {
+                            server.0 = value;
+                            String::new()
+                        }
+                        _ => "error: no such server or not a percentage\n".to_owned(),
+                    }
+                }
+                ["get_active_thread_percentage", server] => match servers.get(*server) {
+                    Some((percent, _)) => format!("{percent:.1}\n"),
+                    None => "error: no such server\n".to_owned(),
+                },
+                ["set_device_pinned_mem_limit", server, "0", value]
+                    if value.ends_with(['M', 'G'])
+                        && value[..value.len() - 1].parse::<u64>().is_ok() =>
+                {
+                    match servers.get_mut(*server) {
+                        Some(server) => {
+                            server.1 = (*value).to_owned();
+                            String::new()
+                        }
+                        None => "error: no such server\n".to_owned(),
+                    }
+                }
+                ["get_device_pinned_mem_limit", server, "0"] => match servers.get(*server) {
+                    Some((_, limit)) => format!("{limit}\n"),
+                    None => "error: no such server\n".to_owned(),
+                },
                 ["quit", ..] => {
                     if let Some(socket) = socket() {
                         let _ = std::fs::remove_file(socket);
