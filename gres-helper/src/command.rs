@@ -62,10 +62,10 @@ enum Part {
 #[derive(Debug, Args)]
 struct How {
     /// Memory of a shard, e.g. 10G; else as in [gres].
-    #[arg(long, value_name = "SIZE", conflicts_with = "shards_per_gpu")]
-    shard_size: Option<String>,
+    #[arg(long, value_name = "SIZE", conflicts_with = "shards_per_gpu", value_parser = mib)]
+    shard_size: Option<u64>,
     /// Shards of a GPU; else as in [gres].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     shards_per_gpu: Option<u64>,
 }
 
@@ -224,16 +224,18 @@ fn run(line: &Line) -> u8 {
             node,
             file,
             mig,
-        } => how
-            .apply(&mut settings)
-            .and_then(|()| generate(&settings, node.as_ref(), *file, *mig)),
+        } => {
+            how.apply(&mut settings);
+            generate(&settings, node.as_ref(), *file, *mig)
+        }
         Command::Verify {
             how,
             gres_conf,
             offline,
-        } => how
-            .apply(&mut settings)
-            .and_then(|()| verify(&settings, gres_conf.as_deref(), *offline)),
+        } => {
+            how.apply(&mut settings);
+            verify(&settings, gres_conf.as_deref(), *offline)
+        }
         Command::Status { json } => show_status(&settings, *json),
         Command::Prolog => for_job(&settings, Phase::Prolog),
         Command::Epilog => for_job(&settings, Phase::Epilog),
@@ -268,23 +270,19 @@ fn print(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
+/// A size on the command line.
+fn mib(text: &str) -> Result<u64, &'static str> {
+    size::mib(text).ok_or("give a size such as 10G or 512M")
+}
+
 impl How {
-    fn apply(&self, settings: &mut Settings) -> Result<(), String> {
-        if let Some(text) = &self.shard_size {
-            let size = size::mib(text).ok_or_else(|| {
-                format!(
-                    "--shard-size {} is no size; give such as 10G or 512M",
-                    printable(text, 40)
-                )
-            })?;
+    fn apply(&self, settings: &mut Settings) {
+        if let Some(size) = self.shard_size {
             settings.shards = Shards::Size(size);
         }
-        match self.shards_per_gpu {
-            None => {}
-            Some(count @ 1..=1024) => settings.shards = Shards::PerGpu(count),
-            Some(count) => return Err(format!("--shards-per-gpu {count}: give 1 to 1024")),
+        if let Some(count) = self.shards_per_gpu {
+            settings.shards = Shards::PerGpu(count);
         }
-        Ok(())
     }
 }
 
@@ -527,11 +525,22 @@ fn rules(choice: &Choice) -> Result<Vec<mig::spec::Rule>, String> {
     })
 }
 
-/// Whether Slurm has drained the node and no job is left on it.
-fn drained(settings: &Settings, without_slurm: bool) -> Result<(), String> {
-    if without_slurm {
-        return Ok(());
-    }
+/// Why the node's GPUs must be left alone now: Slurm has not drained it or a
+/// job is left on it, or a GPU of the plan is in use.
+fn refusal(
+    settings: &Settings,
+    machine: &Machine,
+    plan: &mig::Plan,
+    without_slurm: bool,
+) -> Result<Option<String>, String> {
+    let slurms = match without_slurm {
+        true => None,
+        false => not_drained(settings)?,
+    };
+    Ok(slurms.or_else(|| mig::busy(machine, plan)))
+}
+
+fn not_drained(settings: &Settings) -> Result<Option<String>, String> {
     let node = settings.named()?;
     let shown: Shown = scontrol(settings)?.show(node)?;
     let has = |flags: &[&str]| {
@@ -551,13 +560,13 @@ fn drained(settings: &Settings, without_slurm: bool) -> Result<(), String> {
         "DRAINING",
     ]);
     if out && !busy {
-        return Ok(());
+        return Ok(None);
     }
-    Err(format!(
+    Ok(Some(format!(
         "{node} is {}: drain it (`scontrol update NodeName={node} State=DRAIN Reason=MIG`) and wait \
          until its jobs have ended",
         shown.flags.join("+")
-    ))
+    )))
 }
 
 fn mig(settings: &Settings, command: &Mig) -> Result<u8, String> {
@@ -582,8 +591,11 @@ fn mig(settings: &Settings, command: &Mig) -> Result<u8, String> {
         } => {
             let plan = mig::plan(&mut agent, &machine, &rules(choice)?)?;
             if *mode {
-                drained(settings, *without_slurm)?;
-                return modes(&mut agent, &machine, &plan);
+                if let Some(reason) = refusal(settings, &machine, &plan, *without_slurm)? {
+                    complain(&reason);
+                    return Ok(2);
+                }
+                return modes(&mut agent, &plan);
             }
             if let Some((_, label, on)) = plan.modes.first() {
                 complain(&format!(
@@ -648,10 +660,7 @@ fn show_plan(agent: &mut Agent, plan: &mig::Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn modes(agent: &mut Agent, machine: &Machine, plan: &mig::Plan) -> Result<u8, String> {
-    if let Some(reason) = mig::busy(machine, plan) {
-        return Err(reason);
-    }
+fn modes(agent: &mut Agent, plan: &mig::Plan) -> Result<u8, String> {
     let mut reset = false;
     for (uuid, label, on) in &plan.modes {
         match agent.ask(&Ask::SetMigMode(uuid.clone(), *on)) {
@@ -690,9 +699,9 @@ fn carry_out(
     if plan.steps.is_empty() {
         return Ok(0);
     }
-    drained(settings, without_slurm)?;
-    if let Some(reason) = mig::busy(machine, plan) {
-        return Err(reason);
+    if let Some(reason) = refusal(settings, machine, plan, without_slurm)? {
+        complain(&reason);
+        return Ok(2);
     }
     let mut state = settings.state()?;
     if way == Way::Forth {

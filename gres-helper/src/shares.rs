@@ -51,7 +51,7 @@ impl Tier {
             Self::Watchdog => "watchdog (seen after the fact, no isolation)",
             Self::Mps => "MPS (limit for each process, no isolation of faults)",
             Self::Cgroup => "cgroup memory limit (memory only)",
-            Self::Mig => "MIG (isolated by hardware)",
+            Self::Mig => "MIG (GPU instances are isolated by hardware)",
         }
     }
 }

@@ -1049,7 +1049,7 @@ fn mig_follows_mig_parteds_file_from_the_command_line() {
     node.change(|machine| machine.gpus[0].processes = vec![process(1, Some(1))]);
     let said = mig("apply", &["--without-slurm"]);
     assert!(
-        said.code == 3 && said.err.contains("in use by process 1"),
+        said.code == 2 && said.err.contains("in use by process 1"),
         "{said:?}"
     );
     node.change(|machine| machine.gpus[0].processes.clear());
@@ -1125,8 +1125,8 @@ fn metrics_are_written_whole_with_numbers_of_each_gpu() {
 #[test]
 fn nonsense_on_the_command_line_is_refused() {
     let node = Node::new("H100", "");
-    assert_eq!(node.run(&["generate", "--shard-size", "lots"]).code, 3);
-    assert_eq!(node.run(&["generate", "--shards-per-gpu", "0"]).code, 3);
+    assert_eq!(node.run(&["generate", "--shard-size", "lots"]).code, 64);
+    assert_eq!(node.run(&["generate", "--shards-per-gpu", "0"]).code, 64);
     assert_eq!(node.run(&["generate", "--mig"]).code, 3);
     assert_eq!(node.run(&["frobnicate"]).code, 64);
     let missing = Command::new(helper())
