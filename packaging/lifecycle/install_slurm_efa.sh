@@ -26,10 +26,29 @@ beside() {
     exit 69
 }
 
+# On a first boot apt is often at work (cloud-init, unattended-upgrades), and dpkg
+# does not wait for it. rpm waits by itself.
+lock_limit=300
+install_deb() {
+    local said deadline=$((SECONDS + lock_limit)) code waits=
+    while :; do
+        code=0
+        # Nobody is there to be asked about a changed configuration: the site's stays.
+        said=$(LC_ALL=C dpkg --force-confold -i "$1" 2>&1) || code=$?
+        if [ "$code" -eq 0 ] || [ "$SECONDS" -ge "$deadline" ]; then break; fi
+        case $said in *"locked by another process"*) ;; *) break ;; esac
+        [ -n "$waits" ] || echo "install_slurm_efa.sh: dpkg is locked by another process;" \
+            "waiting up to $lock_limit s" >&2
+        waits=yes
+        sleep 2
+    done
+    printf '%s\n' "$said"
+    return "$code"
+}
+
 if command -v dpkg >/dev/null; then
     package=${2:-$(beside "slurm-efa_*_$(dpkg --print-architecture).deb")}
-    # Nobody is there to be asked about a changed configuration: the site's stays.
-    dpkg --force-confold -i "$package"
+    install_deb "$package"
 elif command -v rpm >/dev/null; then
     package=${2:-$(beside "slurm-efa-*.$(uname -m).rpm")}
     rpm -U --replacepkgs "$package"

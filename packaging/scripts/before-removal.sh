@@ -18,6 +18,16 @@ say() {
 # A line that is no comment and names a file of ours, or a link to one.
 ours='(/(usr/lib|etc)/slurm-efa/|pam_slurm_logout\.so|spank_(efa|gres)\.so|/efa-check|/gres-helper|/slurm-efa( |$))'
 
+# Names the files of Slurm's configuration that name a file of ours: Debian's
+# and RHEL's, HyperPod's and ParallelCluster's, Slurm's own default.
+naming() {
+    grep -lsE "^[^#]*$ours" \
+        /etc/slurm/*.conf /etc/slurm/plugstack.conf.d/* \
+        /etc/slurm-llnl/*.conf /etc/slurm-llnl/plugstack.conf.d/* \
+        /usr/local/etc/*.conf /usr/local/etc/plugstack.conf.d/* \
+        /opt/slurm/etc/*.conf /opt/slurm/etc/plugstack.conf.d/* /opt/slurm/etc/scripts/*.d/*
+}
+
 # A configless node has its lines from the controller, and needs our files until
 # they are gone there: this is looked at before anything is taken out here.
 cached=$(grep -lsE "^[^#]*$ours" \
@@ -31,6 +41,26 @@ if [ -n "$cached" ]; then
     exit 1
 fi
 
+# What nodes share is the controller's to take out: here it would be gone for all
+# of them. `slurm-efa setup` (is_network) knows the same types of file systems:
+# NFS, SMB, SMB2, CIFS, Lustre, GPFS, BeeGFS, CephFS, FUSE.
+shared=
+if [ "$(cat /var/lib/slurm-efa/role 2>/dev/null)" != controller ]; then
+    for file in $(naming); do
+        case "$(stat -f -c %t "$file" 2>/dev/null)" in
+            6969 | 517b | fe534d42 | ff534d42 | bd00bd0 | 47504653 | 19830326 | c36400 | 65735546)
+                shared="$shared $file"
+                ;;
+        esac
+    done
+fi
+if [ -n "$shared" ]; then
+    say "not removed: files that nodes share still name its modules or programs:$shared"
+    say "do not edit them here; run \`slurm-efa revert --role controller\` on the controller," \
+        "then remove the package again"
+    exit 1
+fi
+
 # 1: it has something to say, and did what it could.
 if slurm-efa revert --help >/dev/null 2>&1; then
     code=0
@@ -41,12 +71,7 @@ if slurm-efa revert --help >/dev/null 2>&1; then
     fi
 fi
 
-# Debian's and RHEL's Slurm, HyperPod's and ParallelCluster's.
-left=$(grep -lsE "^[^#]*$ours" \
-    /etc/pam.d/* \
-    /etc/slurm/*.conf /etc/slurm/plugstack.conf.d/* \
-    /etc/slurm-llnl/*.conf /etc/slurm-llnl/plugstack.conf.d/* \
-    /opt/slurm/etc/*.conf /opt/slurm/etc/plugstack.conf.d/* /opt/slurm/etc/scripts/*.d/*) || :
+left=$(grep -lsE "^[^#]*$ours" /etc/pam.d/* || :; naming) || :
 if [ -n "$left" ]; then
     # shellcheck disable=SC2086
     say "not removed: these files still name its modules or programs:" $left

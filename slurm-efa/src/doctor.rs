@@ -70,6 +70,8 @@ fn unknown(evidence: impl Into<String>, remedy: impl Into<String>) -> Look {
 
 const SETUP: &str = "run `slurm-efa setup` here";
 const SETUP_CONTROLLER: &str = "run `slurm-efa setup` on the controller";
+const GRES: &str = "put the controller's [gres] into this node's slurm-efa.toml and run \
+                    `slurm-efa setup` here, or take Epilog out of slurm.conf";
 const REINSTALL: &str = "install the package slurm-efa again";
 
 /// Looks at everything that the node's role has to do with.
@@ -105,16 +107,25 @@ pub fn examine(site: &Site) -> Findings {
     if all.role == Some(Role::Compute) {
         all.add(
             "prolog-programs",
-            folder(site, setup::PROLOGS, "efa-check-prolog"),
+            folder(site, setup::PROLOGS, Some("efa-check-prolog"), SETUP),
         );
         if site.slurm_conf.is_some() {
             all.add("prolog-others", others(site));
         }
         all.add("health-program", executable(&site.place(setup::WATCH)));
         all.add("expectation", recorded(site));
-        if site.has_section("gres") {
-            let helper = folder(site, setup::EPILOGS, "gres-helper-epilog");
-            all.add("epilog-programs", helper);
+        let gres = site.has_section("gres");
+        // Slurm goes by its own file, whatever this node's configuration says.
+        if gres || names_epilogs(site) {
+            let (needed, remedy) = if gres {
+                (Some("gres-helper-epilog"), SETUP)
+            } else {
+                (None, GRES)
+            };
+            let programs = folder(site, setup::EPILOGS, needed, remedy);
+            all.add("epilog-programs", programs);
+        }
+        if gres {
             all.add("gres-watch", gres_watch(site));
         }
         if site.has_section("gres") || Path::new("/proc/driver/nvidia/version").exists() {
@@ -440,20 +451,32 @@ fn executable(path: &Path) -> Look {
 
 /// Every program of a folder runs, and one that fails drains the node; so does a
 /// pattern that matches none.
-fn folder(site: &Site, folder: &str, needed: &str) -> Look {
+fn folder(site: &Site, folder: &str, needed: Option<&str>, remedy: &str) -> Look {
     let place = site.place(folder);
     let names = |entry: fs::DirEntry| entry.file_name().into_string().ok();
     let entries = fs::read_dir(&place).into_iter().flatten().flatten();
     let mut found: Vec<String> = entries.filter_map(names).collect();
     found.retain(|name| !name.starts_with('.'));
     found.sort();
-    if !found.iter().any(|name| name == needed) {
-        return fatal(format!("{} is missing in {}", needed, shown(&place)), SETUP);
+    match needed {
+        Some(needed) if !found.iter().any(|name| name == needed) => {
+            return fatal(format!("{needed} is missing in {}", shown(&place)), remedy);
+        }
+        None if found.is_empty() => {
+            return fatal(format!("there is no program in {}", shown(&place)), remedy);
+        }
+        _ => {}
     }
     for name in &found {
         executable(&place.join(name))?;
     }
     Ok(format!("{}: {}", shown(&place), found.join(", ")))
+}
+
+fn names_epilogs(site: &Site) -> bool {
+    let epilogs = site.place_text(setup::EPILOGS);
+    let values = values_of(&site.conf_text, "Epilog");
+    values.iter().any(|it| it.starts_with(&epilogs))
 }
 
 /// Prologs and epilogs of others: one that is missing drains the node, too.
@@ -503,9 +526,25 @@ pub fn expectation(site: &Site) -> PathBuf {
     }
 }
 
+/// The type of this machine, if it can be read.
+fn this_type(site: &Site) -> Option<String> {
+    let sysroot = site.config.as_ref().ok()?.sysroot(None).ok()?;
+    let instance = node::instance::detect(&sysroot).ok()?;
+    Some(instance.as_str().to_owned())
+}
+
 fn recorded(site: &Site) -> Look {
-    if let Some(count) = site.key("health", "expected_devices") {
-        return Ok(format!("expected_devices = {count}"));
+    let instance = this_type(site);
+    match site.key("health", "expected_devices") {
+        // A number for each type says nothing of a type that it does not name.
+        Some(toml::Value::Table(counts)) => {
+            let count = instance.as_ref().and_then(|it| counts.get(it.as_str()));
+            if let (Some(count), Some(instance)) = (count, &instance) {
+                return Ok(format!("expected_devices of {instance} = {count}"));
+            }
+        }
+        Some(count) => return Ok(format!("expected_devices = {count}")),
+        None => {}
     }
     let path = expectation(site);
     const RECORD: &str = "while the node is healthy: efa-check record";
@@ -513,9 +552,21 @@ fn recorded(site: &Site) -> Look {
         Ok(text) => text,
         Err(error) => return warning(format!("{}: {error}", shown(&path)), RECORD),
     };
-    let record: Result<serde_json::Value, _> = serde_json::from_str(&text);
+    let record: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    // efa-check does not use a record of another type.
+    let of = record
+        .as_ref()
+        .and_then(|it| it.get("instance_type")?.as_str());
+    if let (Some(of), Some(instance)) = (of, &instance)
+        && of != instance
+    {
+        return warning(
+            format!("{} is of a {of}, and this is a {instance}", shown(&path)),
+            RECORD,
+        );
+    }
     let devices = record
-        .ok()
+        .as_ref()
         .and_then(|it| Some(it.get("devices")?.as_array()?.len()));
     match devices {
         Some(devices) => Ok(format!("{devices} devices in {}", shown(&path))),
@@ -732,7 +783,7 @@ fn gres_watch(site: &Site) -> Look {
 /// Whether a daemon lives: it holds a lock in this folder of the state directory.
 fn lives(site: &Site, folder: &str, lock: &str) -> Result<bool, String> {
     let Some(place) = state_dir(site) else {
-        return Ok(false);
+        return Err(NO_STATE_DIR.to_owned());
     };
     let dir = match StateDir::open_existing(&place.join(folder)) {
         Ok(Some(dir)) if dir.path().join(lock).exists() => dir,
@@ -744,6 +795,9 @@ fn lives(site: &Site, folder: &str, lock: &str) -> Result<bool, String> {
         Err(error) => Err(error.to_string()),
     }
 }
+
+const NO_STATE_DIR: &str = "state_dir was not looked at: the configuration cannot be read, or its \
+                            place depends on the node's name";
 
 fn state_dir(site: &Site) -> Option<PathBuf> {
     let config = site.config.as_ref().ok()?;
@@ -759,7 +813,10 @@ fn state_dir(site: &Site) -> Option<PathBuf> {
 /// Whether root's files can be believed.
 fn state(site: &Site) -> Look {
     let Some(path) = state_dir(site) else {
-        return Ok("its place depends on the node's name".to_owned());
+        return unknown(
+            NO_STATE_DIR,
+            "correct the configuration, and look by hand at a state_dir with %n: root's alone",
+        );
     };
     match StateDir::open_existing(&path) {
         Ok(Some(_)) => Ok(format!("{} is root's alone", shown(&path))),

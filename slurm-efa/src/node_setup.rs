@@ -71,7 +71,7 @@ struct PlaceArguments {
     /// What this node is for: auto reads HyperPod's files
     #[arg(long, default_value = "auto", value_parser = role)]
     role: RoleChoice,
-    /// slurm.conf, instead of the one in /opt/slurm/etc, /etc/slurm or slurmd's copy
+    /// slurm.conf, instead of the one in /opt/slurm/etc, /etc/slurm, /usr/local/etc or slurmd's copy
     #[arg(long, value_name = "FILE")]
     slurm_conf: Option<PathBuf>,
     /// The configuration, instead of /etc/slurm-efa/slurm-efa.toml
@@ -128,7 +128,7 @@ pub fn setup(arguments: SetupArguments) -> anyhow::Result<u8> {
     let _lock = (!edit.dry_run).then(|| setup::lock(&site)).transpose()?;
     let mut plan = setup::plan(&site, role, &arguments.admin)?;
     if let Some(fragment) = &arguments.gres_conf {
-        setup::plan_gres(&site, &mut plan, fragment)?;
+        setup::plan_gres(&site, role, &mut plan, fragment)?;
     }
     carry_out(&site, role, &plan, &edit)
 }

@@ -309,6 +309,45 @@ fn what_slurm_refuses_is_put_back() {
 }
 
 #[test]
+fn what_slurm_refuses_is_put_back_also_where_the_file_is_new_and_its_folder_a_link() {
+    let site = Site::new("");
+    site.write("usr/lib/slurm-efa/spank_efa.so", "not ELF");
+    // As /opt/slurm -> /opt/slurm-24.11.
+    let folder = site.tb.dir().to_string_lossy().into_owned();
+    std::os::unix::fs::symlink(&folder, site.tb.dir().join("linked")).unwrap();
+    let key = format!("PlugStackConfig={folder}/");
+    replace(&site.conf(), &key, &format!("{key}linked/"));
+    fs::remove_file(site.plugstack()).unwrap();
+    let before = site.texts();
+    let output = site.run("setup", "controller", &[]);
+    assert_eq!(output.code(), 2, "{output}");
+    assert!(
+        output.stderr.contains("srun does not load the plugin"),
+        "{output}"
+    );
+    assert_eq!(site.texts(), before);
+    assert!(!site.plugstack().exists());
+}
+
+#[test]
+fn a_program_of_the_sites_in_the_place_of_our_link_outlives_set_up_and_what_puts_it_back() {
+    let site = Site::new("");
+    let name = "etc/slurm-efa/prolog.d/efa-check-prolog";
+    let wrapper = "#!/bin/sh\nexec /usr/sbin/efa-check prolog\n";
+    site.write(name, wrapper);
+    let text = || fs::read_to_string(site.path(name)).unwrap();
+    let output = site.run("setup", "compute", &[]);
+    assert_eq!(output.code(), 1, "{output}");
+    assert!(output.stderr.contains("efa-check-prolog stays"), "{output}");
+    assert_eq!(text(), wrapper);
+    assert_eq!(site.run("revert", "compute", &[]).code(), 0);
+    assert_eq!(text(), wrapper);
+    site.module("pam_deny.so");
+    assert_eq!(site.run("setup", "compute", &[]).code(), 2);
+    assert_eq!(text(), wrapper);
+}
+
+#[test]
 fn without_package_or_slurm_conf_there_is_a_sentence_and_nothing_is_changed() {
     let site = Site::new("");
     let before = site.texts();
@@ -538,6 +577,14 @@ const SABOTAGES: &[Sabotage] = &[
         let path = site.path("usr/sbin/efa-check");
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     }),
+    (
+        "epilog-programs",
+        "slurm.conf names a folder of epilogs that is not there",
+        |site| {
+            let folder = site.path("etc/slurm-efa/epilog.d");
+            append(&site.conf(), &format!("Epilog={}/*", folder.display()));
+        },
+    ),
     ("health-check", "HealthCheckProgram is gone", |site| {
         replace(&site.conf(), "HealthCheckProgram=", "#");
     }),
@@ -560,6 +607,22 @@ const SABOTAGES: &[Sabotage] = &[
     }),
     ("expectation", "the record is torn", |site| {
         fs::write(site.tb.dir().join("record.json"), "{\"devices\": [").unwrap();
+    }),
+    ("expectation", "the record is of another type", |site| {
+        let record = site.tb.dir().join("record.json");
+        replace(&record, "p5.48xlarge", "p4d.24xlarge");
+    }),
+    (
+        "expectation",
+        "the configuration names another type only",
+        |site| {
+            fs::remove_file(site.tb.dir().join("record.json")).unwrap();
+            let counts = "[health]\nexpected_devices = { \"p4d.24xlarge\" = 4 }\n";
+            replace(&site.tb.dir().join(efa::CONFIG), "[health]\n", counts);
+        },
+    ),
+    ("state", "the configuration cannot be read", |site| {
+        append(&site.tb.dir().join(efa::CONFIG), "= 1");
     }),
     ("configuration", "the configuration has a slip", |site| {
         append(&site.tb.dir().join(efa::CONFIG), "= 1");

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use node::printable;
@@ -66,7 +66,7 @@ pub fn read(path: &Path) -> Result<(PathBuf, Content), FileError> {
     let real = match fs::canonicalize(path) {
         Ok(real) => real,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok((path.to_owned(), Content::Nothing));
+            return Ok((resolved(path), Content::Nothing));
         }
         Err(error) => return Err(about("read", path)(error)),
     };
@@ -88,6 +88,21 @@ pub fn read(path: &Path) -> Result<(PathBuf, Content), FileError> {
         return Err(invalid("it is larger than 4 MiB"));
     }
     Ok((real, Content::Text(text)))
+}
+
+/// `path` without links on the way to it, also where it is not there yet: the
+/// same file must have the same name before and after it is made.
+#[must_use]
+pub fn resolved(path: &Path) -> PathBuf {
+    let real = |folder: &Path| {
+        let real = fs::canonicalize(folder).ok()?;
+        Some(real.join(path.strip_prefix(folder).ok()?))
+    };
+    if let Ok(real) = fs::canonicalize(path) {
+        return real;
+    }
+    let mut above = path.ancestors().skip(1);
+    above.find_map(real).unwrap_or_else(|| path.to_owned())
 }
 
 /// What is at `path` itself, if it is a link.
@@ -195,7 +210,13 @@ fn prepare(change: &Change) -> Result<(), FileError> {
         Content::Link(target) => symlink(target, &new).map_err(about("make", &new))?,
         Content::Nothing => {}
     }
-    if change.before != Content::Nothing {
+    if change.before == Content::Nothing {
+        // To put it back means to remove it, so it must not be somebody else's.
+        if path.symlink_metadata().is_ok() {
+            let there = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(about("make", path)(there));
+        }
+    } else {
         // Hard links to links are links: nothing is followed here.
         fs::hard_link(path, &old).map_err(about("keep", &old))?;
     }
@@ -211,7 +232,8 @@ fn write_new(path: &Path, new: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     let mode = match fs::symlink_metadata(path) {
         Ok(meta) => {
-            chown(new, Some(meta.uid()), Some(meta.gid()))?;
+            // By the open file: nobody can put another one in its place.
+            fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
             meta.mode() & 0o7777
         }
         Err(_) => 0o644,
@@ -327,15 +349,59 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         fs::write(&a, "old").unwrap();
-        fs::create_dir_all(b.join("full")).unwrap();
-        let onto_folder = Change {
-            path: b,
-            before: Content::Nothing,
-            after: Content::Text("x".to_owned()),
+        fs::write(&b, "b").unwrap();
+        let gone = Change {
+            after: Content::Nothing,
+            ..text(&b, "")
         };
-        assert!(make(vec![text(&a, "new"), onto_folder]).is_err());
+        // The second time there is nothing to remove.
+        let error = make(vec![text(&a, "new"), gone.clone(), gone]).unwrap_err();
+        assert!(error.to_string().contains("replace"), "{error}");
         assert_eq!(fs::read_to_string(&a).unwrap(), "old");
+        assert_eq!(fs::read_to_string(&b).unwrap(), "b");
         assert_eq!(names(dir.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_there_although_nothing_was_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, wrapper, dangling) = (
+            dir.path().join("a"),
+            dir.path().join("wrapper"),
+            dir.path().join("dangling"),
+        );
+        fs::write(&a, "old").unwrap();
+        fs::write(&wrapper, "theirs").unwrap();
+        symlink("nowhere", &dangling).unwrap();
+        for path in [&wrapper, &dangling] {
+            let onto = Change {
+                path: path.clone(),
+                before: Content::Nothing,
+                after: Content::Link("x".into()),
+            };
+            assert!(make(vec![text(&a, "new"), onto]).is_err());
+        }
+        assert_eq!(fs::read_to_string(&a).unwrap(), "old");
+        assert_eq!(fs::read_to_string(&wrapper).unwrap(), "theirs");
+        assert_eq!(link(&dangling), Content::Link("nowhere".into()));
+        assert_eq!(names(dir.path()), ["a", "dangling", "wrapper"]);
+    }
+
+    #[test]
+    fn a_new_file_below_a_linked_folder_has_one_name_before_and_after_it_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir(root.join("slurm-24.11")).unwrap();
+        symlink("slurm-24.11", root.join("slurm")).unwrap();
+        for below in ["plugstack.conf", "etc/plugstack.conf"] {
+            let path = root.join("slurm").join(below);
+            let (before, content) = read(&path).unwrap();
+            assert_eq!(content, Content::Nothing);
+            assert_eq!(before, root.join("slurm-24.11").join(below));
+            make(vec![text(&path, "new")]).unwrap().keep();
+            assert_eq!(read(&path).unwrap().0, before);
+            assert_eq!(resolved(&path), before);
+        }
     }
 
     #[test]

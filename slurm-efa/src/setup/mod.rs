@@ -104,6 +104,10 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Who must still be able to log in.
     admins: Vec<String>,
+    /// Whether it takes out what another one put in.
+    reverts: bool,
+    /// What a revert lets stay, since Slurm still asks for it.
+    stays: Vec<&'static str>,
 }
 
 impl Plan {
@@ -161,6 +165,18 @@ impl Plan {
 
     fn link(&mut self, path: PathBuf, after: Content) {
         let before = files::link(&path);
+        // A wrapper of the site's, say. Revert has nothing to do with it.
+        if before == Content::Nothing && path.symlink_metadata().is_ok() {
+            if let Content::Link(target) = after {
+                self.notes.push(format!(
+                    "{} stays, since set-up did not make it; have it run {} in its place, under \
+                     this name",
+                    printable(&path.to_string_lossy(), 200),
+                    printable(&target.to_string_lossy(), 200)
+                ));
+            }
+            return;
+        }
         if before != after {
             self.changes.push(Change {
                 path,
@@ -210,9 +226,27 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
     }
     if site.edits_slurm(role) {
         slurm(site, &mut plan)?;
+    } else if site.has_original() && site.shared && !site.is_configless() {
+        // Once the controller has done it, there is nothing to say.
+        let mut wanted = Plan::default();
+        slurm(site, &mut wanted)?;
+        if !wanted.changes.is_empty() {
+            plan.notes.push(left_to_controller(site, "setup"));
+        }
     }
     plan.text(&site.place(ROLE), |_| format!("{role}\n"))?;
     Ok(plan)
+}
+
+/// What is said where Slurm's files are other nodes' too.
+fn left_to_controller(site: &Site, command: &str) -> String {
+    let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+    let folder = folder.unwrap_or(Path::new("/")).to_string_lossy();
+    format!(
+        "Slurm's files in {} are not edited here, since they lie on a network file system that \
+         nodes share: run `slurm-efa {command} --role controller` on the controller",
+        printable(&folder, 200)
+    )
 }
 
 /// Programs of this suite that slurmd runs on this node.
@@ -346,8 +380,10 @@ fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
             Wish::Flags("PrologFlags", &["Alloc"])
         },
         program("Prolog", PROLOGS),
-        Wish::Value("HealthCheckProgram", site.place_text(WATCH)),
-        Wish::Value("HealthCheckInterval", "60".to_owned()),
+        Wish::HealthCheck {
+            program: site.place_text(WATCH),
+            interval: "60",
+        },
     ];
     if gres {
         wishes.push(program("Epilog", EPILOGS));
@@ -384,7 +420,17 @@ fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Wish]) -> Result<(), SetupE
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn plan_gres(site: &Site, plan: &mut Plan, fragment: &Path) -> Result<(), SetupError> {
+pub fn plan_gres(
+    site: &Site,
+    role: Role,
+    plan: &mut Plan,
+    fragment: &Path,
+) -> Result<(), SetupError> {
+    if site.has_original() && site.shared && !site.edits_slurm(role) {
+        let note = left_to_controller(site, "setup --gres-conf FILE");
+        plan.notes.push(note);
+        return Ok(());
+    }
     let (_, content) = files::read(fragment)?;
     let (Content::Text(text), Some(conf)) = (content, &site.slurm_conf) else {
         let shown = printable(&fragment.to_string_lossy(), 200);
@@ -407,7 +453,13 @@ pub fn plan_gres(site: &Site, plan: &mut Plan, fragment: &Path) -> Result<(), Se
 /// # Errors
 /// A file cannot be read.
 pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        reverts: true,
+        ..Plan::default()
+    };
+    let left = site.has_original() && site.shared && site.role() != Ok(Role::Controller);
+    // What Slurm reads once this is done.
+    let mut conf_text = site.conf_text.clone();
     // The controller's lines go before what they name.
     for path in texts(site) {
         let (path, before) = files::read(&path)?;
@@ -417,11 +469,23 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         if !edit::has_ours(text) {
             continue;
         }
+        if left && is_slurms(site, &path) {
+            let note = left_to_controller(site, "revert");
+            if !plan.notes.contains(&note) {
+                plan.notes.push(note);
+            }
+            continue;
+        }
         let lines = Lines::theirs(text);
-        let after = if lines.is_empty() && text.starts_with(MADE) {
+        let empty = lines.is_empty();
+        let theirs = lines.into_text();
+        if let Some(conf) = site.slurm_conf.as_deref().filter(|it| is_same(it, &path)) {
+            conf_text = site::included(conf).join("\n") + "\n" + &theirs;
+        }
+        let after = if empty && text.starts_with(MADE) {
             Content::Nothing
         } else {
-            Content::Text(lines.into_text())
+            Content::Text(theirs)
         };
         plan.changes.push(Change {
             path,
@@ -429,33 +493,38 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
             after,
         });
     }
-    // A node whose prolog is gone while Slurm still asks for it is drained, so
-    // the links of a configless node stay until the controller is reverted.
-    let prolog = slurm_conf::values_of(&site.conf_text, "Prolog");
-    let asked = prolog
-        .iter()
-        .any(|it| it.starts_with(&site.place_text(PROLOGS)));
-    let ours = plan
-        .changes
-        .iter()
-        .any(|it| Some(&it.path) == real(site).as_ref());
-    if asked && !ours {
-        plan.notes.push(format!(
-            "the links in {PROLOGS} stay, since this cluster's slurm.conf still has Prolog={PROLOGS}/*: \
-             revert on the controller first, then here"
-        ));
-        return Ok(plan);
-    }
-    for folder in [PROLOGS, EPILOGS] {
-        for name in [
-            "efa-check-prolog",
-            "gres-helper-prolog",
-            "gres-helper-epilog",
-        ] {
-            plan.link(site.place(folder).join(name), Content::Nothing);
+    // A node whose prolog or epilog is gone while Slurm still asks for it is
+    // drained, so its links stay until the controller is reverted.
+    let asked = |place: &str| {
+        let place = site.place_text(place);
+        let mut keys = ["Prolog", "Epilog", "HealthCheckProgram"].into_iter();
+        keys.find(|key| {
+            let values = slurm_conf::values_of(&conf_text, key);
+            values.iter().any(|it| it.starts_with(&place))
+        })
+    };
+    let prologs = ["efa-check-prolog", "gres-helper-prolog"].map(|it| format!("{PROLOGS}/{it}"));
+    let epilog = format!("{EPILOGS}/gres-helper-epilog");
+    for (place, links) in [
+        (PROLOGS, prologs.to_vec()),
+        (EPILOGS, vec![epilog]),
+        (WATCH, vec![WATCH.to_owned()]),
+    ] {
+        if let Some(key) = asked(place) {
+            plan.notes.push(format!(
+                "{place} stays, since this cluster's slurm.conf still names it as {key}: revert on \
+                 the controller first, then here"
+            ));
+            plan.stays.push(place);
+            continue;
+        }
+        for link in links {
+            plan.link(site.place(&link), Content::Nothing);
         }
     }
-    plan.link(site.place(WATCH), Content::Nothing);
+    if !plan.stays.is_empty() {
+        return Ok(plan);
+    }
     let (path, before) = files::read(&site.place(ROLE))?;
     if before != Content::Nothing {
         plan.changes.push(Change {
@@ -467,8 +536,9 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
     Ok(plan)
 }
 
-fn real(site: &Site) -> Option<PathBuf> {
-    std::fs::canonicalize(site.slurm_conf.as_deref()?).ok()
+/// Whether both are one file.
+fn is_same(path: &Path, real: &Path) -> bool {
+    files::resolved(path) == real
 }
 
 /// Every text file that may have something of ours.
@@ -547,8 +617,7 @@ fn stamp() -> String {
 }
 
 fn changes(plan: &Plan, path: &Path) -> bool {
-    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    plan.changes.iter().any(|it| it.path == real)
+    plan.changes.iter().any(|it| is_same(path, &it.path))
 }
 
 /// Users for whom a stack is tried: root and each administrator.
@@ -626,7 +695,9 @@ pub fn changes_slurm(site: &Site, plan: &Plan) -> bool {
 fn is_slurms(site: &Site, path: &Path) -> bool {
     let folder = site.slurm_conf.as_deref().and_then(Path::parent);
     let folder = folder.and_then(|it| std::fs::canonicalize(it).ok());
-    folder.is_some_and(|folder| path.starts_with(folder))
+    // slurm.conf and plugstack.conf may themselves be links to another folder.
+    let mut named = site.slurm_conf.iter().cloned().chain(site.plugstack());
+    folder.is_some_and(|folder| path.starts_with(folder)) || named.any(|it| is_same(&it, path))
 }
 
 /// cgroup.conf is read by slurmd alone: `slurmd -G` reads it beside a slurm.conf
@@ -711,13 +782,55 @@ pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec
     if role == Role::Compute {
         said.extend(record(site).err());
     }
-    if changes(plan, &site.place(SSHD)) {
-        said.extend(start(site, "slurm-logoutd").err());
+    let sshd = site.place(SSHD);
+    let stack = std::fs::read_to_string(&sshd).unwrap_or_default();
+    let gres = role == Role::Compute && site.has_section("gres");
+    let units = units(plan, changes(plan, &sshd), &stack, gres);
+    for unit in units.start {
+        said.extend(start(site, unit).err());
     }
-    if role == Role::Compute && site.has_section("gres") {
-        said.extend(start(site, "gres-helper-watch").err());
+    for unit in units.stop {
+        stop(site, unit);
     }
     said
+}
+
+const LOGOUTD: &str = "slurm-logoutd";
+const GRES_WATCH: &str = "gres-helper-watch";
+
+/// Which daemons shall run from now on, and which no longer.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Units {
+    start: Vec<&'static str>,
+    stop: Vec<&'static str>,
+}
+
+/// What follows from a plan: `edited` says whether sshd's stack was among its
+/// changes, `stack` is its text now, and `gres` whether this node shares GPUs.
+fn units(plan: &Plan, edited: bool, stack: &str, gres: bool) -> Units {
+    let mut units = Units::default();
+    // By the new text: a revert changes the stack, too.
+    let judged = stack.lines().any(|line| {
+        let rule = line.split('#').next().unwrap_or_default();
+        rule.contains(pam::MODULE)
+    });
+    if plan.reverts {
+        // Lines of the site's own still need the daemon.
+        if !judged {
+            units.stop.push(LOGOUTD);
+        }
+        if !plan.stays.iter().any(|it| [PROLOGS, EPILOGS].contains(it)) {
+            units.stop.push(GRES_WATCH);
+        }
+        return units;
+    }
+    if edited && judged {
+        units.start.push(LOGOUTD);
+    }
+    if gres {
+        units.start.push(GRES_WATCH);
+    }
+    units
 }
 
 /// Starts a daemon now and at each boot, where systemd runs.
@@ -733,6 +846,17 @@ fn start(site: &Site, unit: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{unit} was not started: {}", run::complaint(&ran)))
+}
+
+/// Stops a daemon, now and for the next boot. On a node that never had it,
+/// systemd complains, and there is nothing to do.
+fn stop(site: &Site, unit: &str) {
+    if site.wanted.root.is_some() || !Path::new("/run/systemd/system").is_dir() {
+        return;
+    }
+    if let Some(systemctl) = run::find("systemctl", None) {
+        let _ = run::run(&systemctl, &["disable", "--now", unit], None);
+    }
 }
 
 /// slurmctld reads its files anew and hands them to configless nodes. No daemon
@@ -774,4 +898,199 @@ fn printable_lines(text: &str) -> String {
     text.lines()
         .map(|line| format!("{}\n", printable(line, 400)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use node::Config;
+    use node::config::MissingIs;
+
+    /// A node without Slurm's programs, whose slurm.conf is `conf`.
+    fn site(dir: &Path, role: Role, conf: &str) -> Site {
+        let root = dir.join("root");
+        let there = [PLUGIN, EFA_CHECK].map(|it| root.join(it.trim_start_matches('/')));
+        for path in there {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let slurm_conf = dir.join("etc/slurm.conf");
+        fs::create_dir_all(dir.join("etc")).unwrap();
+        fs::write(&slurm_conf, conf).unwrap();
+        let config = Config::load(&dir.join("none.toml"), MissingIs::Default);
+        Site {
+            wanted: site::Wanted {
+                role: Some(role),
+                root: Some(root),
+                ..site::Wanted::default()
+            },
+            slurm_conf: Some(slurm_conf),
+            shared: false,
+            conf_text: conf.to_owned(),
+            release: Some((24, 11)),
+            config: config.map_err(|error| error.to_string()),
+        }
+    }
+
+    fn changed(plan: &Plan) -> Vec<String> {
+        let name = |it: &Change| it.path.file_name().unwrap().to_string_lossy().into_owned();
+        plan.changes.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_daemon_starts_where_the_new_stack_names_the_module_and_stops_with_the_last_line() {
+        let names = "account required pam_slurm_logout.so # slurm-efa\n";
+        let set_up = Plan::default();
+        let revert = Plan {
+            reverts: true,
+            ..Plan::default()
+        };
+        let both = vec![LOGOUTD, GRES_WATCH];
+        let of = |start: &[&'static str], stop: &[&'static str]| Units {
+            start: start.to_vec(),
+            stop: stop.to_vec(),
+        };
+        assert_eq!(units(&set_up, true, names, false), of(&[LOGOUTD], &[]));
+        assert_eq!(units(&set_up, true, names, true), of(&both, &[]));
+        assert_eq!(units(&set_up, false, names, false), of(&[], &[]));
+        let off = format!("# {names}");
+        assert_eq!(units(&set_up, true, &off, false), of(&[], &[]));
+        for edited in [false, true] {
+            assert_eq!(units(&revert, edited, "", true), of(&[], &both));
+            assert_eq!(units(&revert, edited, &off, false), of(&[], &both));
+            // The site's own line still needs the daemon.
+            assert_eq!(units(&revert, edited, names, true), of(&[], &[GRES_WATCH]));
+        }
+        for (place, stop) in [(EPILOGS, &both[..1]), (PROLOGS, &both[..1]), (WATCH, &both)] {
+            let kept = Plan {
+                reverts: true,
+                stays: vec![place],
+                ..Plan::default()
+            };
+            assert_eq!(units(&kept, true, "", true), of(&[], stop), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_revert_leaves_each_link_that_slurm_still_asks_for_and_takes_out_the_others() {
+        let links = [
+            (
+                "Prolog",
+                PROLOGS,
+                vec!["efa-check-prolog", "gres-helper-prolog"],
+            ),
+            ("Epilog", EPILOGS, vec!["gres-helper-epilog"]),
+            ("HealthCheckProgram", WATCH, vec!["efa-check-watch"]),
+        ];
+        for (key, place, kept) in &links {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("root");
+            let place = root.join(place.trim_start_matches('/'));
+            let pattern = if *key == "HealthCheckProgram" {
+                ""
+            } else {
+                "/*"
+            };
+            // A line without our mark: nobody takes it out here.
+            let conf = format!("{key}={}{pattern}\n", place.display());
+            let site = site(dir.path(), Role::Compute, &conf);
+            for (_, folder, names) in &links {
+                for name in names {
+                    let folder = site.place(folder);
+                    let path = if folder.ends_with(name) {
+                        folder
+                    } else {
+                        folder.join(name)
+                    };
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    std::os::unix::fs::symlink("x", path).unwrap();
+                }
+            }
+            let plan = plan_revert(&site).unwrap();
+            let all = links.iter().flat_map(|(.., names)| names);
+            let gone: Vec<&str> = all.copied().filter(|it| !kept.contains(it)).collect();
+            assert_eq!(changed(&plan), gone, "{key}");
+            assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
+            assert!(plan.notes[0].contains("revert on the controller first"));
+        }
+    }
+
+    #[test]
+    fn a_revert_that_takes_the_lines_out_leaves_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = site(dir.path(), Role::Controller, "");
+        let mut set_up = Plan::default();
+        slurm(&site, &mut set_up).unwrap();
+        files::make(set_up.changes).unwrap().keep();
+        let conf = site.slurm_conf.clone().unwrap();
+        let site = Site {
+            conf_text: fs::read_to_string(conf).unwrap(),
+            ..site
+        };
+        assert!(site.conf_text.contains("prolog.d"));
+        let plan = plan_revert(&site).unwrap();
+        assert_eq!(changed(&plan), ["slurm.conf", "plugstack.conf"]);
+        assert_eq!(plan.notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_nodes_share_is_edited_by_the_controller_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |role, shared| {
+            let conf = dir.path().join("etc/slurm.conf");
+            let text = fs::read_to_string(conf).unwrap_or_default();
+            Site {
+                shared,
+                ..site(dir.path(), role, &text)
+            }
+        };
+        let ours = |plan: &Plan| {
+            let slurms = ["slurm.conf", "plugstack.conf"];
+            changed(plan).iter().any(|it| slurms.contains(&it.as_str()))
+        };
+        let say = "--role controller` on the controller";
+        let others = [Role::Compute, Role::Login];
+        for role in others {
+            let plan = plan(&with(role, true), role, &[]).unwrap();
+            assert!(!ours(&plan), "{role}: {:?}", plan.changes);
+            assert!(plan.notes[0].contains(say), "{:?}", plan.notes);
+            assert!(ours(&super::plan(&with(role, false), role, &[]).unwrap()));
+        }
+        let controller = plan(&with(Role::Controller, true), Role::Controller, &[]).unwrap();
+        assert!(ours(&controller));
+        files::make(controller.changes).unwrap().keep();
+        for role in others {
+            // The controller has done it: there is nothing to say.
+            let plan = plan(&with(role, true), role, &[]).unwrap();
+            assert_eq!(plan.notes, Vec::<String>::new(), "{role}");
+            let revert = plan_revert(&with(role, true)).unwrap();
+            assert!(!ours(&revert), "{role}: {:?}", revert.changes);
+            assert!(revert.notes[0].contains(say), "{:?}", revert.notes);
+            assert_eq!(revert.stays, [PROLOGS, WATCH], "{role}");
+        }
+        // A package that is removed may not know the role: then it is not the
+        // controller's.
+        fs::remove_file(dir.path().join("root").join(&ROLE[1..])).unwrap();
+        let mut unknown = with(Role::Compute, true);
+        unknown.wanted.role = None;
+        assert!(!ours(&plan_revert(&unknown).unwrap()));
+        assert!(ours(&plan_revert(&with(Role::Controller, true)).unwrap()));
+    }
+
+    #[test]
+    fn a_program_of_the_sites_in_the_place_of_a_link_stays_and_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = site(dir.path(), Role::Compute, "");
+        let wrapper = site.place(PROLOGS).join("efa-check-prolog");
+        fs::create_dir_all(wrapper.parent().unwrap()).unwrap();
+        fs::write(&wrapper, "#!/bin/sh\n").unwrap();
+        let plan = plan(&site, Role::Compute, &[]).unwrap();
+        assert!(!changed(&plan).contains(&"efa-check-prolog".to_owned()));
+        assert!(plan.notes[0].contains("efa-check-prolog stays"));
+        let revert = plan_revert(&site).unwrap();
+        assert_eq!(changed(&revert), Vec::<String>::new());
+        assert_eq!(revert.notes, Vec::<String>::new());
+    }
 }

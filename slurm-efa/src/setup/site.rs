@@ -1,6 +1,8 @@
 //! What is here: which Slurm, which files, which role.
 
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use node::config::{DEFAULT_PATH, MissingIs};
@@ -11,12 +13,13 @@ use super::run;
 use super::slurm_conf::{all_logical, include_of, value_of};
 
 /// Where slurm.conf is looked for: HyperPod's and ParallelCluster's place,
-/// RHEL's and Debian's, Debian's former, then what a configless slurmd or
-/// client keeps.
-const SLURM_CONFS: [&str; 6] = [
+/// RHEL's and Debian's, Debian's former, that of a Slurm built from its sources
+/// without a prefix, then what a configless slurmd or client keeps.
+const SLURM_CONFS: [&str; 7] = [
     "/opt/slurm/etc/slurm.conf",
     "/etc/slurm/slurm.conf",
     "/etc/slurm-llnl/slurm.conf",
+    "/usr/local/etc/slurm.conf",
     "/run/slurm/conf/slurm.conf",
     "/var/spool/slurmd/conf-cache/slurm.conf",
     "/var/lib/slurm/slurmd/conf-cache/slurm.conf",
@@ -61,6 +64,9 @@ pub struct Site {
     pub wanted: Wanted,
     /// The file that Slurm's programs here read, if there is one.
     pub slurm_conf: Option<PathBuf>,
+    /// Whether it, or plugstack.conf, lies on a network file system: then it is
+    /// other nodes' too (ParallelCluster's /opt/slurm).
+    pub shared: bool,
     /// Its text with those of the files that it includes.
     pub conf_text: String,
     /// The release of the programs.
@@ -88,13 +94,17 @@ impl Site {
                 MissingIs::Default,
             ),
         };
-        Self {
+        let mut site = Self {
             slurm_conf,
+            shared: false,
             conf_text,
             release,
             config: config.map_err(|error| error.to_string()),
             wanted,
-        }
+        };
+        let mut files = site.slurm_conf.iter().cloned().chain(site.plugstack());
+        site.shared = files.any(|path| lies_on_network(&path));
+        site
     }
 
     /// Where a file of the system is.
@@ -124,10 +134,12 @@ impl Site {
     }
 
     /// Whether the file that is read here is the one that is edited: on a
-    /// configless cluster only the controller's is.
+    /// configless cluster only the controller's is, and what nodes share is
+    /// edited once.
     #[must_use]
     pub fn edits_slurm(&self, role: Role) -> bool {
-        self.has_original() && (role == Role::Controller || !self.is_configless())
+        let elsewhere = self.is_configless() || self.shared;
+        self.has_original() && (role == Role::Controller || !elsewhere)
     }
 
     /// Whether there is a slurm.conf that is not slurmd's or a client's copy.
@@ -211,6 +223,45 @@ impl Site {
             printable(&provisioning.to_string_lossy(), 200),
         ))
     }
+}
+
+/// Whether `path`, or the folder where it would be, lies on a file system that
+/// nodes share. One that does not answer is asked by Slurm all the same.
+fn lies_on_network(path: &Path) -> bool {
+    let kinds = [Some(path), path.parent()].map(|it| it.and_then(file_system));
+    kinds.into_iter().flatten().any(is_network)
+}
+
+/// The type number of the file system that `path` lies on, statfs(2).
+fn file_system(path: &Path) -> Option<u32> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut about = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path ends with a zero, and there is room for the answer.
+    if unsafe { libc::statfs(path.as_ptr(), about.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: numbers only, zeroed above and filled by the kernel.
+    let about = unsafe { about.assume_init() };
+    // The kernel's numbers have 32 bits, whatever the type is here.
+    Some(about.f_type as u32)
+}
+
+/// Whether file systems of this type are other nodes' too. FUSE's mostly are
+/// (s3fs, glusterfs, mountpoint-s3), so they count; before-removal.sh has the
+/// same list.
+fn is_network(kind: u32) -> bool {
+    const NETWORK: [u32; 9] = [
+        0x6969,      // NFS
+        0x0bd0_0bd0, // Lustre
+        0x517b,      // SMB
+        0xff53_4d42, // CIFS
+        0xfe53_4d42, // SMB2
+        0x4750_4653, // GPFS
+        0x1983_0326, // BeeGFS
+        0x00c3_6400, // CephFS
+        0x6573_5546, // FUSE
+    ];
+    NETWORK.contains(&kind)
 }
 
 fn under(root: Option<&Path>, path: &str) -> PathBuf {
@@ -364,6 +415,7 @@ mod tests {
         let site = |path: &str, text: &str| Site {
             wanted: Wanted::default(),
             slurm_conf: Some(PathBuf::from(path)),
+            shared: false,
             conf_text: text.to_owned(),
             release: None,
             config: Err(String::new()),
@@ -377,5 +429,33 @@ mod tests {
         assert!(!left_over.edits_slurm(Role::Compute));
         assert!(left_over.edits_slurm(Role::Controller));
         assert!(site("/etc/slurm/slurm.conf", "").edits_slurm(Role::Login));
+        let mut shared = site("/opt/slurm/etc/slurm.conf", "");
+        shared.shared = true;
+        assert!(!shared.edits_slurm(Role::Compute));
+        assert!(!shared.edits_slurm(Role::Login));
+        assert!(shared.edits_slurm(Role::Controller));
+    }
+
+    #[test]
+    fn what_nodes_share_is_told_by_the_type_of_the_file_system() {
+        let network = [
+            libc::NFS_SUPER_MAGIC as u32,
+            libc::SMB_SUPER_MAGIC as u32,
+            libc::FUSE_SUPER_MAGIC as u32,
+            0xff53_4d42,
+            0x0bd0_0bd0,
+        ];
+        assert!(network.into_iter().all(is_network));
+        let own = [
+            libc::EXT4_SUPER_MAGIC as u32,
+            libc::XFS_SUPER_MAGIC as u32,
+            libc::TMPFS_MAGIC as u32,
+            libc::OVERLAYFS_SUPER_MAGIC as u32,
+            // 9p: virtual machines' and WSL's, of one machine.
+            0x0102_1997,
+        ];
+        assert!(!own.into_iter().any(is_network));
+        assert!(!lies_on_network(Path::new("/proc/self/status")));
+        assert_eq!(file_system(Path::new("/nowhere/at/all")), None);
     }
 }

@@ -20,6 +20,14 @@ pub enum Wish {
     /// A key of one value. Another value of theirs stays, and a note says what
     /// to do.
     Value(&'static str, String),
+    /// The health check. Its interval is wished for with ours only: it would
+    /// switch on a check that the site has off.
+    HealthCheck {
+        /// Ours.
+        program: String,
+        /// Seconds.
+        interval: &'static str,
+    },
     /// A key whose value is a list of flags; those that are missing are added.
     Flags(&'static str, &'static [&'static str]),
     /// A program that slurmd runs. One of theirs stays: beside ours where this
@@ -88,6 +96,14 @@ impl Editor {
                 }
                 _ => self.value(key, value),
             },
+            Wish::HealthCheck { program, interval } => {
+                const KEY: &str = "HealthCheckProgram";
+                self.fulfil(&Wish::Value(KEY, program.clone()));
+                if self.last(KEY).is_some_and(|it| it.value == *program) {
+                    let interval = (*interval).to_owned();
+                    self.fulfil(&Wish::Value("HealthCheckInterval", interval));
+                }
+            }
             Wish::Flags(key, flags) => self.flags(key, flags),
             Wish::Program {
                 key,
@@ -285,11 +301,10 @@ mod tests {
                 value: "/etc/slurm-efa/prolog.d/*".to_owned(),
                 several,
             },
-            Wish::Value(
-                "HealthCheckProgram",
-                "/etc/slurm-efa/efa-check-watch".to_owned(),
-            ),
-            Wish::Value("HealthCheckInterval", "60".to_owned()),
+            Wish::HealthCheck {
+                program: "/etc/slurm-efa/efa-check-watch".to_owned(),
+                interval: "60",
+            },
         ]
     }
 
@@ -371,9 +386,22 @@ mod tests {
     fn a_health_check_of_theirs_stays_and_is_said() {
         let edited = edit(SITES[2], &[], &wishes(true)[2..]);
         assert_eq!(edited.text, SITES[2]);
-        assert_eq!(edited.notes.len(), 2, "{:?}", edited.notes);
-        let edited = edit("HealthCheckInterval=0\n", &[], &wishes(true)[3..]);
+        assert_eq!(edited.notes.len(), 1, "{:?}", edited.notes);
+        let edited = edit("HealthCheckInterval=0\n", &[], &wishes(true)[2..]);
         assert!(edited.text.contains("\nHealthCheckInterval=60 # slurm-efa"));
+    }
+
+    #[test]
+    fn a_health_check_of_theirs_that_is_off_stays_off() {
+        let theirs = "HealthCheckProgram=/usr/sbin/nhc\n";
+        for off in ["", "HealthCheckInterval=0\n"] {
+            let text = format!("{theirs}{off}");
+            assert_eq!(edit(&text, &[], &wishes(true)[2..]).text, text);
+            let included = [text];
+            let main = "include site.conf\n";
+            let edited = edit(main, &included, &wishes(true)[2..]);
+            assert_eq!(edited.text, main);
+        }
     }
 
     #[test]
