@@ -289,12 +289,14 @@ pub fn configure(tb: &Testbed, site: &Site) -> Outcome<()> {
             site.logout
         ),
     )?;
+    // pam_env as in Debian's stack: users put variables into libpam's environment.
     let module = site.module.display();
     let arguments = format!("config={here}/site/slurm-efa.toml {}", site.arguments);
     let pam = format!(
         "auth     required pam_permit.so\n\
          account  required {module} {arguments}\n\
          session  required pam_loginuid.so\n\
+         session  optional pam_env.so user_readenv=1\n\
          session  required {module} {arguments}\n"
     );
     // Whole or not at all: sshd may be reading it.

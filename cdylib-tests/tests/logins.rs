@@ -401,6 +401,25 @@ fn nobody_escapes_and_nobody_else_is_harmed() {
 }
 
 #[test]
+fn a_variable_of_the_users_own_names_no_session_that_logind_shall_end() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::default()).unwrap();
+    logins.job("alice").unwrap();
+    let file = tb.user("alice").unwrap().home.join(".pam_environment");
+    fs::write(file, "XDG_SESSION_ID DEFAULT=4711\n").unwrap();
+    let login = "echo $XDG_SESSION_ID; exec sleep 3600";
+    let client = logins.ssh("alice", &[login]).spawn().unwrap();
+    logins.wait_process("alice", "sleep 3600").unwrap();
+    let cat = format!("cat {STATE}/sessions/*.json");
+    let records = tb.command("root", &["sh", "-c", &cat]).success().unwrap();
+    let named = records.stdout.contains("\"4711\"") || records.stdout.contains("session-4711");
+    assert!(!named, "{records}");
+    logins.command(&["end", "alice"]).success().unwrap();
+    let said = client.wait().unwrap().stdout;
+    assert_eq!(said.trim(), "4711", "libpam's environment had it");
+}
+
+#[test]
 fn a_terminal_that_stands_still_or_is_closed_holds_nobody_up() {
     let tb = testbed();
     let logins = Logins::start(&tb, &Site::with("grace = \"1s\"")).unwrap();
@@ -610,6 +629,33 @@ fn an_idle_session_ends_while_a_job_runs_and_a_used_one_outlives_the_job_until_i
     logins.wait_end("the session", &mut used).unwrap();
     wait_nothing_left(&logins, "alice");
     assert!(!exempt.ended().unwrap());
+}
+
+#[test]
+fn a_session_that_is_used_after_the_warning_stays_however_seldom_sessions_are_looked_at() {
+    let tb = testbed();
+    // Looked at every two seconds, which is longer than the grace.
+    let logins = Logins::start(&tb, &Site::with("grace = \"1s\"\nidle_after = \"8s\"")).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    logins.job("alice").unwrap();
+    let waits = "mkfifo ~/pipe; read x <~/pipe; head -c 100000 /dev/zero; exec sleep 3640";
+    let mut used = logins.ssh("alice", &[waits]).spawn().unwrap();
+    logins
+        .wait("the warning", || {
+            Ok(logins.log("logoutd").contains("idle for 8 s"))
+        })
+        .unwrap();
+    // Not with the look that warned, but between that and the next one.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    fs::write(tb.user("alice").unwrap().home.join("pipe"), "\n").unwrap();
+    logins
+        .wait("the second look", || {
+            Ok(logins.log("logoutd").contains("used again, it stays"))
+        })
+        .unwrap();
+    assert!(!used.ended().unwrap());
+    assert!(!logins.log("logoutd").contains("still idle"));
+    logins.wait_end("it, once idle", &mut used).unwrap();
 }
 
 #[test]

@@ -18,7 +18,10 @@ fuzz_target!(|text: &str| {
             value: "/etc/slurm-efa/prolog.d/*".to_owned(),
             several: text.len().is_multiple_of(2),
         },
-        Wish::Value("HealthCheckInterval", "60".to_owned()),
+        Wish::HealthCheck {
+            program: "/etc/slurm-efa/efa-check-watch".to_owned(),
+            interval: "60",
+        },
     ];
     // A text that somebody put our marks into is ours to that extent, and what
     // is put aside twice comes back once at a time.

@@ -50,6 +50,12 @@ impl Activity {
         used
     }
 
+    /// When the last sample of a session was taken.
+    #[must_use]
+    pub fn looked(&self, leader: Life) -> Option<Instant> {
+        Some(self.sessions.get(&leader)?.0.at)
+    }
+
     /// Forgets all others.
     pub fn keep(&mut self, leaders: &BTreeSet<Life>) {
         self.sessions.retain(|leader, _| leaders.contains(leader));

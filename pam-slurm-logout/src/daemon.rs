@@ -50,6 +50,9 @@ const TAKE_OVER: Duration = Duration::from_secs(3);
 /// has been warned.
 const DOUBT: Duration = Duration::from_secs(60);
 
+/// Whether a session is used is not asked again so soon.
+const FRESH: Duration = Duration::from_millis(250);
+
 /// Why the daemon cannot work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -67,10 +70,16 @@ pub enum DaemonError {
 
 /// A user's notice, as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+pub(crate) struct Kept {
     boot: BootId,
     uid: u32,
-    notice: Notice,
+    pub(crate) notice: Notice,
+    /// Given by a dry run, which told nobody.
+    #[serde(default)]
+    dry: bool,
+    /// When the user was seen with a job last.
+    #[serde(default)]
+    pub(crate) had_job: Option<Instant>,
 }
 
 /// Sessions that are being ended.
@@ -80,6 +89,8 @@ struct Under {
     step: Step,
     next: Instant,
     kills: u32,
+    /// What was left in the round before.
+    before: BTreeSet<Life>,
     /// They end because they are idle, whether the user has a job or not.
     idle: bool,
 }
@@ -93,11 +104,11 @@ pub struct Daemon {
     sessions: BTreeMap<String, Session>,
     notices: BTreeMap<u32, Notice>,
     endings: Vec<Under>,
-    /// Users that had a job while this daemon looked.
-    had_job: BTreeSet<u32>,
+    /// When users were seen with a job last.
+    had_job: BTreeMap<u32, Instant>,
     activity: Activity,
     used: BTreeMap<Life, Instant>,
-    idle_warned: BTreeSet<Life>,
+    idle_warned: BTreeMap<Life, Instant>,
     next_sample: Option<Instant>,
     watches: Watches,
     watched_jobs: BTreeSet<u32>,
@@ -126,7 +137,7 @@ impl Daemon {
         let mut notices_dir = state.folder(FOLDER)?;
         notices_dir.sweep()?;
         let boot = BootId::current()?;
-        let notices = read_notices(&mut notices_dir, &boot)?;
+        let (notices, had_job) = read_notices(&mut notices_dir, &boot, settings.dry_run)?;
         Ok(Self {
             settings,
             boot,
@@ -135,10 +146,10 @@ impl Daemon {
             sessions: BTreeMap::new(),
             notices,
             endings: Vec::new(),
-            had_job: BTreeSet::new(),
+            had_job,
             activity: Activity::default(),
             used: BTreeMap::new(),
-            idle_warned: BTreeSet::new(),
+            idle_warned: BTreeMap::new(),
             next_sample: None,
             watches,
             watched_jobs: BTreeSet::new(),
@@ -186,15 +197,19 @@ impl Daemon {
         let leaders = self.sessions.values().map(|it| it.leader).collect();
         self.activity.keep(&leaders);
         self.used.retain(|leader, _| leaders.contains(leader));
-        self.idle_warned.retain(|leader| leaders.contains(leader));
+        self.idle_warned
+            .retain(|leader, _| leaders.contains(leader));
         if self.sessions.is_empty() && self.endings.is_empty() {
             let gone: Vec<u32> = self.notices.keys().copied().collect();
             gone.into_iter().for_each(|uid| self.forget(uid));
             // The spool directory is watched even so, for the first login.
             return None;
         }
+        // What is seen now was there after this moment, and so after the
+        // sessions that have been read were opened.
+        let now = Instant::now();
         let jobs = Jobs::look(&self.settings, LOOK);
-        self.had_job.extend(jobs.users().map(|(uid, _)| uid));
+        self.had_job.extend(jobs.users().map(|(uid, _)| (uid, now)));
         for spool in jobs.spools() {
             self.watches.add(spool, SPOOL);
         }
@@ -211,6 +226,8 @@ impl Daemon {
         for uid in users {
             next.extend(self.judge(uid, &jobs));
         }
+        // Whoever has just been warned is looked at from now on.
+        next.extend(self.sample());
         next.extend(self.carry_on(&jobs));
         next.into_iter().min()
     }
@@ -282,7 +299,7 @@ impl Daemon {
                 Leftovers::Session => it.belongs_to(&session),
                 Leftovers::User => it.uid == session.uid,
             });
-            if session.uid == 0 || session.exempt || !left {
+            if session.is_exempt(&self.settings) || !left {
                 self.remove(&session);
             }
         }
@@ -302,13 +319,8 @@ impl Daemon {
     }
 
     fn may_end(&self, session: &Session) -> bool {
-        let exempt = session.exempt
-            || session.uid == 0
-            || self.settings.exempt_users.contains(&session.user);
-        let bound = self.settings.require_job
-            || !session.jobs.is_empty()
-            || self.had_job.contains(&session.uid);
-        !exempt && bound
+        let had_job = self.had_job.get(&session.uid).copied();
+        !session.is_exempt(&self.settings) && session.is_bound(&self.settings, had_job)
     }
 
     /// A slurmstepd that is killed leaves its socket behind, and nothing in
@@ -343,18 +355,35 @@ impl Daemon {
         {
             return None;
         }
-        let (subject, others) = self.of_user(uid);
-        let used = subject
-            .iter()
-            .filter_map(|it| self.used.get(&it.leader))
-            .max();
-        let seen = Seen {
-            jobs: jobs.of(uid),
+        let (mut subject, mut others) = self.of_user(uid);
+        let presence = jobs.of(uid);
+        let mut notice = self.notices.get(&uid).copied();
+        if presence == Presence::None && notice.is_some_and(|it| !holds(it, &subject)) {
+            self.forget(uid);
+            notice = None;
+        }
+        // Sessions of after the notice have not been told. They get a notice of
+        // their own once this one is done, and none is put off by a later login.
+        if let Some(notice) = notice {
+            let (told, later) = subject
+                .into_iter()
+                .partition(|it| it.opened <= notice.since);
+            subject = told;
+            others.extend::<Vec<Session>>(later);
+        }
+        let mut seen = Seen {
+            jobs: presence,
             sessions: !subject.is_empty(),
-            used: used.copied(),
+            used: self.last_use(&subject),
         };
         let now = Instant::now();
-        match policy::decide(now, &self.settings, self.notices.get(&uid).copied(), seen) {
+        let mut verdict = policy::decide(now, &self.settings, notice, seen);
+        if self.settings.spare_active && matches!(verdict, Verdict::End(_)) {
+            self.refresh(&subject);
+            seen.used = self.last_use(&subject);
+            verdict = policy::decide(now, &self.settings, notice, seen);
+        }
+        match verdict {
             Verdict::Nothing => {
                 if !seen.sessions {
                     self.forget(uid);
@@ -366,11 +395,12 @@ impl Daemon {
                 Some(notice.deadline)
             }
             Verdict::Cancel => {
-                let name = self.settings.node_name().to_owned();
-                self.tell(
-                    &subject,
-                    &format!("slurm-efa: you have a job on {name} again, so this login stays."),
-                );
+                let name = self.settings.node_name();
+                let text =
+                    format!("slurm-efa: you have a job on {name} again, so this login stays.");
+                if !self.settings.dry_run {
+                    self.tell(&subject, &text);
+                }
                 self.log(&format!(
                     "{}: a new job; the sessions stay",
                     named(&subject, uid)
@@ -451,6 +481,7 @@ impl Daemon {
             step: Step::HangUp,
             next: Instant::now(),
             kills: 0,
+            before: BTreeSet::new(),
             idle,
         });
     }
@@ -460,13 +491,22 @@ impl Daemon {
     /// Goes on with what is being ended; when to go on again.
     fn carry_on(&mut self, jobs: &Jobs) -> Option<Instant> {
         let mut rest = Vec::new();
+        let mut done = Vec::new();
         for mut under in std::mem::take(&mut self.endings) {
             if Instant::now() < under.next || self.step(&mut under, jobs) {
                 rest.push(under);
+            } else {
+                done.push(under.ending.uid);
             }
         }
         self.endings = rest;
-        self.endings.iter().map(|it| it.next).min()
+        // Now it is the turn of sessions that were opened meanwhile.
+        let mut next = None;
+        for uid in done {
+            next = next.into_iter().chain(self.judge(uid, jobs)).min();
+        }
+        let steps = self.endings.iter().map(|it| it.next);
+        next.into_iter().chain(steps).min()
     }
 
     /// One step of one ending; whether it goes on.
@@ -497,7 +537,14 @@ impl Daemon {
             .cloned()
             .collect();
         let targets = under.ending.targets(&all, &others);
-        let given_up = under.kills >= MOST_KILLS;
+        let lives: BTreeSet<Life> = targets.iter().map(|it| it.life).collect();
+        let given_up = end::is_stuck(under.kills, &lives, &under.before);
+        if under.kills == MOST_KILLS && !given_up && !targets.is_empty() {
+            self.log(&format!(
+                "uid {uid}: processes start as fast as they are killed; going on"
+            ));
+        }
+        under.before = lives;
         if targets.is_empty() || given_up {
             if given_up {
                 let pids: Vec<String> =
@@ -526,7 +573,7 @@ impl Daemon {
             self.say_once(problem);
         }
         if under.step == Step::Kill {
-            under.kills += 1;
+            under.kills = under.kills.saturating_add(1);
         }
         under.next = Instant::now().after(under.step.lasts());
         under.step = under.step.next();
@@ -544,49 +591,87 @@ impl Daemon {
             return None;
         }
         let now = Instant::now();
-        if let Some(next) = self.next_sample.filter(|next| now < *next) {
-            return Some(next);
+        let waits = self.next_sample.filter(|next| now < *next);
+        let sessions = self.sessions.values();
+        // A new one at once, or nothing would be known of it until then.
+        let wanted: Vec<Session> = sessions
+            .filter(|it| waits.is_none() || !self.used.contains_key(&it.leader))
+            .cloned()
+            .collect();
+        self.take_samples(&wanted);
+        let interval = activity::interval(self.settings.idle_window());
+        self.next_sample = waits.or(Some(now.after(interval)));
+        self.next_sample
+    }
+
+    fn take_samples(&mut self, sessions: &[Session]) {
+        if sessions.is_empty() {
+            return;
         }
-        if let Some(all) = self.processes() {
-            for session in self.sessions.values() {
-                let tree = all.tree(session.leader);
-                let sample = activity::sample(&all, session.uid, &tree);
-                let used = self.activity.note(session.leader, sample);
-                self.used.insert(session.leader, used);
-            }
+        let Some(all) = self.processes() else {
+            return;
+        };
+        for session in sessions {
+            let tree = all.tree(session.leader);
+            let sample = activity::sample(&all, session.uid, &tree);
+            let used = self.activity.note(session.leader, sample);
+            self.used.insert(session.leader, used);
         }
-        let next = now.after(activity::interval(self.settings.idle_window()));
-        self.next_sample = Some(next);
-        Some(next)
+    }
+
+    /// Looks again at sessions that are about to end: the last sample may be
+    /// minutes old, and whoever came back since stays.
+    fn refresh(&mut self, sessions: &[Session]) {
+        let now = Instant::now();
+        let old = |it: &&Session| {
+            let looked = self.activity.looked(it.leader);
+            looked.is_none_or(|then| then.after(FRESH) <= now)
+        };
+        let old: Vec<Session> = sessions.iter().filter(old).cloned().collect();
+        self.take_samples(&old);
+    }
+
+    /// When one of these was used last, as far as that is known.
+    fn last_use(&self, sessions: &[Session]) -> Option<Instant> {
+        let used = sessions.iter().filter_map(|it| self.used.get(&it.leader));
+        used.max().copied()
     }
 
     /// Warns and ends idle sessions while jobs run.
     fn idle_sessions(&mut self) -> Option<Instant> {
         let limit = self.settings.idle_after?;
-        let now = Instant::now();
         let mut next = None;
         for session in self.sessions.values().cloned().collect::<Vec<_>>() {
-            let exempt = session.exempt || session.uid == 0;
-            let under = |it: &Under| {
-                it.ending
-                    .sessions
-                    .iter()
-                    .any(|s| s.leader == session.leader)
-            };
-            let Some(used) = self.used.get(&session.leader).copied() else {
-                continue;
-            };
-            if exempt || self.endings.iter().any(under) {
-                continue;
-            }
-            let warn_at = used.after(limit);
-            let end_at = warn_at.after(self.settings.grace);
-            if now < warn_at {
-                self.idle_warned.remove(&session.leader);
+            let leader = session.leader;
+            let under = |it: &Under| it.ending.sessions.iter().any(|s| s.leader == leader);
+            if session.is_exempt(&self.settings) || self.endings.iter().any(under) {
                 continue;
             }
             let one = [session.clone()];
-            if self.idle_warned.insert(session.leader) {
+            let now = Instant::now();
+            let warned = self.idle_warned.get(&leader).copied();
+            let due = match warned {
+                Some(warned) => Some(warned.after(self.settings.grace)),
+                None => self.used.get(&leader).map(|used| used.after(limit)),
+            };
+            if due.is_some_and(|due| due <= now) {
+                self.refresh(&one);
+            }
+            let Some(used) = self.used.get(&leader).copied() else {
+                continue;
+            };
+            let warn_at = used.after(limit);
+            if now < warn_at {
+                if self.idle_warned.remove(&leader).is_some() {
+                    self.debug(&format!("{session}: used again, it stays"));
+                }
+                next = next.into_iter().chain([warn_at]).min();
+                continue;
+            }
+            // The whole grace, however late the warning is.
+            let end_at = warned.unwrap_or(now).after(self.settings.grace);
+            if warned.is_none() {
+                self.idle_warned.insert(leader, now);
                 let text = format!(
                     "slurm-efa: this login has been idle for {} and ends in {} unless it is used.",
                     shown(limit),
@@ -617,6 +702,8 @@ impl Daemon {
             boot: self.boot.clone(),
             uid,
             notice,
+            dry: self.settings.dry_run,
+            had_job: self.had_job.get(&uid).copied(),
         };
         let written = serde_json::to_vec(&kept)
             .map_err(|error| error.to_string())
@@ -685,27 +772,46 @@ fn notice_name(uid: u32) -> String {
     format!("{uid}.json")
 }
 
-/// The notices of this boot; the others are removed.
-fn read_notices(dir: &mut StateDir, boot: &BootId) -> Result<BTreeMap<u32, Notice>, StateError> {
+/// Whether a notice still holds for these sessions of a user without a job:
+/// one that it told is there, and no later one had a job, which would have
+/// cancelled it while no daemon looked.
+fn holds(notice: Notice, sessions: &[Session]) -> bool {
+    let later = |it: &Session| it.opened > notice.since;
+    let had_job = |it: &Session| later(it) && !it.jobs.is_empty();
+    !sessions.iter().all(later) && !sessions.iter().any(had_job)
+}
+
+/// By uid: what was said, and when a job was seen last.
+type Earlier = (BTreeMap<u32, Notice>, BTreeMap<u32, Instant>);
+
+/// The notices of this boot; the others are removed, and so are those of a dry
+/// run, of which no user knows, unless this is one.
+fn read_notices(dir: &mut StateDir, boot: &BootId, dry_run: bool) -> Result<Earlier, StateError> {
     let mut notices = BTreeMap::new();
+    let mut had_job = BTreeMap::new();
     for name in dir.names()? {
         let kept = dir.read(&name)?;
         let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         match kept {
             Some(kept) if kept.boot == *boot && name == notice_name(kept.uid) => {
-                notices.insert(kept.uid, kept.notice);
+                had_job.extend(kept.had_job.map(|then| (kept.uid, then)));
+                if kept.dry && !dry_run {
+                    dir.remove(&name)?;
+                } else {
+                    notices.insert(kept.uid, kept.notice);
+                }
             }
             _ => dir.remove(&name)?,
         }
     }
-    Ok(notices)
+    Ok((notices, had_job))
 }
 
 /// The notices that are in force, for `slurm-logout status`.
 ///
 /// # Errors
 /// They cannot be read.
-pub fn notices(state: &StateDir) -> Result<BTreeMap<u32, Notice>, StateError> {
+pub(crate) fn kept(state: &StateDir) -> Result<BTreeMap<u32, Kept>, StateError> {
     let mut notices = BTreeMap::new();
     let Some(dir) = state.existing_folder(FOLDER)? else {
         return Ok(notices);
@@ -713,7 +819,7 @@ pub fn notices(state: &StateDir) -> Result<BTreeMap<u32, Notice>, StateError> {
     for name in dir.names()? {
         let kept = dir.read(&name)?;
         if let Some(kept) = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()) {
-            notices.insert(kept.uid, kept.notice);
+            notices.insert(kept.uid, kept);
         }
     }
     Ok(notices)

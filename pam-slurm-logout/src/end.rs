@@ -57,6 +57,14 @@ impl Step {
 /// waits for a dead file server cannot end.
 pub const MOST_KILLS: u32 = 50;
 
+/// Whether it is given up: killed often enough, and nothing is left but what
+/// was left before. New processes each time are something that forks, which is
+/// killed as long as it does.
+#[must_use]
+pub fn is_stuck(kills: u32, left: &BTreeSet<Life>, before: &BTreeSet<Life>) -> bool {
+    kills >= MOST_KILLS && left.is_subset(before)
+}
+
 /// What is to end of a user.
 #[derive(Debug, Clone)]
 pub struct Ending {
@@ -136,6 +144,19 @@ impl Ending {
         }
     }
 
+    /// The scopes that end as a whole, and logind's names of their sessions.
+    /// None if only descendants end, since more than those is in a scope.
+    /// Looked at again here, whatever wrote the record: a wrong one would end
+    /// others.
+    fn scopes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let whole = self.leftovers != Leftovers::None;
+        let sessions = self.sessions.iter().filter(move |_| whole);
+        sessions.filter_map(|session| {
+            let scope = session.scope.as_deref()?;
+            Some((scope, process::logind_id(scope, session.uid)?))
+        })
+    }
+
     /// The terminals of these sessions, by device number.
     #[must_use]
     pub fn terminals(&self, all: &Processes) -> BTreeSet<u32> {
@@ -199,10 +220,10 @@ fn in_job(pid: Pid) -> bool {
 pub fn carry_out(step: Step, ending: &Ending, targets: &[Target]) -> Vec<String> {
     let mut problems = Vec::new();
     if step == Step::HangUp {
-        ending.sessions.iter().for_each(ask_logind);
+        ending.scopes().for_each(|(_, id)| ask_logind(id));
     }
     if step == Step::Kill {
-        ending.sessions.iter().for_each(kill_scope);
+        ending.scopes().for_each(|(scope, _)| kill_scope(scope));
     }
     for target in targets {
         let signals: &[Signal] = match step {
@@ -223,10 +244,7 @@ pub fn carry_out(step: Step, ending: &Ending, targets: &[Target]) -> Vec<String>
 
 /// logind ends a session with everything in its scope; where there is none,
 /// nothing happens. Not waited for: the next steps do not rely on it.
-fn ask_logind(session: &Session) {
-    let Some(id) = &session.logind else {
-        return;
-    };
+fn ask_logind(id: &str) {
     let loginctl = ["/usr/bin/loginctl", "/bin/loginctl"]
         .into_iter()
         .find(|path| Path::new(path).exists());
@@ -247,15 +265,8 @@ fn ask_logind(session: &Session) {
 
 /// Kills a session's own scope as a whole, where cgroup v2 has it: nothing in
 /// it can outrun that by forking.
-fn kill_scope(session: &Session) {
-    let Some(scope) = &session.scope else {
-        return;
-    };
-    // Written by the module from the kernel's answer; looked at again here
-    // since a wrong path would end others.
-    if process::session_scope(format!("0::{scope}").as_bytes()).is_some() {
-        let _ = std::fs::write(format!("/sys/fs/cgroup{scope}/cgroup.kill"), "1");
-    }
+fn kill_scope(scope: &str) {
+    let _ = std::fs::write(format!("/sys/fs/cgroup{scope}/cgroup.kill"), "1");
 }
 
 #[cfg(test)]
@@ -344,6 +355,62 @@ mod tests {
         reused.add(other);
         reused.add(process(11, 10, ALICE));
         assert!(ended(Leftovers::None, &reused, &[]).is_empty());
+    }
+
+    fn scopes(leftovers: Leftovers, scope: &str) -> Vec<String> {
+        let mut session = session(10);
+        session.scope = Some(scope.to_owned());
+        let ending = Ending {
+            uid: ALICE,
+            sessions: vec![session],
+            leftovers,
+        };
+        ending.scopes().map(|(_, id)| id.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_record_that_names_anothers_scope_asks_logind_nothing_and_kills_nothing() {
+        let own = "/user.slice/user-20001.slice/session-7.scope";
+        assert_eq!(scopes(Leftovers::Session, own), ["7"]);
+        for other in [
+            "/user.slice/user-0.slice/session-1.scope",
+            "/user.slice/user-20001.slice/../user-0.slice/session-1.scope",
+            "/user.slice/user-20001.slice",
+            "/",
+            "",
+        ] {
+            assert!(scopes(Leftovers::Session, other).is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn where_only_descendants_end_the_scope_with_tmux_in_it_stays() {
+        let own = "/user.slice/user-20001.slice/session-7.scope";
+        assert!(scopes(Leftovers::None, own).is_empty());
+        assert_eq!(scopes(Leftovers::User, own), ["7"]);
+    }
+
+    #[test]
+    fn what_a_record_of_an_older_module_calls_loginds_session_is_not_read() {
+        let old = serde_json::to_string(&session(10)).unwrap();
+        let old = old.replace("\"scope\":null", "\"logind\":\"1\",\"scope\":null");
+        assert!(old.contains("logind"));
+        let name = session(10).file_name();
+        let ending = Ending {
+            uid: ALICE,
+            sessions: vec![Session::parse(&name, old.as_bytes()).unwrap()],
+            leftovers: Leftovers::Session,
+        };
+        assert_eq!(ending.scopes().count(), 0);
+    }
+
+    #[test]
+    fn what_forks_anew_each_time_is_never_given_up_and_what_does_not_end_is() {
+        let left = |pids: &[u32]| pids.iter().map(|pid| life(*pid)).collect();
+        assert!(is_stuck(MOST_KILLS, &left(&[1]), &left(&[1, 2])));
+        assert!(!is_stuck(MOST_KILLS - 1, &left(&[1]), &left(&[1])));
+        assert!(!is_stuck(MOST_KILLS, &left(&[3]), &left(&[1, 2])));
+        assert!(!is_stuck(u32::MAX, &left(&[1, 3]), &left(&[1, 2])));
     }
 
     #[test]

@@ -59,20 +59,28 @@ pub fn in_cgroup(text: &[u8], wanted: &str) -> bool {
     })
 }
 
-/// The scope that logind made for a session (`…/session-7.scope`), from the
-/// text of `/proc/PID/cgroup`.
+/// The scope that logind made for a session of this user, from the text of
+/// `/proc/PID/cgroup`. A process that root started for the user out of another
+/// session (su) is in that session's scope, which is not this user's to end.
 #[must_use]
-pub fn session_scope(text: &[u8]) -> Option<String> {
+pub fn session_scope(text: &[u8], uid: u32) -> Option<String> {
     text.split(|byte| *byte == b'\n').find_map(|line| {
-        let path = std::str::from_utf8(line).ok()?.splitn(3, ':').nth(2)?;
-        let name = path.rsplit('/').next()?;
-        let fits = path.len() <= 512
-            && path.starts_with("/user.slice/user-")
-            && name.starts_with("session-")
-            && name.ends_with(".scope")
-            && !path.contains("..");
-        fits.then(|| path.to_owned())
+        let mut parts = std::str::from_utf8(line).ok()?.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        // The unified hierarchy, or the one that systemd has for itself beside v1.
+        let systemds = controllers.is_empty() || controllers == "name=systemd";
+        (systemds && logind_id(path, uid).is_some()).then(|| path.to_owned())
     })
+}
+
+/// logind's name of the session whose scope this is, if it is one of this user's.
+#[must_use]
+pub fn logind_id(scope: &str, uid: u32) -> Option<&str> {
+    let id = scope
+        .strip_prefix(&format!("/user.slice/user-{uid}.slice/session-"))?
+        .strip_suffix(".scope")?;
+    let plain = (1..=32).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_alphanumeric());
+    plain.then_some(id)
 }
 
 /// The kernel's login session of a process, if it has one.
@@ -179,8 +187,14 @@ mod tests {
     #[test]
     fn only_a_scope_of_logind_is_taken_for_one_and_holds_what_is_below_it() {
         let text = b"4:pids:/\n0::/user.slice/user-20001.slice/session-3.scope\n";
-        let scope = session_scope(text).unwrap();
+        let scope = session_scope(text, 20_001).unwrap();
         assert_eq!(scope, "/user.slice/user-20001.slice/session-3.scope");
+        assert_eq!(logind_id(&scope, 20_001), Some("3"));
+        let hybrid = format!("2:cpu:/\n1:name=systemd:{scope}\n0::/\n");
+        assert_eq!(
+            session_scope(hybrid.as_bytes(), 20_001),
+            Some(scope.clone())
+        );
         assert!(in_cgroup(text, &scope));
         assert!(in_cgroup(format!("0::{scope}/deeper").as_bytes(), &scope));
         assert!(!in_cgroup(format!("0::{scope}x").as_bytes(), &scope));
@@ -189,7 +203,23 @@ mod tests {
             "0::/",
             "0::/session-3.scope",
         ] {
-            assert_eq!(session_scope(other.as_bytes()), None, "{other}");
+            assert_eq!(session_scope(other.as_bytes(), 20_001), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_scope_of_another_user_or_below_a_users_own_one_is_no_sessions() {
+        for other in [
+            "0::/user.slice/user-0.slice/session-3.scope",
+            "0::/user.slice/user-200010.slice/session-3.scope",
+            "0::/user.slice/user-20001.slice/user@20001.service/session-3.scope",
+            "0::/user.slice/user-20001.slice/session-3.scope/session-4.scope",
+            "0::/user.slice/user-20001.slice/session-../x.scope",
+            "0::/user.slice/user-20001.slice/session-.scope",
+            "0::/../user.slice/user-20001.slice/session-3.scope",
+            "5:cpu:/user.slice/user-20001.slice/session-3.scope",
+        ] {
+            assert_eq!(session_scope(other.as_bytes(), 20_001), None, "{other}");
         }
     }
 
@@ -210,7 +240,7 @@ mod tests {
         #[test]
         fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_uid(&bytes);
-            let _ = (session_scope(&bytes), in_cgroup(&bytes, "/x"));
+            let _ = (session_scope(&bytes, 1), in_cgroup(&bytes, "/x"));
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct Line {
     pub connected: bool,
     /// It is never ended.
     pub exempt: bool,
+    /// It ends if its user has no job, by [`Session::is_bound`].
+    #[serde(skip)]
+    pub bound: bool,
     /// The user's jobs, oldest first.
     pub jobs: Vec<u32>,
     /// `has`, `none` or `unknown`.
@@ -75,7 +78,7 @@ impl Status {
             return Ok(status);
         };
         status.daemon = daemon_runs(&state);
-        let notices = daemon::notices(&state)?;
+        let kept = daemon::kept(&state)?;
         let Some(records) = Records::open_existing(&state)? else {
             return Ok(status);
         };
@@ -84,11 +87,15 @@ impl Status {
         let now = Instant::now();
         status.sessions = sessions
             .iter()
-            .map(|session| Line {
-                ends_in_s: notices
-                    .get(&session.uid)
-                    .map(|notice| now.until(notice.deadline).as_secs()),
-                ..Line::of(session, &jobs, now, settings)
+            .map(|session| {
+                let kept = kept.get(&session.uid);
+                // A later session gets a notice of its own.
+                let told = kept.filter(|it| session.opened <= it.notice.since);
+                Line {
+                    ends_in_s: told.map(|it| now.until(it.notice.deadline).as_secs()),
+                    bound: session.is_bound(settings, kept.and_then(|it| it.had_job)),
+                    ..Line::of(session, &jobs, now, settings)
+                }
             })
             .collect();
         Ok(status)
@@ -144,9 +151,8 @@ impl Line {
             remote: session.remote.clone(),
             open_s: session.opened.until(now).as_secs(),
             connected: session.leader.goes_on(),
-            exempt: session.exempt
-                || session.uid == 0
-                || settings.exempt_users.contains(&session.user),
+            exempt: session.is_exempt(settings),
+            bound: session.is_bound(settings, None),
             jobs: jobs.list(session.uid).iter().map(|job| job.id.0).collect(),
             presence: match jobs.of(session.uid) {
                 Presence::Has => "has",

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
 use crate::process::Audit;
+use crate::settings::Settings;
 
 /// The folder of the records.
 pub const FOLDER: &str = "sessions";
@@ -50,9 +51,8 @@ pub struct Session {
     pub remote: Option<String>,
     /// The kernel's login session.
     pub audit: Option<Audit>,
-    /// logind's session.
-    pub logind: Option<String>,
-    /// The cgroup that logind made for it.
+    /// The cgroup that logind made for it, as the kernel names it; it tells
+    /// logind's session, too. No variable does: users may set those.
     pub scope: Option<String>,
     /// It is never ended.
     pub exempt: bool,
@@ -69,8 +69,6 @@ pub struct Told {
     pub tty: Option<String>,
     /// `PAM_RHOST`.
     pub remote: Option<String>,
-    /// `XDG_SESSION_ID`, which pam_systemd sets.
-    pub logind: Option<String>,
 }
 
 impl Session {
@@ -78,9 +76,6 @@ impl Session {
     #[must_use]
     pub fn new(boot: BootId, uid: u32, user: &str, leader: Life, told: Told) -> Self {
         let short = |text: String| printable(&text, LONGEST);
-        let logind = told.logind.filter(|id| {
-            (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        });
         Self {
             version: VERSION,
             boot,
@@ -92,11 +87,25 @@ impl Session {
             tty: told.tty.map(short),
             remote: told.remote.map(short),
             audit: None,
-            logind,
             scope: None,
             exempt: false,
             jobs: Vec::new(),
         }
+    }
+
+    /// Whether it is never ended: root's, and those of exempt users.
+    #[must_use]
+    pub fn is_exempt(&self, settings: &Settings) -> bool {
+        self.exempt || self.uid == 0 || settings.exempt_users.contains(&self.user)
+    }
+
+    /// Whether it ends when its user has no job: where logins need none, only
+    /// if the user has had one since it was opened (`had_job`, as far as seen).
+    #[must_use]
+    pub fn is_bound(&self, settings: &Settings, had_job: Option<Instant>) -> bool {
+        settings.require_job
+            || !self.jobs.is_empty()
+            || had_job.is_some_and(|then| then >= self.opened)
     }
 
     /// The name of its file.
@@ -278,7 +287,6 @@ mod tests {
             service: "sshd".to_owned(),
             tty: Some("ssh".to_owned()),
             remote: Some("10.0.0.1\x1b[2J\n".to_owned()),
-            logind: Some("../../etc".to_owned()),
         };
         Session::new(BootId::current().unwrap(), 20_001, "alice", life, told)
     }
@@ -302,7 +310,6 @@ mod tests {
     fn odd_items_of_pam_cannot_steer_a_terminal_or_name_a_path() {
         let session = session();
         assert_eq!(session.remote.as_deref(), Some("10.0.0.1\\u{1b}[2J\\n"));
-        assert_eq!(session.logind, None);
         let told = Told {
             remote: Some("x".repeat(1 << 20)),
             ..Told::default()

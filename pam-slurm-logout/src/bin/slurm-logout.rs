@@ -58,7 +58,14 @@ enum Command {
 type Failure = (u8, String);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing can be done if even this cannot be printed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, reason)) => {
@@ -117,7 +124,7 @@ fn sweep(mut settings: Settings, dry_run: bool) -> Result<(), Failure> {
         let status = Status::look(&settings).map_err(unavailable)?;
         let mut text = String::new();
         for line in &status.sessions {
-            let ends = line.presence == "none" && !line.exempt;
+            let ends = line.presence == "none" && line.bound && !line.exempt;
             let word = if ends { "would end" } else { "stays" };
             text.push_str(&format!(
                 "{word}: {} ({}, process {})\n",

@@ -7,6 +7,8 @@ use clap::Parser;
 use pam_slurm_logout::daemon::Daemon;
 use pam_slurm_logout::settings::Settings;
 
+/// Wrong use (sysexits).
+const USAGE: u8 = 64;
 /// Wrong configuration (sysexits).
 const CONFIG: u8 = 78;
 /// Something that this needs cannot be had (sysexits).
@@ -27,7 +29,15 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing can be done if even this cannot be printed.
+            let _ = error.print();
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            return ExitCode::from(code);
+        }
+    };
     let mut settings = match Settings::load(arguments.config.as_deref()) {
         Ok(settings) => settings,
         Err(error) => return failed(CONFIG, &error),

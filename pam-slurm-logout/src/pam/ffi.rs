@@ -1,9 +1,9 @@
-//! libpam's C interface: the five functions that the module calls.
+//! libpam's C interface: the functions that the module calls.
 //!
 //! They are looked up in the host, which has libpam by definition, and not
 //! linked: building needs no libpam for each target, and the module loads
 //! wherever a libpam of any version is. The crate `pam-bindings` links it,
-//! and lacks `pam_putenv` and `pam_getenv`; see docs/logout.md.
+//! and lacks `pam_putenv`; see docs/logout.md.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -66,7 +66,6 @@ struct Conversation {
 }
 
 type GetItem = unsafe extern "C" fn(*const c_void, c_int, *mut *const c_void) -> c_int;
-type GetEnv = unsafe extern "C" fn(*mut c_void, *const c_char) -> *const c_char;
 type PutEnv = unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int;
 
 /// A PAM transaction, for the duration of one call of an entry point.
@@ -101,18 +100,6 @@ impl Handle {
         // the item stays libpam's and is only read.
         let code = unsafe { get_item(self.0.as_ptr(), item, &raw mut value) };
         (code == 0 && !value.is_null()).then_some(value)
-    }
-
-    /// A variable of the session's environment.
-    #[must_use]
-    pub fn getenv(&self, name: &CStr) -> Option<String> {
-        let symbol = symbol(c"pam_getenv")?;
-        // SAFETY: libpam exports this function with this type (pam_getenv(3)).
-        let getenv = unsafe { std::mem::transmute::<*mut c_void, GetEnv>(symbol) };
-        // SAFETY: the handle is libpam's, the name is a C string; the result is
-        // null or a C string that stays libpam's.
-        let value = unsafe { getenv(self.0.as_ptr(), name.as_ptr()) };
-        bounded(value)
     }
 
     /// Sets a variable of the session's environment; whether it was set.

@@ -21,6 +21,7 @@ use node::process::{Life, Pid, read};
 use node::registry::BootId;
 use node::state::StateDir;
 
+use crate::clock::Instant;
 use crate::jobs::{Job, Jobs, Presence};
 use crate::process;
 use crate::session::{Records, Session, Told, daemon_runs};
@@ -40,6 +41,12 @@ struct Login {
     name: String,
     service: String,
     account: Account,
+}
+
+/// A user who cannot be looked up.
+struct Unknown {
+    name: String,
+    reason: String,
 }
 
 /// What becomes of a login, before it is turned into a number.
@@ -90,13 +97,23 @@ impl Rules {
     /// Root always; others by name and group, by the arguments alone if the
     /// file cannot be read.
     fn exempt(&self, login: &Login) -> bool {
-        let (users, groups) = match &self.settings {
-            Ok(settings) => (&settings.exempt_users, &settings.exempt_groups),
-            Err(_) => (&self.arguments.exempt_users, &self.arguments.exempt_groups),
+        let groups = match &self.settings {
+            Ok(settings) => &settings.exempt_groups,
+            Err(_) => &self.arguments.exempt_groups,
         };
         login.account.uid == 0
-            || users.contains(&login.name)
+            || self.exempt_by_name(&login.name)
             || account::in_groups(&login.name, login.account, groups)
+    }
+
+    /// Those who are exempt by their name alone: all that can be said where
+    /// users cannot be looked up.
+    fn exempt_by_name(&self, name: &str) -> bool {
+        let users = match &self.settings {
+            Ok(settings) => &settings.exempt_users,
+            Err(_) => &self.arguments.exempt_users,
+        };
+        name == "root" || users.iter().any(|it| it == name)
     }
 
     fn concerns(&self, service: &str) -> bool {
@@ -116,11 +133,14 @@ impl Rules {
 
 impl Login {
     /// `Ok(None)`: nobody whom this node knows.
-    fn of(handle: &Handle) -> Result<Option<Self>, String> {
+    fn of(handle: &Handle) -> Result<Option<Self>, Unknown> {
         let Some(name) = handle.item(Item::User) else {
             return Ok(None);
         };
-        let account = account::account(&name)?;
+        let account = match account::account(&name) {
+            Ok(account) => account,
+            Err(reason) => return Err(Unknown { name, reason }),
+        };
         let service = handle.item(Item::Service).unwrap_or_default();
         Ok(account.map(|account| Self {
             name,
@@ -150,6 +170,15 @@ fn judge(rules: &Rules, login: &Login) -> Outcome {
         Presence::Has => Outcome::Admit,
         Presence::None => Outcome::Refuse(refusal(settings.node_name())),
         Presence::Unknown => Outcome::Failed(jobs.doubts().join("; ")),
+    }
+}
+
+/// Root gets in to mend what is broken.
+fn judge_unknown(rules: &Rules, unknown: &Unknown) -> Outcome {
+    if rules.exempt_by_name(&unknown.name) {
+        Outcome::Admit
+    } else {
+        Outcome::Failed(unknown.reason.clone())
     }
 }
 
@@ -183,7 +212,7 @@ fn account_phase(handle: &Handle, rules: &Rules, silent: bool) -> Verdict {
             outcome
         }
         Ok(None) => Outcome::NotOurs,
-        Err(reason) => Outcome::Failed(reason),
+        Err(unknown) => judge_unknown(rules, &unknown),
     };
     match outcome {
         Outcome::NotOurs => Verdict::Ignore,
@@ -225,7 +254,9 @@ fn open_phase(handle: &Handle, rules: &Rules) -> Verdict {
     let login = match Login::of(handle) {
         Ok(Some(login)) => login,
         Ok(None) => return Verdict::Ignore,
-        Err(reason) => return failed(&reason),
+        // Without a record it is never ended.
+        Err(unknown) if rules.exempt_by_name(&unknown.name) => return Verdict::Success,
+        Err(unknown) => return failed(&unknown.reason),
     };
     let exempt = rules.exempt(&login);
     if !exempt && !rules.concerns(&login.service) {
@@ -256,14 +287,13 @@ fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> 
         service: login.service.clone(),
         tty: handle.item(Item::Tty),
         remote: handle.item(Item::RemoteHost),
-        logind: handle.getenv(c"XDG_SESSION_ID"),
     };
     let mut session = Session::new(boot, login.account.uid, &login.name, leader, told);
     session.audit = process::audit_session(own);
     session.scope = read(own, "cgroup")
         .ok()
         .flatten()
-        .and_then(|text| process::session_scope(&text));
+        .and_then(|text| process::session_scope(&text, session.uid));
     session.exempt = exempt;
     if !exempt {
         let jobs = Jobs::look_for(settings, login.account.uid, LOOK);
@@ -274,6 +304,9 @@ fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> 
         }
     }
     let state = StateDir::open(&settings.state_dir).map_err(|error| error.to_string())?;
+    // The look above may have taken seconds. A notice of that time has not
+    // told this session anything.
+    session.opened = Instant::now();
     Records::open(&state)
         .and_then(|mut records| records.put(&session))
         .map_err(|error| error.to_string())
@@ -373,10 +406,11 @@ fn guarded<T>(name: &str, body: impl FnOnce() -> T) -> Option<T> {
 /// What a panic leads to: as any failure, but root still gets in.
 fn after_panic(handle: Option<&Handle>, words: &[String], denied: Verdict) -> Verdict {
     let verdict = guarded("after a panic", || {
-        let login = handle.and_then(|handle| Login::of(handle).ok().flatten());
+        let login = handle.map_or(Ok(None), Login::of);
         let rules = Rules::load(words);
         match login {
-            Some(login) if rules.exempt(&login) => Verdict::Success,
+            Ok(Some(login)) if rules.exempt(&login) => Verdict::Success,
+            Err(unknown) if rules.exempt_by_name(&unknown.name) => Verdict::Success,
             _ if rules.on_error() == OnError::Allow => Verdict::Success,
             _ => denied,
         }
@@ -457,4 +491,29 @@ pub unsafe extern "C" fn pam_sm_close_session(
         close_phase(&rules);
     });
     Verdict::Success as c_int
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nobody_can_be_looked_up_root_and_those_exempt_by_name_are_admitted() {
+        let given = Rules::load(&["exempt_users=alice".to_owned()]);
+        let broken = Rules {
+            settings: Err("line 1 is wrong".to_owned()),
+            arguments: Arguments::parse(["exempt_users=alice"]),
+        };
+        for rules in [given, broken] {
+            let admitted = |name: &str| {
+                let unknown = Unknown {
+                    name: name.to_owned(),
+                    reason: "the directory does not answer".to_owned(),
+                };
+                matches!(judge_unknown(&rules, &unknown), Outcome::Admit)
+            };
+            assert!(admitted("root") && admitted("alice"));
+            assert!(!admitted("bob") && !admitted("toor") && !admitted(""));
+        }
+    }
 }
