@@ -124,7 +124,10 @@ pub fn prolog(state: &Path, spool: &Path, job: u32, pages: u64) -> Result<Report
 /// The next reconciliation has to do it.
 pub fn epilog(state: &Path, spool: &Path, job: u32) -> Result<Report, ReconcileError> {
     let state = StateDir::open(state)?;
-    Registry::open(&state)?.remove(&key(job))?;
+    let mut registry = Registry::open(&state)?;
+    if let Ok(Some(record)) = registry.get(&key(job)) {
+        registry.end(&state, &record)?;
+    }
     machine::settle(&state, Some(spool.to_owned()), None, Deadline::after(LIMIT))
 }
 
@@ -205,8 +208,17 @@ impl Node {
             name.into_string().expect("a name in UTF-8")
         };
         let mut names: Vec<String> = entries.map(name).collect();
+        // The folder's lock.
+        names.retain(|name| !name.starts_with('.'));
         names.sort();
         names
+    }
+
+    /// The jobs that have a record.
+    pub fn records(&self) -> Vec<JobKey> {
+        let state = StateDir::open(&self.state()).expect("a state directory");
+        let registry = Registry::open(&state).expect("a registry");
+        registry.keys().expect("records")
     }
 
     /// How many pages the ledger says that the job has; none without an entry.

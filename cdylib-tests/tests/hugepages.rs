@@ -117,8 +117,7 @@ fn pages_are_reserved_and_given_back_exactly() {
     assert_eq!(report.dropped, [key(1)]);
     run(&state, &[], None);
     assert_eq!(counts(), before);
-    let left = std::fs::read_dir(dir.path().join("hugepages")).unwrap();
-    assert_eq!(left.count(), 0);
+    assert_eq!(names(&dir.path().join("hugepages")), [""; 0]);
 }
 
 #[test]
@@ -213,12 +212,15 @@ fn assert_clean(tb: &Testbed, before: &[u64]) {
     assert_eq!(counts(), before);
 }
 
+/// The files in a folder of the state directory, without its lock.
 fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
     let name = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
-    entries.filter_map(name).collect()
+    let mut names: Vec<String> = entries.filter_map(name).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names
 }
 
 fn ledger(tb: &Testbed) -> Vec<String> {
@@ -472,19 +474,17 @@ fn a_job_whose_slurmd_is_killed_between_prolog_and_epilog_keeps_its_pages_and_gi
     assert_clean(&tb, &before);
 }
 
-#[test]
-fn a_shortfall_is_told_and_the_job_runs_or_goes_back_to_the_queue_as_the_site_wants() {
-    let _alone = alone();
+/// A job that wants 8 MiB while `obstacle` is there must be given these words,
+/// and then run or go back to the queue, as the site wants.
+fn assert_short_by<T>(words: &str, obstacle: impl Fn(&StateDir) -> T) {
     let before = counts();
     for policy in ["warn", "requeue"] {
         let site = format!("[hugepages]\ntime_limit = \"1s\"\non_shortfall = \"{policy}\"\n");
         let tb = cluster(&site).start().unwrap();
-        // Whoever holds the lock for too long: no memory of the machine's is needed.
         fs::create_dir_all(tb.dir().join("efa")).unwrap();
         let state = StateDir::open(&tb.dir().join("efa")).unwrap();
-        let held = Ledger::open(&state, Deadline::after(LIMIT)).unwrap();
+        let obstacle = obstacle(&state);
         let job = submit(&tb, &["--requeue", "--efa-hugepages=8M"], "echo it ran");
-        let words = "no hugepages could be reserved on n1: ";
         if policy == "warn" {
             assert_eq!(tb.wait_job(job).unwrap(), JobState::Completed);
             let printed = tb.job_output(job).unwrap();
@@ -510,10 +510,63 @@ fn a_shortfall_is_told_and_the_job_runs_or_goes_back_to_the_queue_as_the_site_wa
             assert!(!printed.contains("it ran"), "{printed}");
             tb.scancel(job).unwrap();
         }
-        drop(held);
+        drop(obstacle);
         assert_serves(&tb);
         assert_clean(&tb, &before);
     }
+}
+
+#[test]
+fn a_shortfall_is_told_and_the_job_runs_or_goes_back_to_the_queue_as_the_site_wants() {
+    let _alone = alone();
+    // Whoever holds the lock for too long: no memory of the machine's is needed.
+    assert_short_by("no hugepages could be reserved on n1: ", |state| {
+        Ledger::open(state, Deadline::after(LIMIT)).unwrap()
+    });
+}
+
+#[test]
+fn a_job_whose_prolog_could_not_record_it_counts_as_short_and_is_not_blamed() {
+    let _alone = alone();
+    let words = "no hugepages could be reserved on n1: the node's record of this job cannot be \
+                 used (";
+    /// Takes the place of the folder that the prolog writes to.
+    struct InTheWay(std::path::PathBuf);
+    impl Drop for InTheWay {
+        fn drop(&mut self) {
+            fs::remove_file(&self.0).unwrap();
+        }
+    }
+    assert_short_by(words, |state| {
+        let jobs = state.path().join("jobs");
+        fs::write(&jobs, "").unwrap();
+        InTheWay(jobs)
+    });
+}
+
+#[test]
+fn a_job_without_a_record_is_told_that_there_is_none() {
+    let _alone = alone();
+    let before = counts();
+    let tb = cluster("").start().unwrap();
+    let go = tb.dir().join("go");
+    let script = format!(
+        "echo begun; until [ -e {} ]; do sleep 0.1; done; srun true",
+        go.display()
+    );
+    let job = submit(&tb, &["--efa-hugepages=8M"], &script);
+    wait_output(&tb, job, "begun");
+    let record = format!("efa/jobs/{job}@n1.json");
+    fs::remove_file(tb.dir().join(record)).unwrap();
+    fs::write(&go, "").unwrap();
+    tb.wait_job(job).unwrap();
+    let printed = tb.job_output(job).unwrap();
+    assert!(
+        printed.contains("cannot be used (there is none)"),
+        "{printed}"
+    );
+    assert!(!printed.contains("the option must be given"), "{printed}");
+    assert_clean(&tb, &before);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 //! make, or meet a full `/run`; the next reconciliation finds every page again.
 //! (`slurm-efa reconcile` killed so: `slurm-efa/tests/reconcile.rs`.)
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use cdylib_tests::modules;
-use cdylib_tests::pages::{Alone, Node};
+use cdylib_tests::pages::{Alone, Node, key};
 use cdylib_tests::sigkill::{End, killed_after, sweep};
 
 /// A live job whose pages nothing may touch, and how many it has.
@@ -179,6 +179,45 @@ fn without_an_extern_step_an_epilog_killed_anywhere_is_made_good_by_its_repetiti
     })
     .unwrap();
     stage.close(calls, 100);
+}
+
+#[test]
+fn jobs_that_start_and_end_side_by_side_each_have_their_record_and_leave_nothing() {
+    const AT_ONCE: u32 = 64;
+    let stage = Stage::new();
+    let jobs = 100..100 + AT_ONCE;
+    for round in 0..3 {
+        let all = |role: &str, size: Option<&str>| {
+            let started: Vec<Child> = jobs
+                .clone()
+                .map(|job| {
+                    let mut hook = host(&stage.node, role);
+                    hook.args(["--job", &job.to_string()]);
+                    hook.args(size.iter().flat_map(|size| ["--hugepages", size]));
+                    hook.stdin(Stdio::null()).stdout(Stdio::null());
+                    hook.stderr(Stdio::piped()).spawn().unwrap()
+                })
+                .collect();
+            stage.node.reconcile();
+            for hook in started {
+                let output = hook.wait_with_output().unwrap();
+                assert!(output.status.success());
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(said, "", "{role}, round {round}");
+            }
+        };
+        all("prolog", Some("2M"));
+        for job in jobs.clone() {
+            let granted = stage.node.granted(job);
+            assert_eq!(granted, Some(1), "job {job}, round {round}");
+        }
+        all("epilog", None);
+        let left = stage.node.records();
+        assert_eq!(left, [key(NEIGHBOUR)], "round {round}");
+    }
+    stage.node.end(NEIGHBOUR);
+    assert_eq!(stage.node.ledger(), [""; 0]);
+    stage.alone.assert_as_before();
 }
 
 /// Job 1 has 3 pages and job 2 has 5, then `/run` is full.

@@ -765,7 +765,9 @@ fn ten_thousand_records_are_read_and_a_flood_of_them_is_swept_away() {
     let init = tb.init_pid().unwrap();
     let folder = format!("/proc/{init}/root{STATE}/sessions");
     let folder = Path::new(&folder);
-    let entry = fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+    let mut entries = fs::read_dir(folder).unwrap().flatten();
+    let is_record = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+    let entry = entries.find(is_record).unwrap();
     let (name, text) = (entry.file_name(), fs::read_to_string(entry.path()).unwrap());
     let (pid, rest) = name.to_str().unwrap().split_once('-').unwrap();
     for other in 5_000_000..5_010_000 {

@@ -146,6 +146,6 @@ fn a_job_exists_by_its_record_or_its_sockets_and_is_gone_without_both() {
         Existence::Gone,
         "its epilog was missed"
     );
-    registry.remove(&key).unwrap();
+    registry.end(&state, &record).unwrap();
     assert_eq!(existence(&registry), Existence::Gone, "without both");
 }

@@ -409,10 +409,11 @@ fn touched_on_node(tb: &Testbed, options: &[&str]) -> BTreeSet<String> {
 
 /// What prolog, epilog and extern step of any job touch: the job's record (by
 /// names relative to its folder), and what tells them which job it is.
-const NODE_STATE: [&str; 10] = [
+const NODE_STATE: [&str; 11] = [
     "run",
     "slurm-efa",
     "jobs",
+    ".lock",
     "#@n#.json",
     "last-start",
     "latest",

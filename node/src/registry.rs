@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::state::{Deadline, StateDir, StateError, Store, nonce};
+use crate::counters_at_start;
+use crate::state::{Deadline, Held, StateDir, StateError, Store, nonce};
 use crate::stepd::{self, JobState, Limits, Sockets};
 use crate::{NodeName, ReadError, Sysroot, printable};
 
 /// The directory of the registry inside the state directory.
-const FOLDER: &str = "jobs";
+pub(crate) const FOLDER: &str = "jobs";
 
 /// The layout of a job's file. A file of another version is a problem, never
 /// "no such job".
@@ -273,16 +274,60 @@ impl Registry {
     /// Nothing changed. The job must then not get anything that only its
     /// record protects.
     pub fn put(&mut self, job: &Job) -> Result<(), StateError> {
-        self.dir.sweep()?;
-        self.dir.write(&job.key().file_name(), &encode(job)?)
+        let held = self.dir.hold()?;
+        // What a killed writer left costs space, not the record of this job.
+        let _ = held.sweep();
+        held.write(&job.key().file_name(), &encode(job)?)
     }
 
-    /// Removes a job that ended; fine if there is no record.
+    /// Changes the record of this start of the job. False, and nothing
+    /// changed, where there is none: the job has ended, or started again.
+    ///
+    /// # Errors
+    /// The record is as before, or cannot be read.
+    pub fn amend(
+        &mut self,
+        key: &JobKey,
+        start: &Start,
+        change: impl FnOnce(&mut Job),
+    ) -> Result<bool, StateError> {
+        amend(&self.dir, key, |job| {
+            let same = job.start == *start;
+            if same {
+                change(job);
+            }
+            same
+        })
+    }
+
+    /// Removes this start of a job, which ended, with everything that is kept
+    /// for it in `state`. A record of another start stays, with what belongs to
+    /// that.
     ///
     /// # Errors
     /// The record stays, and the job counts as existing.
-    pub fn remove(&mut self, key: &JobKey) -> Result<(), StateError> {
-        self.dir.remove(&key.file_name())
+    pub fn end(&mut self, state: &StateDir, job: &Job) -> Result<(), StateError> {
+        let held = self.dir.hold()?;
+        let key = job.key();
+        if let Ok(Some(recorded)) = self.get(&key)
+            && recorded.start != job.start
+        {
+            return Ok(());
+        }
+        end(&held, state, &key, Some(job.uid))
+    }
+
+    /// As [`Registry::end`], for an epilog that finds a record which cannot be
+    /// read: whatever start it was of has ended.
+    ///
+    /// # Errors
+    /// As [`Registry::end`].
+    pub fn end_unreadable(&mut self, state: &StateDir, key: &JobKey) -> Result<(), StateError> {
+        let held = self.dir.hold()?;
+        if self.get(key).is_ok() {
+            return Ok(());
+        }
+        end(&held, state, key, None)
     }
 
     /// The record of a job.
@@ -312,20 +357,18 @@ impl Registry {
     }
 
     /// Notes that the job has an extern step; see [`Job::contained`]. For that
-    /// step to call, while it starts. A job without a record, or of another
-    /// start, is left alone.
+    /// step to call, while it starts. A job without a record is left alone.
     ///
     /// # Errors
     /// The record is as before; the job then counts as existing until its
     /// epilog.
     pub fn note_contained(&mut self, key: &JobKey) -> Result<(), StateError> {
-        match self.get(key) {
-            Ok(Some(job)) if !job.contained => self.put(&Job {
-                contained: true,
-                ..job
-            }),
-            _ => Ok(()),
-        }
+        amend(&self.dir, key, |job| {
+            let new = !job.contained;
+            job.contained = true;
+            new
+        })
+        .map(|_| ())
     }
 
     /// Notes which GPUs the job has. For a prolog that runs after the plugin's.
@@ -334,10 +377,11 @@ impl Registry {
     /// # Errors
     /// The record is as before.
     pub fn note_gpus(&mut self, key: &JobKey, gpus: Vec<String>) -> Result<(), StateError> {
-        match self.get(key) {
-            Ok(Some(job)) => self.put(&Job { gpus, ..job }),
-            _ => Ok(()),
-        }
+        amend(&self.dir, key, |job| {
+            job.gpus = gpus;
+            true
+        })
+        .map(|_| ())
     }
 
     /// All jobs, by id and node, and the files that cannot be believed: torn,
@@ -361,6 +405,39 @@ impl Registry {
     }
 }
 
+/// Reads a record, lets `change` change it, and writes it if that says so;
+/// nobody else changes or removes it in between. Returns what `change` said,
+/// and false where there is no record that can be read.
+fn amend(
+    dir: &StateDir,
+    key: &JobKey,
+    change: impl FnOnce(&mut Job) -> bool,
+) -> Result<bool, StateError> {
+    let held = dir.hold()?;
+    let name = key.file_name();
+    let Ok(Some(mut job)) = read(dir, &name) else {
+        return Ok(false);
+    };
+    let changed = change(&mut job);
+    if changed {
+        held.write(&name, &encode(&job)?)?;
+    }
+    Ok(changed)
+}
+
+/// The record goes last: until then whoever looks finds the rest again.
+fn end(
+    held: &Held<'_>,
+    state: &StateDir,
+    key: &JobKey,
+    uid: Option<u32>,
+) -> Result<(), StateError> {
+    let counters = counters_at_start::forget(state, key);
+    let note = uid.map_or(Ok(()), |uid| forget_latest(state, key, uid));
+    held.remove(&key.file_name())?;
+    counters.and(note)
+}
+
 /// Where the job that started last is noted.
 const LAST_START: &str = "last-start";
 
@@ -380,9 +457,10 @@ pub fn note_start(
     job: &Job,
 ) -> Result<bool, StateError> {
     // Whoever misses it reads every record.
-    let _ = state.folder(LATEST).and_then(|mut latest| {
-        latest.sweep()?;
-        latest.write(&job.uid.to_string(), job.key().file_name().as_bytes())
+    let _ = state.folder(LATEST).and_then(|latest| {
+        let held = latest.hold()?;
+        let _ = held.sweep();
+        held.write(&job.uid.to_string(), job.key().file_name().as_bytes())
     });
     // In this order two prologs at the same time cannot both miss each other:
     // whoever lists first has its note replaced.
@@ -395,23 +473,68 @@ pub fn note_start(
 #[must_use]
 pub fn latest(state: &StateDir, uid: u32) -> Option<JobKey> {
     let latest = state.existing_folder(LATEST).ok()??;
+    noted(&latest, uid)
+}
+
+fn noted(latest: &StateDir, uid: u32) -> Option<JobKey> {
     let name = latest.read(&uid.to_string()).ok()??;
     JobKey::of_file(std::str::from_utf8(&name).ok()?)
 }
 
-/// For the epilog: takes the note of this job away. Were that of a job that
-/// starts just now to go with it, its user's logins would read every record.
+/// Takes the note of this job away, not that of the user's next job.
+fn forget_latest(state: &StateDir, key: &JobKey, uid: u32) -> Result<(), StateError> {
+    let Some(latest) = state.existing_folder(LATEST)? else {
+        return Ok(());
+    };
+    let held = latest.hold()?;
+    if noted(&latest, uid).as_ref() == Some(key) {
+        held.remove(&uid.to_string())?;
+    }
+    Ok(())
+}
+
+/// The jobs whose record outlived them, since their epilog was killed or never
+/// ran; and the records that cannot be read. Of `node` only, where one is
+/// named. `spool` is where jobs without a readable record have their sockets.
+///
+/// Failure direction: a job of which nobody can tell stays.
 ///
 /// # Errors
-/// The note stays, which does no harm.
-pub fn forget_latest(state: &StateDir, job: &Job) -> Result<(), StateError> {
-    if latest(state, job.uid) != Some(job.key()) {
-        return Ok(());
+/// The registry cannot be listed.
+pub fn outlived(
+    registry: &Registry,
+    boot: BootId,
+    node: Option<&NodeName>,
+    spool: Option<PathBuf>,
+    deadline: Deadline,
+) -> Result<(Vec<Job>, Vec<Problem>), StateError> {
+    let (mut gone, mut problems) = (Vec::new(), Vec::new());
+    let mut keys = registry.keys()?;
+    keys.retain(|key| node.is_none_or(|node| key.node == *node));
+    // Most jobs have a socket, and their records need not be read.
+    if let (Some(node), Some(spool)) = (node, &spool)
+        && keys.len() > 1
+        && let Ok(sockets) = Sockets::list(spool, node)
+    {
+        keys.retain(|key| !sockets.has(key.job));
     }
-    match state.existing_folder(LATEST)? {
-        Some(mut latest) => latest.remove(&job.uid.to_string()),
-        None => Ok(()),
+    let mut known = Known::of_none(boot, deadline);
+    known.default_spool = spool;
+    for key in keys {
+        match registry.get(&key) {
+            Ok(Some(job)) => {
+                known.jobs.insert(key.clone(), job.clone());
+                // Where its record says, also if that is of an earlier boot.
+                let asked = Some((&job.start, &*job.spool_dir));
+                if known.existence(&key, asked) == Existence::Gone {
+                    gone.push(job);
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
     }
+    Ok((gone, problems))
 }
 
 /// Whether any other job ran here since the job started; `None` where that
@@ -626,6 +749,8 @@ pub(crate) mod as_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::{Moment, Snapshot};
+    use crate::interleaving::{Actor, every_order};
     use proptest::prelude::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
@@ -669,6 +794,10 @@ mod tests {
             Job::new(key, start, 20_001, 20_001, self.spool.clone())
         }
 
+        fn state(&self) -> StateDir {
+            StateDir::open(self.path.parent().unwrap()).unwrap()
+        }
+
         fn known(&self) -> Known {
             let deadline = Deadline::after(Duration::from_secs(5));
             Known::read(&self.registry, boot(), Some(self.spool.clone()), deadline)
@@ -690,16 +819,17 @@ mod tests {
         job.profile = Some("p5".to_owned());
         it.registry.put(&job).unwrap();
         assert_eq!(it.registry.get(&key).unwrap(), Some(job.clone()));
-        assert_eq!(it.registry.list().unwrap().0, [job]);
-        it.registry.remove(&key).unwrap();
-        it.registry.remove(&key).unwrap();
+        assert_eq!(it.registry.list().unwrap().0, [job.clone()]);
+        let state = it.state();
+        it.registry.end(&state, &job).unwrap();
+        it.registry.end(&state, &job).unwrap();
         assert_eq!(it.registry.get(&key).unwrap(), None);
     }
 
     #[test]
     fn the_note_of_a_users_latest_job_goes_with_that_job_only() {
         let mut it = place();
-        let mut state = StateDir::open(it.path.parent().unwrap()).unwrap();
+        let mut state = it.state();
         let (first, second) = (it.job(&key(7, "n1")), it.job(&key(6, "n1")));
         assert_eq!(latest(&state, first.uid), None);
         for job in [&first, &second] {
@@ -708,10 +838,9 @@ mod tests {
             assert_eq!(latest(&state, job.uid), Some(job.key()));
         }
         assert_eq!(latest(&state, first.uid + 1), None);
-        forget_latest(&state, &first).unwrap();
+        it.registry.end(&state, &first).unwrap();
         assert_eq!(latest(&state, first.uid), Some(second.key()));
-        forget_latest(&state, &second).unwrap();
-        forget_latest(&state, &second).unwrap();
+        it.registry.end(&state, &second).unwrap();
         assert_eq!(latest(&state, first.uid), None);
     }
 
@@ -760,6 +889,163 @@ mod tests {
         let job = it.job(&key);
         it.registry.put(&job).unwrap();
         assert_eq!(it.known().existence(&key, None), Existence::Exists);
+    }
+
+    /// The counters of a node without a device.
+    fn nothing_counted() -> Snapshot {
+        let empty = tempfile::tempdir().unwrap();
+        let sysroot = Sysroot::new(empty.path().to_owned());
+        let deadline = Deadline::after(Duration::from_secs(5));
+        Snapshot::traffic(&sysroot, Moment::now(), deadline).unwrap()
+    }
+
+    /// The state directory, and the registry in it as each process opens it.
+    fn stage() -> (Place, impl Fn() -> Registry) {
+        let it = place();
+        let state = it.state();
+        (it, move || Registry::open(&state).unwrap())
+    }
+
+    #[test]
+    fn a_note_and_an_epilog_in_any_order_leave_no_record() {
+        let orders = every_order(
+            || {
+                let (mut it, open) = stage();
+                let job = it.job(&key(7, "n1"));
+                it.registry.put(&job).unwrap();
+                let (mut stepd, mut epilog, mut gres) = (open(), open(), open());
+                let (state, ended) = (it.state(), job.clone());
+                let actors: Vec<Actor> = vec![
+                    Box::new(move || stepd.note_contained(&key(7, "n1")).unwrap()),
+                    Box::new(move || epilog.end(&state, &ended).unwrap()),
+                    Box::new(move || gres.note_gpus(&key(7, "n1"), vec!["G".into()]).unwrap()),
+                ];
+                (it, actors)
+            },
+            |it, order| {
+                assert_eq!(it.registry.keys().unwrap(), [], "{order}");
+            },
+        );
+        assert!(orders > 20, "{orders}");
+    }
+
+    #[test]
+    fn notes_of_two_processes_in_any_order_are_both_kept() {
+        every_order(
+            || {
+                let (mut it, open) = stage();
+                let job = it.job(&key(7, "n1"));
+                it.registry.put(&job).unwrap();
+                let (mut stepd, mut gres, mut prolog) = (open(), open(), open());
+                let actors: Vec<Actor> = vec![
+                    Box::new(move || stepd.note_contained(&key(7, "n1")).unwrap()),
+                    Box::new(move || gres.note_gpus(&key(7, "n1"), vec!["G".into()]).unwrap()),
+                    Box::new(move || {
+                        let reserved =
+                            |job: &mut Job| job.reservation = Some(Reservation::default());
+                        let same = prolog.amend(&key(7, "n1"), &job.start, reserved);
+                        assert!(same.unwrap());
+                    }),
+                ];
+                (it, actors)
+            },
+            |it, order| {
+                let job = it.registry.get(&key(7, "n1")).unwrap().unwrap();
+                assert!(job.contained, "{order}");
+                assert_eq!(job.gpus, ["G"], "{order}");
+                assert!(job.reservation.is_some(), "{order}");
+            },
+        );
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_start_in_any_order_spares_the_next_one() {
+        every_order(
+            || {
+                let (mut it, open) = stage();
+                let earlier = it.job(&key(7, "n1"));
+                it.registry.put(&earlier).unwrap();
+                let later = it.job(&key(7, "n1"));
+                let (mut epilog, mut prolog) = (open(), open());
+                let (before, after) = (it.state(), it.state());
+                let (start, counters) = (later.start.clone(), nothing_counted());
+                let actors: Vec<Actor> = vec![
+                    Box::new(move || epilog.end(&before, &earlier).unwrap()),
+                    Box::new(move || {
+                        prolog.put(&later).unwrap();
+                        counters_at_start::keep(&after, &later.key(), &counters).unwrap();
+                    }),
+                ];
+                ((it, start), actors)
+            },
+            |(it, start), order| {
+                let job = it.registry.get(&key(7, "n1")).unwrap();
+                assert_eq!(job.map(|job| job.start), Some(start), "{order}");
+                let counters = counters_at_start::kept(&it.state(), &key(7, "n1")).unwrap();
+                assert!(counters.is_some(), "{order}: its counters are lost");
+            },
+        );
+    }
+
+    #[test]
+    fn two_jobs_that_start_while_counters_are_cleared_keep_theirs() {
+        every_order(
+            || {
+                let (it, open) = stage();
+                let actor = |number| -> Actor {
+                    let (job, state) = (it.job(&key(number, "n1")), it.state());
+                    let mut registry = open();
+                    Box::new(move || {
+                        registry.put(&job).unwrap();
+                        counters_at_start::keep(&state, &job.key(), &nothing_counted()).unwrap();
+                    })
+                };
+                let actors = vec![actor(1), actor(2)];
+                (it, actors)
+            },
+            |it, order| {
+                for number in [1, 2] {
+                    let kept = counters_at_start::kept(&it.state(), &key(number, "n1"));
+                    assert!(kept.unwrap().is_some(), "{order}: {number}");
+                }
+            },
+        );
+    }
+
+    #[test]
+    fn a_job_whose_epilog_was_missed_is_found_by_what_it_left() {
+        let mut it = place();
+        let mut left = it.job(&key(7, "n1"));
+        left.contained = true;
+        it.registry.put(&left).unwrap();
+        let mut old = it.job(&key(8, "n1"));
+        old.start.boot = BootId::for_test("earlier");
+        it.registry.put(&old).unwrap();
+        it.registry.put(&it.job(&key(9, "n1"))).unwrap();
+        let mut runs = it.job(&key(10, "n1"));
+        runs.contained = true;
+        it.registry.put(&runs).unwrap();
+        let _extern = UnixListener::bind(it.spool.join("n1_10.4294967292")).unwrap();
+        it.put_text("11@n1.json", "torn");
+        let found = |node: Option<&NodeName>, spool| {
+            let deadline = Deadline::after(Duration::from_secs(5));
+            let (gone, problems) = outlived(&it.registry, boot(), node, spool, deadline).unwrap();
+            let gone: Vec<u32> = gone.iter().map(|job| job.job.0).collect();
+            let problems: Vec<String> = problems.into_iter().map(|it| it.file).collect();
+            (gone, problems)
+        };
+        let expected = (vec![7, 8], vec!["11@n1.json".to_owned()]);
+        for spool in [None, Some(it.spool.clone())] {
+            let (mut gone, problems) = found(None, spool.clone());
+            gone.sort_unstable();
+            assert_eq!((gone, problems), expected);
+            let n1 = "n1".parse().unwrap();
+            let (mut gone, problems) = found(Some(&n1), spool);
+            gone.sort_unstable();
+            assert_eq!((gone, problems), expected);
+        }
+        let n2 = "n2".parse().unwrap();
+        assert_eq!(found(Some(&n2), None), (vec![], vec![]));
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! this process acts as) could have put anything into it, every path is walked
 //! without following a link, every later operation is relative to the open
 //! directory, and a file appears or changes by one rename: a reader sees the
-//! old text or the new one, and a writer that is killed at any moment leaves
-//! at most a temporary file, which [`StateDir::sweep`] removes.
+//! old text or the new one, and needs no lock.
+//!
+//! Whoever changes a directory holds its lock meanwhile ([`StateDir::hold`]).
+//! So a temporary file that is seen under the lock was left by a writer that
+//! was killed, which is what [`StateDir::sweep`] relies on, and nobody can
+//! change or remove a file between another's reading and writing it.
 //!
 //! Nothing is synced to a disk: state is void after a reboot anyway (see
 //! [`BootId`](crate::registry::BootId)).
@@ -22,6 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::interleaving;
 use crate::sysroot::shown;
 
 /// Largest file that is read or written, in bytes.
@@ -33,8 +38,17 @@ pub const MOST_NAMES: usize = 64 * 1024;
 /// What the name of a file starts with that is not complete yet.
 const TEMPORARY: &str = ".tmp.";
 
-/// How often a lock that another process holds is asked for again.
-const LOCK_POLL: Duration = Duration::from_millis(2);
+/// The file inside a directory that is locked while the directory changes.
+/// Names that start with a dot are never those of data.
+const CHANGING: &str = ".lock";
+
+/// Longest wait for the lock of a directory. Every holder needs a fraction of a
+/// millisecond, so only one that was stopped lets it pass.
+const CHANGE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How soon a lock that another process holds is tried again: at first, and at
+/// most.
+const LOCK_POLL: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(2));
 
 /// A point on the monotonic clock after which nobody waits any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,7 +167,72 @@ pub struct StateDir {
 #[derive(Debug)]
 #[must_use]
 pub struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not by closing alone: a child that the host forked meanwhile has the
+        // descriptor, too, until it runs another program.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        interleaving::released();
+    }
+}
+
+/// A directory that nobody else changes while this lives.
+#[derive(Debug)]
+pub struct Held<'a> {
+    dir: &'a StateDir,
+    _lock: Lock,
+}
+
+impl Held<'_> {
+    /// As [`Store::write`].
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let dir = self.dir;
+        check_name(&dir.path, name)?;
+        let path = dir.path.join(name);
+        if bytes.len() > LARGEST {
+            let limit = LARGEST;
+            return Err(StateError::TooLarge { path, limit });
+        }
+        let temporary = dir.write_temporary(bytes)?;
+        interleaving::step();
+        rustix::fs::renameat(&dir.fd, &temporary, &dir.fd, name).map_err(|errno| {
+            let _ = rustix::fs::unlinkat(&dir.fd, &temporary, AtFlags::empty());
+            io_error("replace", &path, errno)
+        })
+    }
+
+    /// As [`Store::remove`].
+    ///
+    /// # Errors
+    /// As [`Store::remove`].
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        check_name(&self.dir.path, name)?;
+        interleaving::step();
+        match rustix::fs::unlinkat(&self.dir.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(io_error("remove", &self.dir.path.join(name), errno)),
+        }
+    }
+
+    /// As [`Store::sweep`].
+    ///
+    /// # Errors
+    /// As [`Store::sweep`].
+    pub fn sweep(&self) -> Result<(), StateError> {
+        for name in self.dir.all_names()? {
+            // Its writer would hold the lock.
+            if name.starts_with(TEMPORARY) {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl StateDir {
@@ -224,15 +303,32 @@ impl StateDir {
     /// [`StateError::Busy`] after the deadline.
     pub fn lock(&self, name: &str, deadline: Deadline) -> Result<Lock, StateError> {
         check_name(&self.path, name)?;
+        self.lock_file(name, deadline)
+    }
+
+    /// Waits until nobody else changes this directory, and keeps others from
+    /// changing it.
+    ///
+    /// # Errors
+    /// [`StateError::Busy`] where another process has held the lock for
+    /// seconds: it was stopped in the middle of a change.
+    pub fn hold(&self) -> Result<Held<'_>, StateError> {
+        let _lock = self.lock_file(CHANGING, Deadline::after(CHANGE_LIMIT))?;
+        Ok(Held { dir: self, _lock })
+    }
+
+    fn lock_file(&self, name: &str, deadline: Deadline) -> Result<Lock, StateError> {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | ALWAYS;
         let file = rustix::fs::openat(&self.fd, name, flags, PRIVATE)
             .map_err(|errno| open_error(&path, errno))?;
         check_file(&path, &stat(&path, &file)?)?;
         let start = Instant::now();
+        let (mut pause, longest) = LOCK_POLL;
         loop {
+            interleaving::step();
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) => return Ok(Lock { file }),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if deadline.passed() => {
                     let waited = start.elapsed();
@@ -240,7 +336,10 @@ impl StateDir {
                 }
                 // flock has no time limit, and a signal to end a blocking one
                 // would be the host process' business: ask again.
-                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_POLL.min(deadline.left())),
+                Err(Errno::WOULDBLOCK) => {
+                    interleaving::wait(pause.min(deadline.left()));
+                    pause = longest.min(pause * 2);
+                }
                 Err(errno) => return Err(io_error("lock", &path, errno)),
             }
         }
@@ -311,19 +410,14 @@ impl StateDir {
         Ok(())
     }
 
-    /// Writes a temporary file and returns its name, with the file still
-    /// locked so that no sweep takes it for one that was left behind.
-    fn write_temporary(&self, bytes: &[u8]) -> Result<(String, File), StateError> {
+    /// Writes a temporary file and returns its name.
+    fn write_temporary(&self, bytes: &[u8]) -> Result<String, StateError> {
         let name = format!("{TEMPORARY}{}", nonce(&self.path)?);
         let path = self.path.join(&name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | ALWAYS;
         let fd = rustix::fs::openat(&self.fd, &name, flags, PRIVATE)
             .map_err(|errno| open_error(&path, errno))?;
-        let mut file = File::from(fd);
-        let written = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(io::Error::from)
-            .and_then(|()| file.write_all(bytes));
-        if let Err(source) = written {
+        if let Err(source) = File::from(fd).write_all(bytes) {
             // Best effort: a sweep would remove it too.
             let _ = rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty());
             let action = "write";
@@ -333,7 +427,7 @@ impl StateDir {
                 source,
             });
         }
-        Ok((name, file))
+        Ok(name)
     }
 
     fn all_names(&self) -> Result<Vec<String>, StateError> {
@@ -362,6 +456,7 @@ impl Store for StateDir {
         check_name(&self.path, name)?;
         let path = self.path.join(name);
         let flags = OFlags::RDONLY | ALWAYS;
+        interleaving::step();
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
@@ -387,58 +482,21 @@ impl Store for StateDir {
     }
 
     fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
-        check_name(&self.path, name)?;
-        let path = self.path.join(name);
-        if bytes.len() > LARGEST {
-            let limit = LARGEST;
-            return Err(StateError::TooLarge { path, limit });
-        }
-        // A sweep may take the temporary file between its making and its
-        // locking; such bad luck does not strike three times.
-        let mut tries = 3;
-        loop {
-            tries -= 1;
-            let (temporary, _locked) = self.write_temporary(bytes)?;
-            match rustix::fs::renameat(&self.fd, &temporary, &self.fd, name) {
-                Ok(()) => return Ok(()),
-                Err(Errno::NOENT) if tries > 0 => {}
-                Err(errno) => {
-                    let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
-                    return Err(io_error("replace", &path, errno));
-                }
-            }
-        }
+        self.hold()?.write(name, bytes)
     }
 
     fn remove(&mut self, name: &str) -> Result<(), StateError> {
-        check_name(&self.path, name)?;
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(io_error("remove", &self.path.join(name), errno)),
-        }
+        self.hold()?.remove(name)
     }
 
     fn names(&self) -> Result<Vec<String>, StateError> {
         let mut names = self.all_names()?;
-        names.retain(|name| !name.starts_with(TEMPORARY));
+        names.retain(|name| !name.starts_with('.'));
         Ok(names)
     }
 
     fn sweep(&mut self) -> Result<(), StateError> {
-        for name in self.all_names()? {
-            if !name.starts_with(TEMPORARY) {
-                continue;
-            }
-            let flags = OFlags::RDONLY | ALWAYS;
-            let Ok(file) = rustix::fs::openat(&self.fd, &name, flags, Mode::empty()) else {
-                continue;
-            };
-            // Its writer holds the lock as long as it lives.
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
+        self.hold()?.sweep()
     }
 }
 
@@ -559,6 +617,7 @@ fn check_name(dir: &Path, name: &str) -> Result<(), StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interleaving::{Actor, every_order};
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -700,18 +759,42 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_removes_what_a_killed_writer_left_and_spares_a_living_one() {
+    fn a_sweep_removes_what_a_killed_writer_left() {
         let (_dir, path) = place();
         let mut state = StateDir::open(&path).unwrap();
-        let (dead, file) = state.write_temporary(b"half").unwrap();
-        drop(file);
-        let (living, _file) = state.write_temporary(b"half").unwrap();
+        let dead = state.write_temporary(b"half").unwrap();
         state.write("whole", b"").unwrap();
         assert_eq!(state.names().unwrap(), ["whole"]);
         state.sweep().unwrap();
         assert!(!path.join(dead).exists());
-        assert!(path.join(living).exists());
         assert!(path.join("whole").exists());
+    }
+
+    #[test]
+    fn two_writers_and_a_sweep_in_any_order_lose_nothing_and_leave_nothing() {
+        let orders = every_order(
+            || {
+                let (dir, path) = place();
+                let open = StateDir::open(&path).unwrap();
+                open.write_temporary(b"of a killed writer").unwrap();
+                let state = || StateDir::open(&path).unwrap();
+                let (mut first, mut second, mut sweeper) = (state(), state(), state());
+                let actors: Vec<Actor> = vec![
+                    Box::new(move || first.write("a", b"1").unwrap()),
+                    Box::new(move || second.write("b", b"2").unwrap()),
+                    Box::new(move || sweeper.sweep().unwrap()),
+                ];
+                ((dir, open), actors)
+            },
+            |(_dir, state), order| {
+                assert_eq!(state.read("a").unwrap().unwrap(), b"1", "{order}");
+                assert_eq!(state.read("b").unwrap().unwrap(), b"2", "{order}");
+                let all = state.all_names().unwrap();
+                assert_eq!(all, [CHANGING, "a", "b"], "{order}");
+            },
+        );
+        println!("{orders} orders");
+        assert!(orders > 50, "{orders}");
     }
 
     #[test]
@@ -758,6 +841,7 @@ mod tests {
             .unwrap();
         assert!(unmounted.success());
         assert!(result.unwrap_err().to_string().contains("No space left"));
-        assert_eq!((names, content), (vec!["f".to_owned()], b"old".to_vec()));
+        assert_eq!(names, [CHANGING, "f"]);
+        assert_eq!(content, b"old");
     }
 }

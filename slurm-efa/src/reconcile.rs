@@ -1,4 +1,5 @@
-//! `slurm-efa reconcile`: makes the kernel's hugepages what the ledger says.
+//! `slurm-efa reconcile`: makes the kernel's hugepages what the ledger says, and
+//! removes what jobs left whose epilog was killed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use node::hugepages::machine;
 use node::hugepages::reconcile::PoolReport;
 use node::hugepages::{HugePages, Pool, ReconcileError, Report};
-use node::registry::{JobKey, Problem};
+use node::registry::{self, BootId, Job, JobKey, Problem, Registry};
 use node::state::{Deadline, StateDir};
 use node::{Config, NodeName, printable};
 use serde::Serialize;
@@ -41,6 +42,10 @@ pub struct Reconciled {
     mode: Mode,
     state: PathBuf,
     report: Report,
+    /// Jobs whose record outlived them.
+    outlived: Vec<JobKey>,
+    /// What is wrong with the registry.
+    registry_problems: Vec<String>,
 }
 
 impl Reconciled {
@@ -58,17 +63,57 @@ impl Reconciled {
         let deadline = Deadline::after(LIMIT);
         let state = StateDir::open_existing(&path).map_err(ReconcileError::from)?;
         let report = match (mode, &state) {
-            (Mode::Apply, Some(state)) => machine::settle(state, spool_dir, None, deadline)?,
+            (Mode::Apply, Some(state)) => {
+                machine::settle(state, spool_dir.clone(), None, deadline)?
+            }
             // No job has ever been here since the boot: there is nothing to do.
             (Mode::DryRun, _) | (Mode::Apply, None) => {
-                machine::rehearse(state.as_ref(), spool_dir, deadline)?
+                machine::rehearse(state.as_ref(), spool_dir.clone(), deadline)?
             }
         };
-        Ok(Self {
+        let mut reconciled = Self {
             mode,
             state: path,
             report,
-        })
+            outlived: Vec::new(),
+            registry_problems: Vec::new(),
+        };
+        if let Some(state) = &state {
+            reconciled.forget_the_gone(state, spool_dir, deadline)?;
+        }
+        Ok(reconciled)
+    }
+
+    /// Removes the records of jobs that have ended without an epilog, or finds
+    /// them only.
+    fn forget_the_gone(
+        &mut self,
+        state: &StateDir,
+        spool_dir: Option<PathBuf>,
+        deadline: Deadline,
+    ) -> anyhow::Result<()> {
+        let Some(mut registry) = Registry::open_existing(state)? else {
+            return Ok(());
+        };
+        let boot = BootId::current()?;
+        let (gone, problems) = registry::outlived(&registry, boot, None, spool_dir, deadline)?;
+        self.registry_problems = problems
+            .iter()
+            .map(|problem| {
+                format!(
+                    "{}/jobs: {problem}; a job with such a record counts as running, so remove \
+                     the file once that job has ended",
+                    shown(&self.state)
+                )
+            })
+            .collect();
+        if self.mode == Mode::Apply {
+            for job in &gone {
+                registry.end(state, job)?;
+            }
+        }
+        self.outlived = gone.iter().map(Job::key).collect();
+        Ok(())
     }
 
     /// See [`Outcome`].
@@ -78,7 +123,8 @@ impl Reconciled {
             return Outcome::Inexact;
         }
         let planned = self.mode == Mode::DryRun && !self.done().is_empty();
-        if planned || !report.problems.is_empty() || !report.unclear.is_empty() {
+        let problems = !report.problems.is_empty() || !self.registry_problems.is_empty();
+        if planned || problems || !report.unclear.is_empty() {
             return Outcome::Attention;
         }
         Outcome::Exact
@@ -87,10 +133,23 @@ impl Reconciled {
     /// What was changed, a line each; none if all was as it should be.
     pub fn done(&self) -> Vec<String> {
         let report = &self.report;
-        let (dropped, change) = match self.mode {
-            Mode::Apply => ("is gone; its pages are given back", "changed"),
-            Mode::DryRun => ("is gone; its pages would be given back", "would change"),
+        let (dropped, forgotten, change) = match self.mode {
+            Mode::Apply => (
+                "is gone; its pages are given back",
+                "ended without its epilog; its record is removed",
+                "changed",
+            ),
+            Mode::DryRun => (
+                "is gone; its pages would be given back",
+                "ended without its epilog; its record would be removed",
+                "would change",
+            ),
         };
+        let outlived = self
+            .outlived
+            .iter()
+            .filter(|key| !report.dropped.contains(key))
+            .map(|key| format!("job {key} {forgotten}"));
         let jobs = report
             .dropped
             .iter()
@@ -107,7 +166,7 @@ impl Reconciled {
             let (pool, found, actual) = (it.pool, it.found, it.actual);
             format!("{pool}: {change} from {found} to {actual}: {}", parts(it))
         });
-        jobs.chain(noticed).chain(pools).collect()
+        jobs.chain(outlived).chain(noticed).chain(pools).collect()
     }
 
     /// What somebody has to look at, a sentence each.
@@ -129,7 +188,11 @@ impl Reconciled {
                 parts(it)
             )
         });
-        problems.chain(unclear).chain(inexact).collect()
+        problems
+            .chain(self.registry_problems.iter().cloned())
+            .chain(unclear)
+            .chain(inexact)
+            .collect()
     }
 
     /// What is wrong with a file, and what became of it.
@@ -157,6 +220,7 @@ impl Reconciled {
             exact: bool,
             pools: Vec<PoolLine>,
             dropped: Vec<String>,
+            ended_without_epilog: Vec<String>,
             unclear: Vec<String>,
             noticed: Vec<NoticedLine>,
             problems: Vec<ProblemLine>,
@@ -207,6 +271,7 @@ impl Reconciled {
             exact: self.outcome() != Outcome::Inexact,
             pools: pools.collect(),
             dropped: names(&report.dropped),
+            ended_without_epilog: names(&self.outlived),
             unclear: names(&report.unclear),
             noticed: noticed.collect(),
             problems: problems.collect(),

@@ -5,9 +5,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use cdylib_tests::pages::{Alone, Node, copies, key};
 use cdylib_tests::sigkill::{End, killed_after, sweep};
+use node::counters::{Moment, Snapshot};
+use node::registry::{BootId, Job, Registry, Start};
+use node::state::{Deadline, StateDir};
+use node::{Sysroot, counters_at_start};
 
 fn command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-efa"));
@@ -275,6 +280,47 @@ fn what_somebody_else_changed_is_kept_and_told() {
     assert_eq!(alone.more(), 4);
     fs::write(file, (read() - 4).to_string()).unwrap();
     alone.assert_as_before();
+}
+
+#[test]
+fn what_a_killed_epilog_left_of_a_job_without_pages_is_removed() {
+    let _alone = Alone::wait();
+    let node = Node::new();
+    let state = StateDir::open(&node.state()).unwrap();
+    let start = Start::now(BootId::current().unwrap()).unwrap();
+    let record = Job::new(&key(7), start, 20_001, 20_001, node.spool());
+    Registry::open(&state).unwrap().put(&record).unwrap();
+    let nothing = Sysroot::new(node.spool());
+    let deadline = Deadline::after(Duration::from_secs(5));
+    let counters = Snapshot::traffic(&nothing, Moment::now(), deadline).unwrap();
+    counters_at_start::keep(&state, &key(7), &counters).unwrap();
+    assert_quiet(&reconcile(&node, &[]));
+    node.vanish(7);
+    let output = reconcile(&node, &["--dry-run"]);
+    assert_eq!(code(&output), 1);
+    let expected = "job 7@n1 ended without its epilog; its record would be removed\n";
+    assert_eq!(stdout(&output), expected);
+    let output = reconcile(&node, &[]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let expected = "job 7@n1 ended without its epilog; its record is removed\n";
+    assert_eq!(stdout(&output), expected);
+    assert!(counters_at_start::kept(&state, &key(7)).unwrap().is_none());
+    assert_quiet(&reconcile(&node, &[]));
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_named_with_what_to_do() {
+    let _alone = Alone::wait();
+    let node = Node::new();
+    node.start(1, 0);
+    fs::write(node.state().join("jobs").join(key(1).file_name()), "torn").unwrap();
+    let output = reconcile(&node, &[]);
+    assert_eq!(code(&output), 1);
+    let said = stderr(&output);
+    assert!(
+        said.contains("1@n1.json") && said.contains("remove the file"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::time::Duration;
 use node::config::Config;
 use node::counters::{Moment, Snapshot, Usage};
 use node::registry::JobKey;
-use node::state::{Deadline, StateDir, StateError, Store};
+use node::state::{Deadline, StateDir};
 use node::usage::{self, UsageRecord};
-use node::{NodeName, Sysroot};
+use node::{NodeName, Sysroot, counters_at_start};
 use slurm_spank::log;
 
 /// For reading all counters once: 32 devices take 0.1 s.
@@ -20,9 +20,6 @@ const READ: Duration = Duration::from_secs(5);
 
 /// For the lock of the node's log.
 const WRITE: Duration = Duration::from_secs(5);
-
-/// Where the counters of jobs that run are kept, inside the state directory.
-const FOLDER: &str = "counters";
 
 /// Where a node's records go.
 pub struct Books {
@@ -114,50 +111,11 @@ pub fn lustre(sysroot: &Sysroot) -> Option<bool> {
     }
 }
 
-/// Keeps the counters at a job's start for its end.
-pub fn keep(state: &StateDir, key: &JobKey, counters: &Snapshot) -> Result<(), String> {
-    let text = counters.to_json().map_err(|error| error.to_string())?;
-    let mut folder = state.folder(FOLDER).map_err(|error| error.to_string())?;
-    forget_the_gone(state, &mut folder).map_err(|error| error.to_string())?;
-    folder
-        .write(&key.file_name(), text.as_bytes())
-        .map_err(|error| error.to_string())
-}
-
-/// Removes the counters of jobs whose epilog was missed.
-fn forget_the_gone(state: &StateDir, folder: &mut StateDir) -> Result<(), StateError> {
-    folder.sweep()?;
-    let Some(jobs) = state.existing_folder("jobs")? else {
-        return Ok(());
-    };
-    for name in folder.names()? {
-        if jobs.read(&name)?.is_none() {
-            folder.remove(&name)?;
-        }
-    }
-    Ok(())
-}
-
 /// The counters at the job's start; `None` where none were kept.
 pub fn kept(state: &StateDir, key: &JobKey) -> Option<Result<Snapshot, String>> {
-    let folder = match state.existing_folder(FOLDER) {
-        Ok(folder) => folder?,
-        Err(error) => return Some(Err(error.to_string())),
-    };
-    let bytes = match folder.read(&key.file_name()) {
-        Ok(bytes) => bytes?,
-        Err(error) => return Some(Err(error.to_string())),
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    Some(Snapshot::from_json(&text).map_err(|error| error.to_string()))
-}
-
-/// Removes them.
-pub fn forget(state: &StateDir, key: &JobKey) -> Result<(), StateError> {
-    match state.existing_folder(FOLDER)? {
-        Some(mut folder) => folder.remove(&key.file_name()),
-        None => Ok(()),
-    }
+    counters_at_start::kept(state, key)
+        .map_err(|error| error.to_string())
+        .transpose()
 }
 
 /// A record in which nothing was counted yet.

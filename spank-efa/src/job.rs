@@ -15,7 +15,7 @@ use node::hugepages::{ledger, machine};
 use node::registry::{self, BootId, Job, JobId, JobKey, Registry, Reservation, Start};
 use node::state::{Deadline, StateDir};
 use node::usage::hostlist;
-use node::{NodeName, Sysroot, efa, instance, slurm_conf};
+use node::{NodeName, Sysroot, counters_at_start, efa, instance, slurm_conf};
 use slurm_spank::{Spank, log};
 
 use crate::account::{self, Books};
@@ -150,6 +150,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let asked = Asked::of(spank);
     let profile = profile_in_force(&here, asked.profile);
     let mut registry = Registry::open(&here.state).map_err(said)?;
+    forget_the_gone(&here, &mut registry);
     let (slurm_spank::Uid(uid), slurm_spank::Gid(gid)) =
         (spank.uid().map_err(said)?, spank.gid().map_err(said)?);
     let start = Start::now(here.boot.clone()).map_err(said)?;
@@ -159,37 +160,64 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
         let devices = efa::devices(&here.sysroot).unwrap_or_default();
         job.devices = devices.iter().map(|device| device.name.clone()).collect();
     }
+    // Known before the job has its pages: its steps can then tell that the
+    // prolog did not come to its end.
+    let wanted = match asked.hugepages {
+        Some(Err(sentence)) => {
+            job.reservation = Some(Reservation {
+                refused: Some(sentence),
+                ..Reservation::default()
+            });
+            None
+        }
+        option => {
+            let option = option.and_then(Result::ok);
+            pages::in_force(option, profile.as_ref(), &here.settings)
+        }
+    };
+    job.hugepages = wanted.as_ref().map(|wanted| wanted.request.to_string());
     // Before anything is taken in its name: what has no record may be taken back.
     registry.put(&job).map_err(said)?;
     job.others_at_start = registry::note_start(&mut here.state, &registry, &job).map_err(said)?;
     if profile.is_some() {
-        let kept = account::count(&here.sysroot)
-            .and_then(|counters| account::keep(&here.state, &here.key, &counters));
+        let kept = account::count(&here.sysroot).and_then(|counters| {
+            counters_at_start::keep(&here.state, &here.key, &counters).map_err(said)
+        });
         if let Err(reason) = kept {
             complain("the job's counters", &reason);
         }
     }
-    job.reservation = match asked.hugepages {
-        Some(Err(sentence)) => Some(Reservation {
-            refused: Some(sentence),
-            ..Reservation::default()
-        }),
-        option => {
-            let option = option.and_then(Result::ok);
-            let wanted = pages::in_force(option, profile.as_ref(), &here.settings);
-            wanted.map(|wanted| {
-                job.hugepages = Some(wanted.request.to_string());
-                reserve(&here, &job, &wanted)
-            })
-        }
-    };
+    if let Some(wanted) = &wanted {
+        job.reservation = Some(reserve(&here, &job, wanted));
+    }
     if here.settings.isolate {
         fence(&here, job.reservation.as_ref());
     }
-    if job.others_at_start || job.reservation.is_some() {
-        registry.put(&job).map_err(said)?;
+    if job.others_at_start || wanted.is_some() {
+        let (others, reservation) = (job.others_at_start, job.reservation);
+        registry
+            .amend(&here.key, &job.start, |job| {
+                job.others_at_start = others;
+                job.reservation = reservation;
+            })
+            .map_err(said)?;
     }
     Ok(())
+}
+
+/// Removes what was left by jobs whose epilog was killed, this job's earlier
+/// start among them; otherwise every later job would seem to share the node.
+fn forget_the_gone(here: &Here, registry: &mut Registry) {
+    let deadline = Deadline::after(here.settings.time_limit);
+    let (boot, spool) = (here.boot.clone(), here.spool.clone().ok());
+    let outlived = registry::outlived(registry, boot, Some(here.node()), spool, deadline);
+    let gone = outlived.map(|(gone, _)| gone).unwrap_or_default();
+    let earlier = registry.get(&here.key).ok().flatten();
+    for job in gone.iter().chain(&earlier) {
+        if let Err(error) = registry.end(&here.state, job) {
+            complain(&format!("job {} has ended", job.job), &said(error));
+        }
+    }
 }
 
 /// The profile that the job's steps will have on this node, if they will have one.
@@ -306,21 +334,20 @@ pub fn epilog(spank: &Spank<'_>, arguments: &Arguments) {
 fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let here = Here::new(spank, arguments)?;
     let mut registry = Registry::open(&here.state).map_err(said)?;
-    match registry.get(&here.key) {
+    // Whatever of this fails, the rest is tried: a later one repairs it.
+    let ended = match registry.get(&here.key) {
         Ok(Some(job)) => {
             if let Err(reason) = report(&here, &job) {
                 complain("the job's report", &reason);
             }
-            if let Err(error) = registry::forget_latest(&here.state, &job) {
-                complain("the user's latest job", &said(error));
-            }
+            registry.end(&here.state, &job)
         }
-        Ok(None) => {}
-        Err(problem) => complain("registry", &problem.to_string()),
-    }
-    // Whatever of this fails, the rest is tried: each is put right by a later one.
-    let removed = registry.remove(&here.key).map_err(said);
-    let forgotten = account::forget(&here.state, &here.key).map_err(said);
+        Ok(None) => Ok(()),
+        Err(problem) => {
+            complain("registry", &problem.to_string());
+            registry.end_unreadable(&here.state, &here.key)
+        }
+    };
     if here.settings.isolate
         && let Ok(Some(controller)) = Controller::find()
     {
@@ -330,7 +357,7 @@ fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
         let deadline = Deadline::after(here.settings.time_limit);
         here.reconcile(None, deadline)?;
     }
-    removed.and(forgotten)
+    ended.map_err(said)
 }
 
 /// Writes the record of the whole job on this node, if its prolog counted.

@@ -20,7 +20,7 @@ use node::hugepages::{Bytes, OnShortfall, PageSize, Request, Settings};
 use node::registry::{self, Job, JobKey};
 use node::state::StateDir;
 use node::usage::UsageRecord;
-use node::{Stack, Sysroot, efa, instance};
+use node::{NodeName, Stack, Sysroot, efa, instance};
 use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
 
 use crate::account::{self, Books};
@@ -30,7 +30,7 @@ use crate::explain;
 use crate::job;
 use crate::node_name::node_name;
 use crate::own;
-use crate::pages::{self, Source};
+use crate::pages::{self, Source, Wanted};
 use crate::plan::{self, Action, NodeFacts, Plan};
 use crate::profile::{self, Profile};
 use crate::request::{self, BadValue, Explain, ProfileRequest};
@@ -228,8 +228,13 @@ impl Stepd {
         let place = config
             .state_dir(Some(&key.node))
             .map_err(|error| error.to_string())?;
-        let job = job::registered(&place, &key)?;
-        let reservation = job.as_ref().and_then(|(_, job)| job.reservation.as_ref());
+        let registered = job::registered(&place, &key);
+        let recorded = match &registered {
+            Ok(Some((_, job))) => Ok(job),
+            Ok(None) => Err("there is none"),
+            Err(reason) => Err(&**reason),
+        };
+        let reservation = recorded.ok().and_then(|job| job.reservation.as_ref());
         if let Some(sentence) = reservation.and_then(|it| it.refused.clone()) {
             self.outcome = Outcome::Fail(sentence);
             return Ok(());
@@ -249,21 +254,18 @@ impl Stepd {
                 .set_env(HUGEPAGES_MIB, &mib, Overwrite::Yes)
                 .map_err(|error| error.to_string())?;
         }
-        match (wanted, reservation) {
-            (Some(_), Some(reservation)) => {
-                if let Some(short) = reservation.short.clone() {
-                    if settings.on_shortfall == OnShortfall::Requeue {
-                        self.requeue = true;
-                        self.outcome = Outcome::Fail(format!(
-                            "{short}; the job goes back to the queue, as this site wants it \
-                             (on_shortfall = \"requeue\")"
-                        ));
-                        return Ok(());
-                    }
-                    self.outcome.warn(short);
+        if let Some(wanted) = &wanted {
+            if let Some(short) = shortfall(wanted, recorded, &key.node) {
+                if settings.on_shortfall == OnShortfall::Requeue {
+                    self.requeue = true;
+                    self.outcome = Outcome::Fail(format!(
+                        "{short}; this site sends such a job back to the queue (on_shortfall = \
+                         \"requeue\"), and one that Slurm cannot requeue fails"
+                    ));
+                    return Ok(());
                 }
-            }
-            (Some(wanted), None) if wanted.source == Source::Option => {
+                self.outcome.warn(short);
+            } else if reservation.is_none() && wanted.source == Source::Option {
                 self.outcome.warn(format!(
                     "{}: nothing was reserved on {}: hugepages belong to the whole job, so the \
                      option must be given where the job is made (sbatch, salloc, or srun outside \
@@ -272,7 +274,6 @@ impl Stepd {
                     key.node
                 ));
             }
-            _ => {}
         }
         let Some(in_force) = self.outcome.in_force() else {
             return Ok(());
@@ -284,7 +285,14 @@ impl Stepd {
                 .unset_env("SLURM_RLIMIT_MEMLOCK")
                 .map_err(|error| error.to_string())?;
         }
-        self.account = Some(open_account(spank, step, config, in_force, &key, job)?);
+        self.account = Some(open_account(
+            spank,
+            step,
+            config,
+            in_force,
+            &key,
+            registered.ok().flatten(),
+        )?);
         Ok(())
     }
 
@@ -401,6 +409,25 @@ impl Stepd {
             account.books.write(&account.record);
         }
     }
+}
+
+/// Why the job has fewer hugepages on this node than it should have: a
+/// sentence for its user. `None` if it has them, and also where its prolog was
+/// not asked for any.
+fn shortfall(wanted: &Wanted, recorded: Result<&Job, &str>, node: &NodeName) -> Option<String> {
+    let reason = match recorded {
+        Ok(job) => match &job.reservation {
+            Some(reservation) => return reservation.short.clone(),
+            None if job.hugepages.is_none() => return None,
+            None => "the job's prolog did not finish".to_owned(),
+        },
+        Err(reason) => format!("the node's record of this job cannot be used ({reason})"),
+    };
+    Some(format!(
+        "{}: no hugepages could be reserved on {node}: {reason}; tell the administrator, who finds \
+         the cause in slurmd's log on {node}",
+        wanted.label()
+    ))
 }
 
 /// This job on this node.
