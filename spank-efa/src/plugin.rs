@@ -46,7 +46,9 @@ impl Plugin for Efa {
     fn option(&mut self, index: usize, value: OptionValue<'_>, origin: Origin) -> Outcome {
         self.maybe_panic("option");
         match origin {
-            Origin::Client => self.client.option(index, value, &self.arguments),
+            Origin::Client | Origin::Environment => {
+                self.client.option(index, value, &self.arguments)
+            }
             Origin::Node => {
                 self.stepd.option(index, value);
                 Ok(())
