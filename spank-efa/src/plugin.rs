@@ -47,7 +47,7 @@ impl Plugin for Efa {
         self.maybe_panic("option");
         match origin {
             Origin::Client | Origin::Environment => {
-                self.client.option(index, value, &self.arguments)
+                self.client.option(index, value, origin, &self.arguments)
             }
             Origin::Node => {
                 self.stepd.option(index, value);
@@ -75,7 +75,7 @@ impl Plugin for Efa {
         });
         match context {
             Context::Local | Context::Allocator => {
-                self.client.init_post_opt(context, &self.arguments);
+                self.client.init_post_opt(spank, context, &self.arguments);
                 Ok(())
             }
             // Never an error: on a node it would drain it. The tasks fail instead.
