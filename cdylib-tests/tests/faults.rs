@@ -445,7 +445,13 @@ fn garbage_in_the_place_of_the_stacks_files_is_a_stack_that_is_not_known() {
 // ------------------------------------------------------------- a hostile user
 
 /// The plugin's own variables.
-const OURS: [&str; 3] = ["SLURM_EFA_SET", "SLURM_EFA_REQUESTS", "SLURM_EFA_PROFILE"];
+const OURS: [&str; 5] = [
+    "SLURM_EFA_SET",
+    "SLURM_EFA_REQUESTS",
+    "SLURM_EFA_HUGEPAGES_REQUESTS",
+    "SLURM_EFA_HUGEPAGES_MIB",
+    "SLURM_EFA_PROFILE",
+];
 
 /// How Slurm delivers the plugin's options to inner clients and to steps.
 const DELIVERY: [&str; 4] = [

@@ -300,6 +300,135 @@ fn the_sites_default_a_profile_and_none_decide_who_gets_pages() {
     assert_clean(&tb, &before);
 }
 
+/// Prints where a task ran, and how many MiB of hugepages its job has there.
+const SAY: &str = "echo $SLURMD_NODENAME ${SLURM_EFA_HUGEPAGES_MIB-none}";
+
+/// Two nodes of one machine, which share its hugepages.
+fn two_nodes(toml: &str) -> Testbed {
+    let nodes = ["p5.48xlarge", "p5.48xlarge"];
+    let site = format!("{SITE}{toml}");
+    efa::cluster(&site, &nodes).start().unwrap()
+}
+
+/// The lines in order. A warning among them makes a comparison fail.
+fn sizes(printed: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = printed.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn each_component_of_a_heterogeneous_batch_job_has_the_pages_that_it_asked_for() {
+    let _alone = alone();
+    let before = counts();
+    let tb = two_nodes("");
+    let (four, two, none) = (
+        "--efa-hugepages=4M",
+        "--efa-hugepages=2M",
+        "--efa-hugepages=none",
+    );
+    for (first, second, expected) in [
+        (four, none, ["n1 4", "n2 none"]),
+        (four, two, ["n1 4", "n2 2"]),
+        (four, four, ["n1 4", "n2 4"]),
+        // Component 0's value holds for those without the option.
+        (four, "", ["n1 4", "n2 4"]),
+    ] {
+        let step = format!("srun --het-group=0,1 sh -c '{SAY}' 2>&1");
+        let lines = format!("#SBATCH -wn1 {first}\n#SBATCH hetjob\n#SBATCH -wn2 {second}\n{step}");
+        let printed = efa::batch(&tb, &[], &lines);
+        assert_eq!(sizes(&printed), expected, "{lines}");
+        let line = ["-wn1", first, ":", "-wn2", second];
+        let args: Vec<&str> = line.into_iter().filter(|word| !word.is_empty()).collect();
+        let printed = efa::batch(&tb, &args, &step);
+        assert_eq!(sizes(&printed), expected, "{args:?}");
+    }
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn each_component_of_an_allocation_or_srun_has_the_pages_that_it_asked_for() {
+    let _alone = alone();
+    let before = counts();
+    let tb = two_nodes("");
+    let (four, none) = ("--efa-hugepages=4M", "--efa-hugepages=none");
+    for (first, second, expected) in [
+        (four, none, ["n1 4", "n2 none"]),
+        (none, four, ["n1 none", "n2 4"]),
+        (four, four, ["n1 4", "n2 4"]),
+    ] {
+        let salloc = [
+            "salloc",
+            "-Q",
+            "-wn1",
+            first,
+            ":",
+            "-wn2",
+            second,
+            "srun",
+            "--het-group=0,1",
+            "sh",
+            "-c",
+            SAY,
+        ];
+        let srun = [
+            "srun", "-Q", "-wn1", first, "sh", "-c", SAY, ":", "-wn2", second, "sh", "-c", SAY,
+        ];
+        for argv in [&salloc[..], &srun] {
+            let output = tb.run("alice", argv, &[]).unwrap();
+            assert_eq!(sizes(&output.stdout), expected, "{argv:?}: {output}");
+            assert_eq!(output.stderr, "", "{argv:?}");
+        }
+    }
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn the_pages_of_a_profile_are_not_for_a_component_that_did_not_ask_for_it() {
+    let _alone = alone();
+    let before = counts();
+    let tb = two_nodes("[profile.big]\nhugepages = \"8M\"\n");
+    let step = format!("srun --het-group=0,1 sh -c '{SAY}'");
+    let printed = efa::batch(&tb, &["-wn1", "--efa-profile=big", ":", "-wn2"], &step);
+    assert_eq!(sizes(&printed), ["n1 8", "n2 none"]);
+    let argv = [
+        "-wn1",
+        "--efa-profile=big",
+        "sh",
+        "-c",
+        SAY,
+        ":",
+        "-wn2",
+        "sh",
+        "-c",
+        SAY,
+    ];
+    let srun = efa::step(&tb, &[], &argv);
+    assert_eq!(sizes(&srun.stdout), ["n1 8", "n2 none"], "{srun}");
+    assert_clean(&tb, &before);
+}
+
+#[test]
+fn a_step_of_one_component_that_asks_for_pages_is_warned_that_it_gets_none() {
+    let _alone = alone();
+    let tb = two_nodes("");
+    let step = "srun --het-group=1 --efa-hugepages=8M true 2>&1";
+    let args = [
+        "-wn1",
+        "--efa-hugepages=4M",
+        ":",
+        "-wn2",
+        "--efa-hugepages=none",
+    ];
+    let printed = efa::batch(&tb, &args, step);
+    let words = [
+        "efa: warning:",
+        "--efa-hugepages=8M",
+        "nothing was reserved on n2",
+    ];
+    assert_eq!(efa::lines_with(&printed, &words).len(), 1, "{printed}");
+}
+
 #[test]
 fn a_size_that_cannot_be_is_refused_at_submission() {
     let tb = cluster("[hugepages]\nmax = \"10G\"\n").start().unwrap();

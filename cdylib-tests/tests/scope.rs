@@ -226,6 +226,171 @@ fn each_component_of_an_srun_has_its_own_profile() {
     }
 }
 
+#[test]
+fn components_of_an_srun_that_ask_for_the_same_profile_all_have_it() {
+    let tb = p5_and_g5();
+    let auto = "--efa-profile=auto";
+    let argv = [
+        "-w", "n1", auto, "sh", "-c", SAY, ":", "-w", "n2", auto, "sh", "-c", SAY,
+    ];
+    let seen = step(&tb, &[], &argv);
+    assert_eq!(sorted(&seen.stdout), [ON_P5, ON_G5], "{seen}");
+}
+
+#[test]
+fn a_profile_that_does_not_fit_a_later_component_fails_it_although_it_equals_the_first() {
+    let tb = p5_and_g5();
+    let p5 = "--efa-profile=p5";
+    let argv = [
+        "srun", "-w", "n1", p5, "sh", "-c", SAY, ":", "-w", "n2", p5, "sh", "-c", SAY,
+    ];
+    let output = tb.run("alice", &argv, &[]).unwrap();
+    assert!(!output.success(), "{output}");
+    assert!(!output.stdout.contains("n2"), "{output}");
+    let words = ["efa: error:", "p5", "g5.8xlarge"];
+    assert_eq!(efa::lines_with(&output.stderr, &words).len(), 1, "{output}");
+}
+
+/// What `inside` prints under salloc with these options.
+fn salloc(tb: &Testbed, env: &[(&str, &str)], options: &[&str], inside: &[&str]) -> String {
+    let argv = [&["salloc", "-Q"], options, inside].concat();
+    let output = tb.run("alice", &argv, env).unwrap();
+    assert!(output.success(), "{argv:?}: {output}");
+    output.stdout
+}
+
+const SRUN_BOTH: [&str; 5] = ["srun", "--het-group=0,1", "sh", "-c", SAY];
+
+#[test]
+fn components_of_an_allocation_that_ask_for_the_same_profile_all_have_it() {
+    let tb = p5_and_g5();
+    let auto = "--efa-profile=auto";
+    let options = ["-w", "n1", auto, ":", "-w", "n2", auto];
+    let said = salloc(&tb, &[], &options, &SRUN_BOTH);
+    assert_eq!(sorted(&said), [ON_P5, ON_G5]);
+}
+
+#[test]
+fn a_profile_of_a_step_holds_for_all_the_components_that_it_runs_in() {
+    let tb = p5_and_g5();
+    let auto = "--efa-profile=auto";
+    let inside = ["srun", "--het-group=0,1", auto, "sh", "-c", SAY];
+    let nothing = ["-w", "n1", ":", "-w", "n2"];
+    let first = ["-w", "n1", "--efa-profile=p5", ":", "-w", "n2"];
+    for options in [&nothing[..], &first] {
+        let said = salloc(&tb, &[], options, &inside);
+        assert_eq!(sorted(&said), [ON_P5, ON_G5], "{options:?}");
+    }
+    let script = format!("srun --het-group=0,1 {auto} sh -c '{SAY}'");
+    assert_eq!(sorted(&batch(&tb, &nothing, &script)), [ON_P5, ON_G5]);
+}
+
+#[test]
+fn srun_efa_profile_holds_for_every_component_of_a_step() {
+    let tb = p5_and_g5();
+    let env = [("SRUN_EFA_PROFILE", "auto")];
+    let nothing = ["-w", "n1", ":", "-w", "n2"];
+    let first = ["-w", "n1", "--efa-profile=p5", ":", "-w", "n2"];
+    for options in [&nothing[..], &first] {
+        let said = salloc(&tb, &env, options, &SRUN_BOTH);
+        assert_eq!(sorted(&said), [ON_P5, ON_G5], "{options:?}");
+    }
+    let argv = [
+        "-w", "n1", "sh", "-c", SAY, ":", "-w", "n2", "sh", "-c", SAY,
+    ];
+    let seen = step(&tb, &env, &argv);
+    assert_eq!(sorted(&seen.stdout), [ON_P5, ON_G5], "{seen}");
+}
+
+#[test]
+fn a_component_of_a_step_that_asks_for_nothing_has_what_its_job_asked_for() {
+    let tb = p5_and_g5();
+    let auto = "--efa-profile=auto";
+    for (options, expected) in [
+        (
+            &["-w", "n1", "--efa-profile=p5", ":", "-w", "n2"][..],
+            ON_P5,
+        ),
+        (
+            &["-w", "n1", ":", "-w", "n2", "--efa-profile=g5"],
+            NONE_ON_N1,
+        ),
+    ] {
+        // The components of the step are not in the order of the job's.
+        let inside = [
+            "srun",
+            "--het-group=1",
+            auto,
+            "sh",
+            "-c",
+            SAY,
+            ":",
+            "--het-group=0",
+            "sh",
+            "-c",
+            SAY,
+        ];
+        let said = salloc(&tb, &[], options, &inside);
+        assert_eq!(sorted(&said), [expected, ON_G5], "{options:?}");
+    }
+}
+
+#[test]
+fn each_component_of_a_step_in_an_ordinary_job_has_its_own_profile() {
+    let tb = p5_and_g5();
+    let (p5, g5) = (Some("--efa-profile=p5"), Some("--efa-profile=g5"));
+    let auto = Some("--efa-profile=auto");
+    for (around, first, second, expected) in [
+        (None, p5, None, [ON_P5, NONE_ON_N2]),
+        (None, None, g5, [NONE_ON_N1, ON_G5]),
+        (None, p5, g5, [ON_P5, ON_G5]),
+        (None, auto, auto, [ON_P5, ON_G5]),
+        (auto, None, None, [ON_P5, ON_G5]),
+        (auto, Some("--efa-profile=none"), None, [NONE_ON_N1, ON_G5]),
+    ] {
+        let options: Vec<&str> = ["-N2"].into_iter().chain(around).collect();
+        let inside: Vec<&str> = ["srun", "-w", "n1"]
+            .into_iter()
+            .chain(first)
+            .chain(["sh", "-c", SAY, ":", "-w", "n2"])
+            .chain(second)
+            .chain(["sh", "-c", SAY])
+            .collect();
+        let said = salloc(&tb, &[], &options, &inside);
+        assert_eq!(sorted(&said), expected, "{options:?} {inside:?}");
+    }
+}
+
+#[test]
+fn a_later_component_of_a_batch_job_is_warned_of_its_own_profile() {
+    let tb = p5_and_g5();
+    let lines = |first: &str, second: &str| {
+        format!("#SBATCH -w n1 {first}\n#SBATCH hetjob\n#SBATCH -w n2 {second}\ntrue")
+    };
+    let (p5, g5, auto) = ("--efa-profile=p5", "--efa-profile=g5", "--efa-profile=auto");
+    for (args, script, named) in [
+        (
+            &["-w", "n1", auto, ":", "-w", "n2", auto][..],
+            "true",
+            Some(auto),
+        ),
+        (&["-w", "n1", auto, ":", "-w", "n2"], "true", None),
+        (&[], &lines(auto, auto), Some(auto)),
+        (&[], &lines(p5, g5), Some(g5)),
+        (&[], &lines(p5, ""), None),
+        (&[], &lines(p5, "--efa-profile=none"), None),
+    ] {
+        let (sbatch, _) = efa::batch_with(&tb, &[], args, script);
+        let warnings = efa::lines_with(&sbatch.stderr, &["warning:", "component 1"]);
+        assert_eq!(warnings.len(), usize::from(named.is_some()), "{sbatch}");
+        let hint = named.map(|named| format!("srun --het-group=1 {named}"));
+        assert!(
+            sbatch.stderr.contains(&hint.unwrap_or_default()),
+            "{sbatch}"
+        );
+    }
+}
+
 // -------------------------------------------------------------------- export
 
 #[test]

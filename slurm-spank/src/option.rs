@@ -1,6 +1,6 @@
 //! Command-line options that a plugin adds to srun, sbatch and salloc.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int};
 
 use crate::bindings::{spank_opt_cb_f, spank_option};
 
@@ -67,13 +67,59 @@ impl OptionSpec {
 /// length, any byte but NUL.
 pub type OptionValue<'a> = Option<&'a [u8]>;
 
-/// Who processes the option.
+/// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// srun, sbatch or salloc, as the user: an error refuses the submission.
+    /// srun, sbatch or salloc, as the user: a command line or an `#SBATCH`
+    /// line. An error refuses the submission.
     Client,
+    /// The same programs: the variable `SLURM_SPANK_…` of the client's
+    /// environment. The job around the client left it there, or Slurm itself
+    /// did, after an earlier component of the same heterogeneous job.
+    Environment,
     /// slurmstepd, as root: Slurm only logs an error and runs the job on.
     Node,
+}
+
+unsafe extern "C" {
+    /// environ(7).
+    static environ: *const *const c_char;
+}
+
+/// Whether Slurm read a value out of this process's environment.
+///
+/// `spank_process_env_options` hands the callback the very pointer that
+/// getenv(3) returned, in every release from 20.11 to 26.05. Every other value
+/// lies in `argv` or in memory of Slurm's own. So the address decides, and two
+/// equal texts cannot be mistaken for one another.
+///
+/// # Safety
+/// No other thread changes the environment meanwhile.
+pub(crate) unsafe fn lies_in_environment(value: *const c_char) -> bool {
+    // SAFETY: the C library defines `environ`; nobody writes it meanwhile.
+    let mut place = unsafe { environ };
+    if place.is_null() || value.is_null() {
+        return false;
+    }
+    loop {
+        // SAFETY: `environ` is an array of pointers that ends with a null
+        // pointer, and `place` has not passed it.
+        let entry = unsafe { place.read() };
+        if entry.is_null() {
+            return false;
+        }
+        // SAFETY: each entry is a NUL-terminated string.
+        let text = unsafe { CStr::from_ptr(entry) }.to_bytes();
+        if text
+            .iter()
+            .position(|byte| *byte == b'=')
+            .is_some_and(|at| entry.wrapping_add(at + 1) == value)
+        {
+            return true;
+        }
+        // SAFETY: the entry was not the null pointer at the end.
+        place = unsafe { place.add(1) };
+    }
 }
 
 #[cfg(test)]
@@ -102,5 +148,20 @@ mod tests {
             ..OPTIONAL
         };
         assert_eq!(required.value(Some(c"")), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_value_is_the_environments_by_its_address_and_not_by_its_text() {
+        // SAFETY: getenv(3) takes a NUL-terminated name; no test of this crate
+        // changes the environment.
+        let path = unsafe { libc::getenv(c"PATH".as_ptr()) };
+        assert!(!path.is_null(), "the test needs PATH");
+        // SAFETY: getenv(3) returned a NUL-terminated string.
+        let copy = unsafe { CStr::from_ptr(path) }.to_owned();
+        // SAFETY: no test of this crate changes the environment.
+        let found = |value| unsafe { lies_in_environment(value) };
+        assert!(found(path));
+        assert!(!found(copy.as_ptr()));
+        assert!(!found(std::ptr::null()));
     }
 }

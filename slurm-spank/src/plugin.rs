@@ -8,7 +8,7 @@ use guard::guard;
 
 use crate::bindings::{spank_opt_cb_f, spank_t};
 use crate::log;
-use crate::option::{OptionSpec, OptionValue, Origin};
+use crate::option::{OptionSpec, OptionValue, Origin, lies_in_environment};
 use crate::spank::{Context, Spank};
 
 /// Slurm's entry points, in the order in which a job meets them.
@@ -105,7 +105,10 @@ pub trait Plugin: Sized + Send + 'static {
 
     /// An option was given; `index` is its place in [`Plugin::OPTIONS`]. Called
     /// once for each place that names it (`#SBATCH`, environment, command
-    /// line, in this order), so the last call wins.
+    /// line, in this order), so the last call wins. In a heterogeneous job or
+    /// step Slurm does so for each component, followed by
+    /// [`Hook::InitPostOpt`]; from the second component on, sbatch and salloc
+    /// have put the value of the one before into the environment.
     fn option(&mut self, index: usize, value: OptionValue<'_>, origin: Origin) -> Outcome {
         Ok(())
     }
@@ -317,13 +320,16 @@ pub unsafe fn option_callback<P: Plugin>(
         let Some(option) = P::OPTIONS.get(index) else {
             return -1;
         };
+        let origin = if remote != 0 {
+            Origin::Node
+        // SAFETY: a client reads its options in its main thread, before it starts another.
+        } else if unsafe { lies_in_environment(value) } {
+            Origin::Environment
+        } else {
+            Origin::Client
+        };
         // SAFETY: Slurm passes null or a NUL-terminated string that lives until we return.
         let value = (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) });
-        let origin = if remote == 0 {
-            Origin::Client
-        } else {
-            Origin::Node
-        };
         to_c("option", plugin.option(index, option.value(value), origin))
     });
     outcome.unwrap_or(-1)

@@ -6,14 +6,15 @@
 //! terminal.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use node::config::{Config, Harmful as HarmfulPolicy};
 use node::hugepages::{Request, Settings};
-use slurm_spank::{Context, OptionValue, Outcome, log};
+use slurm_spank::{Context, OptionValue, Origin, Outcome, Spank, log};
 
 use crate::arguments::Arguments;
+use crate::components::{self, Around, Change, Choices};
 use crate::explain;
 use crate::plan;
 use crate::profile::{self, Profile};
@@ -27,53 +28,65 @@ pub const INHERITED_EXPLAIN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_e
 /// The same of `--efa-hugepages`.
 pub const INHERITED_HUGEPAGES: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_hugepages";
 
-/// What was asked for, one name for each component of a heterogeneous job or
-/// step, separated by commas; empty where nothing was asked.
-///
-/// Slurm hands the option of component 0 to all later ones; this is how a node
-/// knows better. A batch script's environment is made before Slurm reads the
-/// later components, so there the list has one name. An srun with an option of
-/// its own and one component leaves none: its option is for wherever it runs.
-pub const REQUESTS: &str = "SLURM_EFA_REQUESTS";
+/// The name under which the client keeps an option for the prolog.
+const PROFILE_FOR_PROLOG: &str = "_SLURM_SPANK_OPTION_spank_efa_efa_profile";
+/// The same of `--efa-hugepages`.
+const HUGEPAGES_FOR_PROLOG: &str = "_SLURM_SPANK_OPTION_spank_efa_efa_hugepages";
 
 /// The state of one client.
-#[derive(Default)]
 pub struct Client {
-    /// The value that an outer job's option left in our environment.
-    inherited: Option<Vec<u8>>,
-    /// What the option callback said since the last component was complete.
-    request: Option<ProfileRequest>,
-    calls: u32,
-    /// Complete components, each with what was asked for it.
-    components: Vec<Option<Asked>>,
+    profile: Choices,
+    hugepages: Choices,
+    /// The lists of the heterogeneous job around this client, before it
+    /// changes them.
+    around: Option<JobsLists>,
 }
 
-/// What was asked for one component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Asked {
-    profile: ProfileRequest,
-    /// By this client's own user, not by the job around it.
-    explicit: bool,
+struct JobsLists {
+    profile: String,
+    hugepages: String,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            profile: Choices::default(),
+            hugepages: Choices::shared(),
+            around: None,
+        }
+    }
 }
 
 impl Client {
-    /// Lets `SBATCH_EFA_PROFILE`, `SALLOC_EFA_PROFILE` and `SRUN_EFA_PROFILE`
+    /// Reads what the job around this client left, and
+    /// lets `SBATCH_EFA_PROFILE`, `SALLOC_EFA_PROFILE` and `SRUN_EFA_PROFILE`
     /// (and `…_EFA_EXPLAIN`, `…_EFA_HUGEPAGES`) stand for the options, as Slurm's own options have
     /// such variables: by handing them to Slurm's mechanism, which puts them
     /// between `#SBATCH` and the command line.
     pub fn init(&mut self) {
-        if let Some(prefix) = input_prefix() {
-            for (name, target) in [
-                ("PROFILE", INHERITED_PROFILE),
-                ("EXPLAIN", INHERITED_EXPLAIN),
-                ("HUGEPAGES", INHERITED_HUGEPAGES),
-            ] {
-                if let Some(value) = std::env::var_os(format!("{prefix}_EFA_{name}")) {
-                    set_env(target, value.as_bytes());
-                }
+        let env = |name: &str| std::env::var_os(name).map(OsStringExt::into_vec);
+        self.around = components::inside_het_job(env).then(|| {
+            let list = |name| std::env::var(name).unwrap_or_default();
+            JobsLists {
+                profile: list(components::PROFILES),
+                hugepages: list(components::HUGEPAGES),
             }
+        });
+        let Some(prefix) = input_prefix() else { return };
+        let given = |name: &str, target: &str| {
+            let value = std::env::var_os(format!("{prefix}_EFA_{name}"));
+            if let Some(value) = &value {
+                set_env(target, value.as_bytes());
+            }
+            value.is_some()
+        };
+        given("EXPLAIN", INHERITED_EXPLAIN);
+        if given("PROFILE", INHERITED_PROFILE) {
+            self.profile.by_variable();
         }
-        self.inherited = std::env::var_os(INHERITED_PROFILE).map(OsStringExt::into_vec);
+        if given("HUGEPAGES", INHERITED_HUGEPAGES) {
+            self.hugepages.by_variable();
+        }
     }
 
     /// One place named an option.
@@ -81,6 +94,7 @@ impl Client {
         &mut self,
         index: usize,
         value: OptionValue<'_>,
+        origin: Origin,
         arguments: &Arguments,
     ) -> Outcome {
         if index == request::EXPLAIN {
@@ -93,6 +107,7 @@ impl Client {
             let asked =
                 request::hugepages(value).unwrap_or_else(|error| refuse(&error.to_string()));
             judge_hugepages(asked, arguments);
+            self.hugepages.record(&asked.to_string(), origin);
             return Ok(());
         }
         let asked = match ProfileRequest::parse(value) {
@@ -116,64 +131,54 @@ impl Client {
             }
             ProfileRequest::Auto | ProfileRequest::None => {}
         }
-        self.calls += 1;
-        self.request = Some(asked);
+        self.profile.record(asked.as_str(), origin);
         Ok(())
     }
 
     /// A component (of an ordinary job: the job) is complete.
-    pub fn init_post_opt(&mut self, context: Context, arguments: &Arguments) {
-        let asked = self.take_request();
-        if let Some(asked) = asked
+    pub fn init_post_opt(
+        &mut self,
+        spank: &mut Spank<'_>,
+        context: Context,
+        arguments: &Arguments,
+    ) {
+        let profile = self.profile.complete().map(|asked| asked.value.clone());
+        if let Some(Ok(asked)) = profile
             .as_ref()
-            .map(|asked| &asked.profile)
-            .filter(|asked| **asked != ProfileRequest::None)
+            .map(|name| ProfileRequest::parse(Some(name.as_bytes())))
+            && asked != ProfileRequest::None
         {
             let config = arguments
                 .load_config()
                 .unwrap_or_else(|reason| refuse(&cannot_serve(&reason)));
-            judge_environment(asked, &config);
+            judge_environment(&asked, &config);
         }
-        self.components.push(asked);
-        self.leave_requests(context);
-    }
-
-    /// What was asked for this component alone. From the second component on,
-    /// Slurm replays the first one's value out of the environment that it
-    /// itself has just filled.
-    fn take_request(&mut self) -> Option<Asked> {
-        let (calls, profile) = (std::mem::take(&mut self.calls), self.request.take()?);
-        let from_outside =
-            Some(profile.as_str().as_bytes()) == self.inherited.as_deref() && calls == 1;
-        let earlier = self
-            .components
-            .iter()
-            .rev()
-            .flatten()
-            .next()
-            .map(|asked| &asked.profile);
-        let replayed = self.inherited.is_none() && calls == 1 && earlier == Some(&profile);
-        (!replayed).then_some(Asked {
-            profile,
-            explicit: !from_outside,
-        })
-    }
-
-    fn leave_requests(&self, context: Context) {
-        let explicit = |asked: &Option<Asked>| asked.as_ref().is_some_and(|asked| asked.explicit);
-        match (context, self.components.as_slice()) {
-            // What the job around this step left says it all.
-            (Context::Local, components) if !components.iter().any(explicit) => {}
-            (Context::Local, [_]) => unset_env(REQUESTS),
-            (_, components) if components.iter().all(Option::is_none) => unset_env(REQUESTS),
-            (_, components) => {
-                let name = |asked: &Option<Asked>| {
-                    asked
-                        .as_ref()
-                        .map_or(String::new(), |asked| asked.profile.as_str().to_owned())
-                };
-                let list = components.iter().map(name).collect::<Vec<_>>().join(",");
-                set_env(REQUESTS, list.as_bytes());
+        let hugepages = self.hugepages.complete().map(|asked| asked.value.clone());
+        if self.profile.components().len() > 1 {
+            for (variable, value) in [
+                (PROFILE_FOR_PROLOG, profile),
+                (HUGEPAGES_FOR_PROLOG, hugepages),
+            ] {
+                leave_for_prolog(spank, variable, value.as_deref());
+            }
+        }
+        let around = self.around.as_ref();
+        for (choices, variable, list) in [
+            (
+                &self.profile,
+                components::PROFILES,
+                around.map(|lists| &lists.profile),
+            ),
+            (
+                &self.hugepages,
+                components::HUGEPAGES,
+                around.map(|lists| &lists.hugepages),
+            ),
+        ] {
+            match change(choices, list, context) {
+                Change::Leave => {}
+                Change::Remove => unset_env(variable),
+                Change::Set(value) => set_env(variable, value.as_bytes()),
             }
         }
         if program().as_deref() == Some(OsStr::new("sbatch")) {
@@ -182,23 +187,42 @@ impl Client {
     }
 
     fn warn_of_later_component(&self) {
-        if let [
-            _,
-            ..,
-            Some(Asked {
-                profile,
-                explicit: true,
-            }),
-        ] = self.components.as_slice()
-            && *profile != ProfileRequest::None
+        if let [_, .., Some(asked)] = self.profile.components()
+            && asked.explicit
+            && asked.value != ProfileRequest::None.as_str()
         {
-            let component = self.components.len() - 1;
-            let name = profile.as_str();
+            let component = self.profile.components().len() - 1;
+            let name = &asked.value;
             log::error(&format!(
                 "warning: --efa-profile={name} of component {component} does not reach the steps that the batch \
                  script starts there; write srun --het-group={component} --efa-profile={name}"
             ));
         }
+    }
+}
+
+/// What becomes of an option's list when a component is complete; `list` is
+/// that of the heterogeneous job around this client.
+fn change(choices: &Choices, list: Option<&String>, context: Context) -> Change {
+    if context != Context::Local {
+        return choices.list_of_job();
+    }
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let line = line.iter().map(|word| word.to_str().unwrap_or("?"));
+    choices.list_of_step(&Around {
+        list: list.map(String::as_str),
+        groups: &list.map_or(Vec::new(), |_| components::het_groups(line)),
+    })
+}
+
+/// The prolog of a later component would see what Slurm keeps of the one before.
+fn leave_for_prolog(spank: &mut Spank<'_>, variable: &str, value: Option<&str>) {
+    let done = match value {
+        Some(value) => spank.set_job_control_env(variable, value),
+        None => spank.unset_job_control_env(variable),
+    };
+    if let Err(error) = done {
+        log::debug(&format!("spank_efa: {variable}: {error}"));
     }
 }
 
@@ -404,36 +428,5 @@ mod tests {
         assert_eq!(through("ALL,A=own", "A"), Some(b"own".to_vec()));
         assert_eq!(through("A=", "A"), Some(Vec::new()));
         assert_eq!(through("NONE", "B"), None);
-    }
-
-    fn replay(client: &mut Client, value: &str, calls: u32) -> Option<(String, bool)> {
-        client.request = ProfileRequest::parse(Some(value.as_bytes())).ok();
-        client.calls = calls;
-        let asked = client.take_request();
-        client.components.push(asked.clone());
-        asked.map(|asked| (asked.profile.as_str().to_owned(), asked.explicit))
-    }
-
-    #[test]
-    fn a_component_is_not_given_what_slurm_replays_from_the_one_before() {
-        let mut client = Client::default();
-        assert_eq!(replay(&mut client, "p5", 1), Some(("p5".into(), true)));
-        assert_eq!(replay(&mut client, "p5", 1), None);
-        assert_eq!(
-            replay(&mut client, "p5", 2),
-            Some(("p5".into(), true)),
-            "replayed, then given again"
-        );
-    }
-
-    #[test]
-    fn a_step_that_only_inherits_did_not_ask_itself() {
-        let mut client = Client {
-            inherited: Some(b"p5".to_vec()),
-            ..Client::default()
-        };
-        assert_eq!(replay(&mut client, "p5", 1), Some(("p5".into(), false)));
-        assert_eq!(replay(&mut client, "p5", 2), Some(("p5".into(), true)));
-        assert_eq!(replay(&mut client, "auto", 2), Some(("auto".into(), true)));
     }
 }

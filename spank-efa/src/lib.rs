@@ -1,7 +1,8 @@
 //! `spank_efa.so`: `sbatch --efa-profile=p5`, for every supported Slurm release.
 //!
 //! [`plugin`] holds the hooks, each a switch on the program that it runs in;
-//! [`client`] is what happens in srun, sbatch and salloc as the user;
+//! [`client`] is what happens in srun, sbatch and salloc as the user, and
+//! [`components`] which component of a job or step an option belongs to;
 //! [`stepd`] is what happens in slurmstepd as root, [`job`] in prolog and epilog.
 //! All only carry out what the pure middle decides: [`request`] (what was
 //! asked), [`profile`] (what it means), [`rules`] (the tables), [`plan`] (what
@@ -11,6 +12,7 @@
 mod account;
 mod arguments;
 mod client;
+mod components;
 pub mod explain;
 mod job;
 mod node_name;

@@ -46,7 +46,9 @@ impl Plugin for Efa {
     fn option(&mut self, index: usize, value: OptionValue<'_>, origin: Origin) -> Outcome {
         self.maybe_panic("option");
         match origin {
-            Origin::Client => self.client.option(index, value, &self.arguments),
+            Origin::Client | Origin::Environment => {
+                self.client.option(index, value, origin, &self.arguments)
+            }
             Origin::Node => {
                 self.stepd.option(index, value);
                 Ok(())
@@ -73,7 +75,7 @@ impl Plugin for Efa {
         });
         match context {
             Context::Local | Context::Allocator => {
-                self.client.init_post_opt(context, &self.arguments);
+                self.client.init_post_opt(spank, context, &self.arguments);
                 Ok(())
             }
             // Never an error: on a node it would drain it. The tasks fail instead.

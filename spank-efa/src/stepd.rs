@@ -25,7 +25,8 @@ use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid,
 
 use crate::account::{self, Books};
 use crate::arguments::Arguments;
-use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE, REQUESTS};
+use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE};
+use crate::components::{self, Listed};
 use crate::explain;
 use crate::job;
 use crate::node_name::node_name;
@@ -183,8 +184,9 @@ impl Stepd {
                 return;
             }
         };
+        let hugepages = own_hugepages(spank, hugepages);
         let config = arguments.load_config();
-        let own = own_request(spank, asked.clone());
+        let own = own_profile(spank, asked.clone());
         let foreign = own.is_none() && asked.is_some();
         self.outcome = match serve(spank, own, foreign, &config, self.container) {
             Ok(outcome) => outcome,
@@ -196,7 +198,7 @@ impl Stepd {
                     log::info(&format!("spank_efa: {reason}"));
                 }
             }
-            Err(reason) if hugepages.is_some_and(|it| it != Request::None) => {
+            Err(reason) if hugepages.request.is_some_and(|it| it != Request::None) => {
                 self.outcome = Outcome::Fail(format!(
                     "--efa-hugepages cannot be used: {reason}; tell the administrator"
                 ));
@@ -212,16 +214,18 @@ impl Stepd {
         spank: &mut Spank<'_>,
         step: StepId,
         config: &Config,
-        hugepages: Option<Request>,
+        hugepages: OwnHugepages,
     ) -> Result<(), String> {
         if matches!(self.outcome, Outcome::Fail(_)) {
             return Ok(());
         }
         let settings = Settings::of(config).map_err(|error| error.to_string())?;
         let profile = self.outcome.in_force().map(|it| &it.profile);
-        let wanted = pages::in_force(hugepages, profile, &settings);
+        let wanted = pages::in_force(hugepages.request, profile, &settings);
+        // A batch script's environment says what its own component has.
+        let inherits_mib = matches!(spank.env(HUGEPAGES_MIB), Ok(Some(_)));
         // Nothing of ours: not a file is touched.
-        if wanted.is_none() && profile.is_none() && !settings.isolate {
+        if wanted.is_none() && profile.is_none() && !settings.isolate && !inherits_mib {
             return Ok(());
         }
         let key = own_key(spank)?;
@@ -253,9 +257,15 @@ impl Stepd {
             spank
                 .set_env(HUGEPAGES_MIB, &mib, Overwrite::Yes)
                 .map_err(|error| error.to_string())?;
+        } else if inherits_mib {
+            spank
+                .unset_env(HUGEPAGES_MIB)
+                .map_err(|error| error.to_string())?;
         }
-        if let Some(wanted) = &wanted {
-            if let Some(short) = shortfall(wanted, recorded, &key.node) {
+        // Whether a component's script asked may be uncertain; its record is not.
+        let certain = |wanted: &Wanted| wanted.source != Source::Option || hugepages.certain;
+        if let Some(wanted) = wanted.filter(|it| reservation.is_some() || certain(it)) {
+            if let Some(short) = shortfall(&wanted, recorded, &key.node) {
                 if settings.on_shortfall == OnShortfall::Requeue {
                     self.requeue = true;
                     self.outcome = Outcome::Fail(format!(
@@ -552,37 +562,34 @@ fn container(spank: &Spank<'_>) -> Option<&'static str> {
         .map(|(_, option)| *option)
 }
 
-/// What was asked for this step, given what Slurm delivered: of a
-/// heterogeneous job's components, each has its own request, and what the job
-/// around the step asked for is component 0's.
-fn own_request(spank: &Spank<'_>, delivered: Option<ProfileRequest>) -> Option<ProfileRequest> {
-    let (Some(requests), Some(group)) = (spank.env(REQUESTS).ok().flatten(), het_group(spank))
-    else {
-        return delivered;
-    };
-    let name = requests
-        .split(|byte| *byte == b',')
-        .nth(group)
-        .filter(|name| !name.is_empty())?;
-    ProfileRequest::parse(Some(name)).ok()
+/// The profile of this step: its component's own, where it has several. What
+/// the job around the step asked for is component 0's.
+fn own_profile(spank: &Spank<'_>, delivered: Option<ProfileRequest>) -> Option<ProfileRequest> {
+    match components::listed(spank, components::PROFILES) {
+        Listed::Delivered => delivered,
+        Listed::Own(name) => ProfileRequest::parse(Some(&name?)).ok(),
+        Listed::Unknown => None,
+    }
 }
 
-/// The component of a heterogeneous job that this step runs in.
-fn het_group(spank: &Spank<'_>) -> Option<usize> {
-    /// Slurm's `MAX_HET_JOB_COMPONENTS`.
-    const MOST: usize = 128;
-    let JobId(job) = spank.job_id().ok()?;
-    let job = job.to_string();
-    // The first is the present name; 22.05 gives a step of srun's own job only the old one.
-    ["HET", "PACK"].iter().find_map(|kind| {
-        let id = |group| {
-            spank
-                .env(&format!("SLURM_JOB_ID_{kind}_GROUP_{group}"))
-                .ok()
-                .flatten()
-        };
-        (0..MOST).map_while(id).position(|id| id == job.as_bytes())
-    })
+/// The value of `--efa-hugepages` that holds for a step.
+#[derive(Clone, Copy)]
+struct OwnHugepages {
+    request: Option<Request>,
+    /// Not perhaps another component's.
+    certain: bool,
+}
+
+/// As [`own_profile`]. Component 0's value holds for those that a batch
+/// script's list does not reach, unless their own job said otherwise.
+fn own_hugepages(spank: &Spank<'_>, delivered: Option<Request>) -> OwnHugepages {
+    let listed = components::listed(spank, components::HUGEPAGES);
+    let certain = listed != Listed::Unknown;
+    let request = match listed {
+        Listed::Delivered | Listed::Unknown => delivered,
+        Listed::Own(value) => value.and_then(|value| request::hugepages(Some(&value)).ok()),
+    };
+    OwnHugepages { request, certain }
 }
 
 /// Carries out what the configuration and the pure middle decide. `foreign`:

@@ -62,6 +62,18 @@ pub(super) const ROWS: &[Row] = &[
         check: het_component,
     },
     Row {
+        name: "het components of one profile",
+        check: het_components_alike,
+    },
+    Row {
+        name: "het step in an ordinary job",
+        check: het_step_in_ordinary_job,
+    },
+    Row {
+        name: "het components' hugepages",
+        check: pages::of_het_components,
+    },
+    Row {
         name: "srun's misfit, no drain",
         check: misfit_of_srun,
     },
@@ -355,33 +367,89 @@ fn none_on_a_step(c: &Context) -> Verdict {
     expect_vars(&vars, &[("SLURM_EFA_PROFILE", Some("p4d"))])
 }
 
+/// What the tasks of heterogeneous jobs and steps say, without what EFA moved.
+fn lines(text: &str) -> Vec<&str> {
+    let said = text.lines().filter(|line| !line.starts_with("efa: "));
+    let mut lines: Vec<&str> = said.filter(|line| !line.is_empty()).collect();
+    lines.sort_unstable();
+    lines
+}
+
+const REPORT: &str = "echo $SLURMD_NODENAME:$SLURM_EFA_PROFILE:$NCCL_SOCKET_IFNAME";
+const P5_ON_N1: &str = "n1:p5:^docker,lo,veth";
+
 fn het_component(c: &Context) -> Verdict {
-    fn lines(text: &str) -> Vec<&str> {
-        // A batch job's output has what EFA moved, too.
-        let said = text.lines().filter(|line| !line.starts_with("efa: "));
-        let mut lines: Vec<&str> = said.filter(|line| !line.is_empty()).collect();
-        lines.sort_unstable();
-        lines
-    }
-    let report = "echo $SLURMD_NODENAME:$SLURM_EFA_PROFILE:$NCCL_SOCKET_IFNAME";
-    let wanted = ["n1:p5:^docker,lo,veth", "n2::"];
+    let wanted = [P5_ON_N1, "n2::"];
     let step = [
         "-wn1",
         "--efa-profile=p5",
         "sh",
         "-c",
-        report,
+        REPORT,
         ":",
         "-wn2",
         "sh",
         "-c",
-        report,
+        REPORT,
     ];
     let step = c.srun(&step)?;
     expect!(lines(&step.stdout) == wanted, "srun: {step}");
-    let script = format!("#!/bin/bash\nsrun --het-group=0,1 sh -c '{report}'\n");
+    let script = format!("#!/bin/bash\nsrun --het-group=0,1 sh -c '{REPORT}'\n");
     let (_, output) = c.batch(&script, &["-wn1", "--efa-profile=p5", ":", "-wn2"])?;
     expect!(lines(&output) == wanted, "sbatch: {output}");
+    Ok(())
+}
+
+/// A component's own option counts where it equals that of the one before, and
+/// what Slurm replays does not.
+fn het_components_alike(c: &Context) -> Verdict {
+    const AUTO: &str = "--efa-profile=auto";
+    let on_n2 = "n2:p4d:^docker,lo,veth";
+    let both = [P5_ON_N1, on_n2];
+    let inside = ["srun", "--het-group=0,1", "sh", "-c", REPORT];
+    let asking = ["srun", "--het-group=0,1", AUTO, "sh", "-c", REPORT];
+    for (salloc, srun, wanted) in [
+        (&["-wn1", AUTO, ":", "-wn2", AUTO][..], &inside[..], both),
+        (&["-wn1", AUTO, ":", "-wn2"], &inside, [P5_ON_N1, "n2::"]),
+        (&["-wn1", ":", "-wn2", AUTO], &inside, ["n1::", on_n2]),
+        (&["-wn1", ":", "-wn2"], &asking, both),
+    ] {
+        let argv = [&["salloc", "-Q"], salloc, srun].concat();
+        let output = c.tb.run("alice", &argv, &[])?;
+        expect!(lines(&output.stdout) == wanted, "{argv:?}: {output}");
+    }
+    let step = [
+        "-wn1", AUTO, "sh", "-c", REPORT, ":", "-wn2", AUTO, "sh", "-c", REPORT,
+    ];
+    let step = c.srun(&step)?;
+    expect!(lines(&step.stdout) == both, "srun: {step}");
+    for (second, warned) in [(AUTO, true), ("", false)] {
+        let script = format!(
+            "#!/bin/bash\n#SBATCH -wn1 {AUTO}\n#SBATCH hetjob\n#SBATCH -wn2 {second}\n\
+             srun --het-group=0,1 {AUTO} sh -c '{REPORT}'\n"
+        );
+        let sbatch = c.tb.command("alice", &["sbatch", "--wait", "-o", "out"]);
+        let sbatch = sbatch.stdin(script.clone()).output()?;
+        let hint = format!("srun --het-group=1 {AUTO}");
+        expect!(sbatch.stderr.contains(&hint) == warned, "{script}{sbatch}");
+        let (_, output) = c.batch(&script, &[])?;
+        expect!(lines(&output) == both, "{script}{output}");
+    }
+    Ok(())
+}
+
+/// All components have the same job id there.
+fn het_step_in_ordinary_job(c: &Context) -> Verdict {
+    let later = "n2:p4d:^docker,lo,veth";
+    let (auto, none) = ("--efa-profile=auto", "--efa-profile=none");
+    for (first, wanted) in [(auto, [P5_ON_N1, later]), (none, ["n1::", later])] {
+        let argv = [
+            "salloc", "-Q", "-wn1,n2", "srun", "-wn1", first, "sh", "-c", REPORT, ":", "-wn2",
+            auto, "sh", "-c", REPORT,
+        ];
+        let output = c.tb.run("alice", &argv, &[])?;
+        expect!(lines(&output.stdout) == wanted, "{argv:?}: {output}");
+    }
     Ok(())
 }
 

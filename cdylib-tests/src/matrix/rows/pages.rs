@@ -36,6 +36,40 @@ pub(in super::super) fn reserved_and_given_back(c: &Context) -> Verdict {
     )
 }
 
+pub(in super::super) fn of_het_components(c: &Context) -> Verdict {
+    const SAY: &str = "echo $SLURMD_NODENAME:${SLURM_EFA_HUGEPAGES_MIB-none}";
+    let _alone = kernel_pages::alone()?;
+    let before = kernel_pages::counts()?;
+    let (four, none) = ("--efa-hugepages=4M", "--efa-hugepages=none");
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let script = format!(
+        "#!/bin/bash\n#SBATCH -wn1 {four}\n#SBATCH hetjob\n#SBATCH -wn2 {none}\n\
+         srun --het-group=0,1 sh -c '{SAY}' 2>&1\n"
+    );
+    let (_, output) = c.batch(&script, &[])?;
+    let wanted = ["n1:4", "n2:none"];
+    expect!(sorted(&output) == wanted, "{script}{output}");
+    for (first, second, wanted) in [
+        (four, none, wanted),
+        (none, four, ["n1:none", "n2:4"]),
+        (four, four, ["n1:4", "n2:4"]),
+    ] {
+        let step = [
+            "-Q", "-wn1", first, "sh", "-c", SAY, ":", "-wn2", second, "sh", "-c", SAY,
+        ];
+        let step = c.srun(&step)?;
+        expect!(sorted(&step.stdout) == wanted, "{first}, {second}: {step}");
+    }
+    c.tb.wait_idle()?;
+    let after = kernel_pages::counts()?;
+    expect!(after == before, "{before:?} became {after:?}");
+    Ok(())
+}
+
 pub(in super::super) fn too_many_fail_only_the_job(c: &Context) -> Verdict {
     // Less than this site's maximum, more than any machine has.
     let (state, output) = c.batch(
