@@ -62,6 +62,8 @@ pub enum Verdict {
     FoundAs(Severity, String),
     /// It cannot be told, and why.
     Unknown(String),
+    /// This node has nothing to check it by, in this round or a later one.
+    Uncheckable(String),
 }
 
 /// Everything that a check may use.
@@ -141,8 +143,11 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Fatal,
         cost: "none: read with the device",
         source: "aws-ofi-nccl refuses to run without it on these types",
-        remedy: "Load the GPU driver before efa, or reload efa (`rmmod efa; modprobe efa`) on an \
-                 idle node; the efa driver must be built with GPUDirect support.",
+        remedy: "Empty: load the GPU driver before efa, or reload efa (`rmmod efa; modprobe efa`) on \
+                 an idle node; the efa driver must be built with GPUDirect support. Absent: unknown, \
+                 and no reason to drain. The kernel's own efa driver never has the file and does \
+                 GPUDirect by dma-buf; there prolog and watch leave this check out, and `disable = \
+                 [\"gpudirect\"]` makes `efa-check node` do the same.",
         judge: gpudirect,
     },
     Check {
@@ -481,16 +486,26 @@ fn gpudirect(facts: &Facts<'_>) -> Verdict {
         Ok(devices) => devices,
         Err(verdict) => return verdict,
     };
-    found(some(devices.iter().filter_map(
-        |device| match device.has_p2p {
-            Some(true) => None,
-            Some(false) => Some((device, "has no GPUDirect: device/p2p is empty".to_owned())),
-            None => Some((
-                device,
-                "has no GPUDirect: device/p2p cannot be read".to_owned(),
-            )),
-        },
-    )))
+    let those = |has_p2p: Option<bool>, what: &str| {
+        some(
+            devices
+                .iter()
+                .filter(|device| device.has_p2p == has_p2p)
+                .map(|device| (device, what.to_owned())),
+        )
+    };
+    if let Some(text) = those(Some(false), "has no GPUDirect: device/p2p is empty") {
+        return Verdict::Found(text);
+    }
+    match those(None, "has no readable device/p2p") {
+        None => Verdict::Fine,
+        Some(_) if facts.seen.kernels_driver => Verdict::Uncheckable(
+            "the kernel's own efa driver has no p2p file; GPUDirect goes by dma-buf there and \
+             cannot be checked this way"
+                .to_owned(),
+        ),
+        Some(text) => Verdict::Unknown(format!("{text}, so GPUDirect cannot be checked")),
+    }
 }
 
 fn stack(facts: &Facts<'_>) -> Verdict {

@@ -196,6 +196,8 @@ struct How<'a> {
     hold: &'a [String],
     stack: bool,
     from_slurmd: bool,
+    /// Whether to report also what no round on this node can find out.
+    uncheckable: bool,
     wait: bool,
     keep: Keep,
 }
@@ -234,6 +236,9 @@ fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -
             rounds: &next,
             changes: &changes,
         });
+        if !how.uncheckable {
+            report.leave_out_uncheckable();
+        }
         report.hold(how.hold);
         (report, next)
     };
@@ -311,6 +316,7 @@ fn node(site: &Site, json: bool, verbose: bool, file: Option<&Path>) -> u8 {
         hold: &[],
         stack: true,
         from_slurmd: false,
+        uncheckable: true,
         wait: false,
         keep: Keep::Nothing,
     };
@@ -356,6 +362,7 @@ fn prolog(site: &Site) -> u8 {
         // Fatal only where every job has a profile; then whoever comes.
         stack: wants_efa || site.settings.default_profile,
         from_slurmd: true,
+        uncheckable: false,
         wait: true,
         keep: Keep::State,
     };
@@ -389,6 +396,7 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
         hold: &[],
         stack: true,
         from_slurmd: true,
+        uncheckable: false,
         wait: false,
         keep: Keep::State,
     };
@@ -490,6 +498,7 @@ fn record(site: &Site, force: bool) -> u8 {
         hold: &[],
         stack: false,
         from_slurmd: false,
+        uncheckable: false,
         wait: true,
         keep: Keep::Nothing,
     };
