@@ -93,9 +93,9 @@ pub const CHECKS: &[Check] = &[
         cost: "5 small files for each RDMA device",
         source: "one adapter that is gone stalls every collective of the job",
         remedy: "Compare with `lspci -d 1d0f:` and `dmesg`. A device that left the bus comes back \
-                 only with a reboot or another instance. If the node shall have fewer devices than \
-                 its type can have, run `efa-check record` on it while it is healthy, or set \
-                 `expected_devices`.",
+                 only with a reboot or another instance. If N devices are right, because fewer are \
+                 attached than the type can have, run `efa-check record --expect N` on the node while \
+                 it is healthy, or set `expected_devices`. More devices than expected are a warning.",
         judge: device_count,
     },
     Check {
@@ -310,7 +310,10 @@ fn device_count(facts: &Facts<'_>) -> Verdict {
             note(facts)
         ));
     };
-    if have >= want as usize {
+    if have > want as usize {
+        return Verdict::FoundAs(Severity::Warning, too_many(have, want, facts));
+    }
+    if have == want as usize {
         return Verdict::Fine;
     }
     let mut text = format!("{have}/{want} devices");
@@ -328,11 +331,27 @@ fn device_count(facts: &Facts<'_>) -> Verdict {
     if facts.expected.source == Source::Type {
         text.push_str(&format!(
             "; {want} is the most for the type and nothing is recorded: if {have} is right, \
-             run `efa-check record`{}",
+             run `efa-check record --expect {have}`{}",
             note(facts)
         ));
     }
     Verdict::Found(text)
+}
+
+/// An expectation that was too low: from a record of a broken node, for example.
+fn too_many(have: usize, want: u32, facts: &Facts<'_>) -> String {
+    match facts.expected.source {
+        Source::Configuration => format!(
+            "{have} devices, and `expected_devices` says {want}: correct it if {have} is right"
+        ),
+        Source::Recorded(_) => format!(
+            "{have} devices, and {want} are recorded: run `efa-check record` if {have} is right"
+        ),
+        Source::Type => format!(
+            "{have} devices, and {want} is the most that is known of the type: run `efa-check \
+             record` if {have} is right"
+        ),
+    }
 }
 
 fn note(facts: &Facts<'_>) -> String {

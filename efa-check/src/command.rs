@@ -77,9 +77,12 @@ enum Command {
     },
     /// Write down which devices this healthy node has.
     Record {
-        /// Also where a check finds something.
+        /// Also where a check finds something; the number of devices must be right all the same.
         #[arg(long)]
         force: bool,
+        /// Confirm that N devices are right: fewer than the type can have, or than are recorded.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=256))]
+        expect: Option<u32>,
     },
     /// Show every check.
     List {
@@ -166,7 +169,7 @@ fn run(line: &Line) -> u8 {
         } => node(&site, *json, *verbose, metrics.as_deref()),
         Command::Prolog => prolog(&site),
         Command::Watch { metrics } => watch(&site, metrics.as_deref()),
-        Command::Record { force } => record(&site, *force),
+        Command::Record { force, expect } => record(&site, &line.place, *force, *expect),
         Command::Pingpong { device, json } => pingpong(&site, device.as_deref(), *json),
         Command::List { .. } | Command::Explain { .. } | Command::Completions { .. } => 0,
     }
@@ -200,6 +203,8 @@ struct How<'a> {
     uncheckable: bool,
     wait: bool,
     keep: Keep,
+    /// The number of devices that a person confirmed.
+    confirmed: Option<u32>,
 }
 
 fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -> Round {
@@ -218,14 +223,15 @@ fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -
         state_dir: &site.state_dir,
     };
     if how.wait {
-        wait_for_late_devices(site);
+        wait_for_late_devices(site, how.confirmed);
     }
     let seen = observe::observe(&site.sysroot, settings, ask);
-    let expected = Expectation::of(
+    let mut expected = Expectation::of(
         settings,
         seen.instance.as_ref().ok(),
         expect::read(&site.record),
     );
+    expected.count = how.confirmed.or(expected.count);
     let now = site::now(&site.sysroot);
     let judge = |last: &Rounds| {
         let (changes, next) = last.advance(&seen, &settings.rates, &now);
@@ -286,14 +292,14 @@ fn load(state: &StateDir, now: &Now) -> Rounds {
 }
 
 /// Just after boot, devices may still be on their way.
-fn wait_for_late_devices(site: &Site) {
+fn wait_for_late_devices(site: &Site, confirmed: Option<u32>) {
     if !is_young(site) {
         return;
     }
     let instance = node::instance::detect(&site.sysroot).ok();
     let record = expect::read(&site.record);
     let expected = Expectation::of(&site.settings, instance.as_ref(), record);
-    let Some(want) = expected.count else {
+    let Some(want) = confirmed.or(expected.count) else {
         return;
     };
     let late = || observe::count(&site.sysroot).is_none_or(|have| have < want as usize);
@@ -319,6 +325,7 @@ fn node(site: &Site, json: bool, verbose: bool, file: Option<&Path>) -> u8 {
         uncheckable: true,
         wait: false,
         keep: Keep::Nothing,
+        confirmed: None,
     };
     let round = round(site, &how, |_, _| {});
     let report = &round.report;
@@ -365,6 +372,7 @@ fn prolog(site: &Site) -> u8 {
         uncheckable: false,
         wait: true,
         keep: Keep::State,
+        confirmed: None,
     };
     let round = round(site, &how, |report, rounds| {
         if report.status == Status::Fatal {
@@ -399,6 +407,7 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
         uncheckable: false,
         wait: false,
         keep: Keep::State,
+        confirmed: None,
     };
     let every = site.settings.pingpong_every;
     let early = site::now(&site.sysroot);
@@ -459,8 +468,9 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
 /// that could not be looked for, keeps no node out of service.
 fn worst_for_jobs(site: &Site, report: &Report) -> Status {
     let holds = |finding: &&Finding| {
+        let fatal = |check: &checks::Check| check.severity == Severity::Fatal;
         finding.status == Status::Fatal
-            || checks::find(finding.check).is_some_and(|check| check.severity == Severity::Fatal)
+            || finding.status == Status::Unknown && checks::find(finding.check).is_some_and(fatal)
             || site.settings.hold.iter().any(|id| id == finding.check)
     };
     let findings = report.checks.iter().filter(holds);
@@ -492,7 +502,7 @@ fn ask_slurm(site: &Site, wish: &Wish) {
     }
 }
 
-fn record(site: &Site, force: bool) -> u8 {
+fn record(site: &Site, place: &Place, force: bool, expect: Option<u32>) -> u8 {
     let how = How {
         counters: Wanted::Judged,
         hold: &[],
@@ -501,6 +511,7 @@ fn record(site: &Site, force: bool) -> u8 {
         uncheckable: false,
         wait: true,
         keep: Keep::Nothing,
+        confirmed: expect,
     };
     let round = round(site, &how, |_, _| {});
     // How many there are is what is being written down.
@@ -525,17 +536,41 @@ fn record(site: &Site, force: bool) -> u8 {
             return Status::Unknown.code();
         }
     };
+    // One that cannot be used is none.
+    let last = expect::read(&site.record).ok().flatten();
+    let command = confirming(place, record.devices.len());
+    let confirmed = expect::confirm(&record, last.as_ref(), expect, &site.settings, &command);
+    if let Err(reason) = confirmed {
+        complain(&format!("nothing was recorded: {reason}"));
+        return Status::Fatal.code();
+    }
     if let Err(reason) = expect::write(&site.record, &record) {
         complain(&format!("nothing was recorded: {reason}"));
         return EX_CANTCREAT;
     }
+    let before = last.map_or_else(|| "none".to_owned(), |last| last.devices.len().to_string());
     print(&format!(
-        "{}: {} EFA devices of a {}\n",
+        "{}: {before} -> {} EFA devices of a {}\n",
         printable(&site.record.to_string_lossy(), 300),
         record.devices.len(),
         record.instance_type
     ));
     0
+}
+
+/// What a person types to record this number of devices.
+fn confirming(place: &Place, devices: usize) -> String {
+    let mut command = format!("efa-check record --expect {devices}");
+    if let Some(config) = &place.config {
+        command.push_str(&format!(
+            " --config {}",
+            printable(&config.to_string_lossy(), 200)
+        ));
+    }
+    if let Some(node) = &place.node_name {
+        command.push_str(&format!(" --node-name {node}"));
+    }
+    command
 }
 
 fn list(json: bool, markdown: bool) -> u8 {

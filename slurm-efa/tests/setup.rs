@@ -232,6 +232,33 @@ fn the_role_of_the_last_set_up_is_known_until_it_is_reverted() {
 }
 
 #[test]
+fn the_set_up_of_a_node_with_a_missing_adapter_records_no_number_of_devices() {
+    let site = Site::new("");
+    let devices = site.tb.dir().join("sysroots/n1/sys/class/infiniband");
+    let lost = fs::read_dir(&devices).unwrap().next().unwrap().unwrap();
+    fs::rename(lost.path(), site.tb.dir().join("lost")).unwrap();
+    let output = site.run("setup", "compute", &[]);
+    assert_eq!(output.code(), 1, "{output}");
+    for words in [
+        "the number of this node's EFA devices is not recorded",
+        "31 EFA devices are present, but a p5.48xlarge can have 32",
+        "run `efa-check record --expect 31",
+    ] {
+        assert!(output.stderr.contains(words), "{words}: {output}");
+    }
+    let record = site.tb.dir().join("record.json");
+    assert!(!record.exists());
+    // All else is set up.
+    assert!(
+        site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
+            .is_symlink()
+    );
+    fs::rename(site.tb.dir().join("lost"), lost.path()).unwrap();
+    assert_eq!(site.run("setup", "compute", &[]).code(), 0);
+    assert!(record.exists());
+}
+
+#[test]
 fn a_login_nodes_slurmd_finds_a_health_check_that_finds_nothing() {
     let site = Site::new("");
     assert_eq!(site.run("setup", "login", &[]).code(), 0);

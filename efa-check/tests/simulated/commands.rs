@@ -340,6 +340,156 @@ fn nothing_is_recorded_of_a_sick_node_unless_it_must_be() {
     assert!(node.path("record/efa.json").exists());
 }
 
+/// The command that a message names in backquotes or, in a reason of Slurm's,
+/// in quotes, as a person would type it.
+fn type_what_is_advised(node: &Node, message: &str) -> crate::Said {
+    let (_, rest) = message.rsplit_once("efa-check record").unwrap();
+    let end = rest.find(['`', '\'']).unwrap();
+    let words = format!("record{}", &rest[..end]);
+    let words: Vec<&str> = words.split(' ').collect();
+    let own = words.contains(&"--config");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_efa-check"));
+    command
+        .args(&words)
+        .env_clear()
+        .env("SLURMD_NODENAME", "n1");
+    if !own {
+        command.arg("--config").arg(node.config());
+    }
+    said(&mut command)
+}
+
+#[test]
+fn fewer_devices_than_the_type_can_have_are_recorded_only_when_confirmed() {
+    let node = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let reason = "nothing was recorded: 31 EFA devices are present, but a p5.48xlarge can have 32";
+    assert!(refused.err.contains(reason), "{refused:?}");
+    assert!(!node.path("record").exists());
+    assert_eq!(node.run(&["record", "--force"]).code, 2);
+    let recorded = type_what_is_advised(&node, &refused.err);
+    assert_eq!(recorded.code, 0, "{recorded:?}");
+    assert!(
+        recorded
+            .out
+            .ends_with("efa.json: none -> 31 EFA devices of a p5.48xlarge\n"),
+        "{recorded:?}"
+    );
+    assert_eq!(node.findings(), [""; 0]);
+}
+
+#[test]
+fn a_refused_record_leaves_the_last_one() {
+    let mut node = Node::named("p5.48xlarge");
+    assert_eq!(node.run(&["record"]).code, 0);
+    let before = fs::read(node.path("record/efa.json")).unwrap();
+    node.sim.remove_device(17).unwrap();
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("32 are recorded"), "{refused:?}");
+    assert_eq!(fs::read(node.path("record/efa.json")).unwrap(), before);
+    assert_eq!(node.findings(), ["device-count: fatal"]);
+    let recorded = type_what_is_advised(&node, &refused.err);
+    assert!(
+        recorded.out.contains(": 32 -> 31 EFA devices"),
+        "{recorded:?}"
+    );
+}
+
+#[test]
+fn fewer_devices_than_were_confirmed_before_are_not_recorded_either() {
+    let mut node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
+    assert_eq!(node.run(&["record", "--expect", "3"]).code, 0);
+    node.sim.remove_device(0).unwrap();
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("but 3 are recorded"), "{refused:?}");
+}
+
+#[test]
+fn a_confirmation_of_another_number_is_refused() {
+    let node = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
+    for expected in ["32", "30", "0"] {
+        let refused = node.run(&["record", "--expect", expected]);
+        assert_eq!(refused.code, 2, "{refused:?}");
+        let reason = format!("31 EFA devices are present, and --expect names {expected}");
+        assert!(refused.err.contains(&reason), "{refused:?}");
+    }
+    assert!(!node.path("record").exists());
+    assert_eq!(node.run(&["record", "--expect", "many"]).code, 64);
+}
+
+#[test]
+fn a_number_in_the_configuration_confirms_a_record() {
+    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
+    node.configure("expected_devices = 4");
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2);
+    let reason = "`expected_devices` in the configuration says 4";
+    assert!(refused.err.contains(reason), "{refused:?}");
+    assert!(refused.err.contains("set it to 3"), "{refused:?}");
+    node.configure("expected_devices = { \"p4d.24xlarge\" = 3 }");
+    assert_eq!(node.run(&["record"]).code, 0);
+}
+
+#[test]
+fn more_devices_than_are_recorded_are_a_warning_until_they_are_recorded() {
+    let node = Node::named("p5.48xlarge");
+    assert_eq!(node.run(&["record"]).code, 0);
+    let few = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
+    assert_eq!(few.run(&["record", "--expect", "31"]).code, 0);
+    let record = node.path("record/efa.json");
+    fs::copy(few.path("record/efa.json"), &record).unwrap();
+    let warned = node.run(&["node"]);
+    assert_eq!(warned.code, 1, "{warned:?}");
+    let reason = "32 devices, and 31 are recorded: run `efa-check record`";
+    assert!(warned.out.contains(reason), "{warned:?}");
+    assert_eq!(node.run(&["prolog"]).code, 0);
+    let recorded = node.run(&["record"]);
+    assert!(
+        recorded.out.contains(": 31 -> 32 EFA devices"),
+        "{recorded:?}"
+    );
+    assert_eq!(node.findings(), [""; 0]);
+}
+
+#[test]
+fn more_devices_than_expected_keep_no_node_drained() {
+    let node = Node::named("p4d.24xlarge");
+    scontrol(&node, "touch asked; echo NodeName=n1 State=IDLE");
+    node.configure(&format!(
+        "scontrol = \"{}\"\nresume = true\nresume_after = 1\nexpected_devices = 3",
+        node.path("scontrol").display()
+    ));
+    assert_eq!(node.run(&["watch"]).code, 1);
+    eventually("a question to Slurm about the resume", || {
+        node.path("asked").exists().then_some(())
+    });
+}
+
+#[test]
+fn the_drain_reason_of_a_node_without_any_device_names_a_command_that_ends_the_drain() {
+    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(0));
+    // Without a device nobody loads the driver.
+    node.sim.remove("sys/module/efa").unwrap();
+    node.configure(&format!(
+        "scontrol = \"{}\"",
+        node.path("scontrol").display()
+    ));
+    scontrol(&node, NOTES);
+    fs::write(node.path("shown"), "NodeName=n1 State=IDLE Owner=N/A\n").unwrap();
+    assert_eq!(node.run(&["prolog"]).code, 2);
+    let recorded = type_what_is_advised(&node, &called(&node));
+    assert_eq!(recorded.code, 0, "{recorded:?}");
+    assert!(
+        recorded.out.contains(": none -> 0 EFA devices"),
+        "{recorded:?}"
+    );
+    assert_eq!(node.findings(), [""; 0]);
+    assert_eq!(node.run(&["prolog"]).code, 0);
+}
+
 #[test]
 fn a_persons_look_does_not_use_up_what_a_round_would_find() {
     let node = Node::named("g5.8xlarge");

@@ -183,7 +183,9 @@ fn every_defect_of_every_family_is_found_and_nothing_else_is() {
             let spec = Spec::named(name).unwrap().with_devices(2);
             let mut node = Node::new(&spec);
             node.configure_all(defect.top, defect.health);
-            assert_eq!(node.run(&["record"]).code, 0, "{name}");
+            let devices = node.sim.devices().len().to_string();
+            let recorded = node.run(&["record", "--expect", &devices]);
+            assert_eq!(recorded.code, 0, "{name}: {recorded:?}");
             (defect.done)(&mut node);
             let expected: Vec<&str> = Some(defect.found)
                 .filter(|f| !f.is_empty())
@@ -297,10 +299,10 @@ fn a_node_with_fewer_devices_than_its_type_can_have_is_told_how_to_say_so() {
     assert!(said.out.contains("1/4 devices"), "{said:?}");
     assert!(
         said.out
-            .contains("nothing is recorded: if 1 is right, run `efa-check record`"),
+            .contains("nothing is recorded: if 1 is right, run `efa-check record --expect 1`"),
         "{said:?}"
     );
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["record", "--expect", "1"]).code, 0);
     assert_eq!(node.findings(), [""; 0]);
     // The site's word outweighs the record.
     node.configure("expected_devices = { \"p4d.24xlarge\" = 2 }");

@@ -888,8 +888,7 @@ fn record(site: &Site) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the EFA devices of this node were not recorded ({}); run `efa-check record` when it is \
-         healthy",
+        "the number of this node's EFA devices is not recorded: {}",
         run::complaint(&ran)
     ))
 }
