@@ -1,6 +1,7 @@
 //! efa-check as prolog and health check of a real Slurm.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,43 @@ fn a_sick_node_is_drained_with_our_reason_and_its_batch_job_runs_elsewhere() {
     wait_for_speakers(&tb);
     assert_eq!(run_job(&tb), "n2\n");
     assert!(drained_by_us(&tb, "n1").starts_with("EFA: 3/4"));
+}
+
+/// A prolog of a folder, as a link to the program would be: called by this
+/// name, and for the testbed with these arguments.
+fn in_prolog_folder(tb: &Testbed, name: &str, program: &Path, arguments: &str) {
+    let path = tb.dir().join("site/prolog.d").join(name);
+    let program = program.display();
+    let script = format!("#!/bin/bash\nexec -a \"$0\" {program} {arguments}\n");
+    fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
+    fs::write(&path, script).expect("the script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the mode");
+}
+
+const PROLOG_FOLDER: &str = "Prolog={dir}/site/prolog.d/*";
+
+#[test]
+fn a_numbered_link_in_a_folder_of_prologs_drains_a_sick_node() {
+    let tb = cluster(2, "", PROLOG_FOLDER);
+    let config = format!("--config {}", tb.dir().join(efa::CONFIG).display());
+    in_prolog_folder(&tb, "50-efa-check-prolog", &program(), &config);
+    let _broken = break_adapter(&tb, "n1");
+    assert_eq!(run_job(&tb), "n2\n");
+    assert!(drained_by_us(&tb, "n1").starts_with("EFA: 3/4 devices"));
+    wait_for_speakers(&tb);
+}
+
+#[test]
+fn wrong_use_in_a_folder_of_prologs_fails_no_job() {
+    let tb = cluster(1, "", PROLOG_FOLDER);
+    for name in ["efa-check", "gres-helper"] {
+        let program = modules::program(name);
+        in_prolog_folder(&tb, &format!("50-{name}"), &program, "");
+        in_prolog_folder(&tb, &format!("60-{name}"), &program, "--no-such-option");
+    }
+    assert_eq!(run_job(&tb), "n1\n");
+    let state = must(tb.node_state("n1"));
+    assert!(!state.is_drained(), "{state:?}");
 }
 
 #[test]

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use node::called::{self, EFA_CHECK};
 use node::state::{Deadline, StateDir, Store};
 use node::{NodeName, printable, textfile};
 
@@ -41,7 +43,7 @@ struct Line {
 const EXIT_CODES: &str = "Exit codes: 0 healthy, 1 warnings, 2 fatal, 3 could not tell; 64 and up: \
 wrong use.\n`prolog` exits with 2 for a fatal finding, and with 0 otherwise, whatever happens: any \
 other code would drain the node.\nCalled by a link named efa-check-prolog or efa-check-watch, it does \
-what the link says.";
+what the link says; a number in front (50-efa-check-prolog) and an extension do not matter.";
 
 #[derive(Debug, Args)]
 struct Place {
@@ -124,23 +126,38 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         _ => {}
     }
     // Slurm's Prolog= and HealthCheckProgram= take a path and no arguments.
-    let called = Path::new(&program).file_name().and_then(OsStr::to_str);
-    let called = called.and_then(|name| name.strip_prefix("efa-check-"));
-    if let Some(command @ ("prolog" | "watch")) = called {
+    let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
+    let linked = EFA_CHECK.command(&program);
+    if let Some(command) = linked {
         args.insert(0, command.into());
     }
     let is_prolog = args.iter().any(|arg| arg == "prolog");
     let parsed = Line::try_parse_from(std::iter::once("efa-check".into()).chain(args));
     let code = match parsed {
         Ok(line) => run(&line),
+        Err(error) if by_slurm && error.use_stderr() => {
+            wrong_use(&program, &error);
+            0
+        }
         Err(error) => {
             // Nothing can be done if even this cannot be printed.
             let _ = error.print();
             if error.use_stderr() { EX_USAGE } else { 0 }
         }
     };
-    // Any other code of a prolog drains the node, for a slip of the site's.
-    ExitCode::from(if is_prolog && code != 2 { 0 } else { code })
+    // Any other code of a prolog drains the node, for a slip of the site's: also
+    // where the link of the health check is among the prologs.
+    let forgive = is_prolog || by_slurm && (linked.is_some() || code >= EX_USAGE);
+    ExitCode::from(if forgive && code != 2 { 0 } else { code })
+}
+
+/// In a prolog wrong use is the site's fault: it is logged, and drains nothing.
+fn wrong_use(program: &OsStr, error: &clap::Error) {
+    let without_command = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let reason = (!without_command).then(|| error.to_string());
+    let text = EFA_CHECK.misuse(program, reason.as_deref());
+    complain(&text);
+    drain::log(&text);
 }
 
 fn run(line: &Line) -> u8 {

@@ -212,6 +212,42 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
 }
 
 #[test]
+fn the_command_that_set_up_advises_for_a_folder_of_prologs_makes_slurm_run_ours() {
+    let site = Site::new("");
+    // The last value of slurm.conf counts; before 24.11 Slurm has one prolog only.
+    let folder = site.tb.dir().join("prologs");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("10-site"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(folder.join("10-site"), fs::Permissions::from_mode(0o755)).unwrap();
+    append(&site.conf(), &format!("Prolog={}/*", folder.display()));
+    let output = site.run("setup", "controller", &[]);
+    let command = output
+        .stderr
+        .lines()
+        .find_map(|line| Some(format!("ln -s {}", line.split_once("ln -s ")?.1)));
+    let Some(command) = command else {
+        // This release takes several prologs: ours stands beside the site's.
+        let conf = fs::read_to_string(site.conf()).unwrap();
+        assert!(conf.contains("slurm-efa/prolog.d/*"), "{output}");
+        return;
+    };
+    assert_eq!(output.code(), 1, "{output}");
+    let typed = Command::new("sh").args(["-c", &command]).status().unwrap();
+    assert!(typed.success(), "{command}");
+    let link = folder.join("50-efa-check-prolog");
+    assert_eq!(
+        fs::read_link(&link).unwrap(),
+        site.path("usr/sbin/efa-check")
+    );
+    // Neither set-up nor doctor asks again.
+    let output = site.run("setup", "controller", &[]);
+    assert_eq!(output.code(), 0, "{output}");
+    let output = site.run("doctor", "controller", &[]);
+    let lines = efa::lines_with(&output.stdout, &["ok ", " prolog "]);
+    assert_eq!(lines.len(), 1, "{output}");
+}
+
+#[test]
 fn the_role_of_the_last_set_up_is_known_until_it_is_reverted() {
     let site = Site::new("");
     let role = || {

@@ -272,6 +272,76 @@ fn a_link_named_after_a_command_is_that_command() {
 }
 
 #[test]
+fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
+    let node = sick("");
+    for name in [
+        "50-efa-check-prolog",
+        "10_efa-check-prolog",
+        "efa-check-prolog.sh",
+    ] {
+        let link = node.path(name);
+        symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+        let mut command = std::process::Command::new(&link);
+        command.arg("--config").arg(node.config()).env_clear();
+        let said = said(&mut command);
+        assert_eq!(said.code, 2, "{name}: {said:?}");
+        assert!(said.err.contains("device-count"), "{name}: {said:?}");
+    }
+}
+
+/// What slurmd gives a prolog: with and without the context, which older
+/// releases do not set.
+const BY_SLURMD: [&[(&str, &str)]; 2] = [
+    &[("SLURM_SCRIPT_CONTEXT", "prolog_slurmd")],
+    &[("SLURMD_NODENAME", "n1"), ("SLURM_JOB_ID", "7")],
+];
+
+#[test]
+fn wrong_use_by_slurmd_fails_no_prolog() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("50-check-efa");
+    symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+    for variables in BY_SLURMD {
+        let mut command = std::process::Command::new(&link);
+        let called = said(command.env_clear().envs(variables.iter().copied()));
+        assert_eq!(called.code, 0, "{called:?}");
+        assert_eq!(called.err.lines().count(), 1, "{called:?}");
+        for words in [
+            "50-check-efa was called without a command",
+            "efa-check-prolog",
+        ] {
+            assert!(called.err.contains(words), "{called:?}");
+        }
+    }
+    for wrong in [
+        &["no-such-command"][..],
+        &["node", "--no-such-option"],
+        &["explain", "no-such-check"],
+        &["node", "--config", "/nonexistent.toml"],
+    ] {
+        let mut command = std::process::Command::new(&link);
+        command.args(wrong).env_clear();
+        assert!(said(&mut command).code >= 64, "{wrong:?}, by a person");
+        let called = said(command.envs(BY_SLURMD[0].iter().copied()));
+        assert_eq!(called.code, 0, "{wrong:?}: {called:?}");
+    }
+}
+
+#[test]
+fn the_health_checks_link_among_the_prologs_fails_none_for_a_warning() {
+    let node = Node::named("g5.8xlarge");
+    let scope = "proc/sys/kernel/yama/ptrace_scope";
+    node.sim.write(scope, "1\n").unwrap();
+    let link = node.path("60-efa-check-watch");
+    symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+    let mut command = std::process::Command::new(&link);
+    command.arg("--config").arg(node.config()).env_clear();
+    assert_eq!(said(&mut command).code, 1);
+    command.env("SLURM_SCRIPT_CONTEXT", "prolog_slurmd");
+    assert_eq!(said(&mut command).code, 0);
+}
+
+#[test]
 fn a_node_that_just_booted_waits_for_late_devices_and_no_other_does() {
     let mut node = Node::named("g5.8xlarge");
     node.configure("wait_boot = \"1h\"\nscontrol = \"/nonexistent\"");
