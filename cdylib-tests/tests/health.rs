@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cdylib_tests::health::{self, PROLOG, WATCH, prolog_took, wait_node};
+use cdylib_tests::stuck::Stuck;
 use cdylib_tests::testbed::{Error, JobState, LIMIT, Output, Testbed};
 use cdylib_tests::{efa, modules};
 
@@ -30,12 +31,6 @@ fn check(tb: &Testbed, node: &str, command: &str) -> Output {
 
 fn break_adapter(tb: &Testbed, node: &str) -> health::Broken {
     health::break_adapter(tb, node, "rdmap160s27").expect("the adapter was there")
-}
-
-fn fifo(path: &Path) {
-    fs::remove_file(path).expect("a file to replace");
-    let made = std::process::Command::new("mkfifo").arg(path).status();
-    assert!(made.expect("mkfifo runs").success());
 }
 
 fn drained_by_us(tb: &Testbed, node: &str) -> String {
@@ -122,8 +117,15 @@ fn a_warning_does_not_stop_a_job_nor_drain_the_node() {
 
 #[test]
 fn a_probe_that_hangs_costs_the_prolog_its_limit_and_drains_the_node() {
+    // Before the testbed's own mounts, which then have it.
+    let dir = tempfile::tempdir().expect("a folder");
+    let stuck = Stuck::mount(dir.path()).expect("a file system that hangs");
     let tb = cluster(2, "probe_limit = \"2s\"", PROLOG);
-    fifo(&health::device(&tb, "n1", "rdmap32s27").join("ports/1/hw_counters/rx_drops"));
+    // Gone before the testbed, which cannot end while a process hangs.
+    let stuck = stuck;
+    let counter = health::device(&tb, "n1", "rdmap32s27").join("ports/1/hw_counters/rx_drops");
+    fs::remove_file(&counter).expect("a counter to replace");
+    std::os::unix::fs::symlink(stuck.file(), counter).expect("a link");
     assert_eq!(run_job(&tb), "n2\n");
     let reason = drained_by_us(&tb, "n1");
     assert!(
@@ -131,7 +133,7 @@ fn a_probe_that_hangs_costs_the_prolog_its_limit_and_drains_the_node() {
         "{reason}"
     );
     let took = prolog_took(&tb, "n1");
-    // The FIFO never answers: whatever ends the prolog is its limit.
+    // The read never ends: whatever ends the prolog is its limit.
     assert!(took.len() == 1 && took[0] < 30_000, "{took:?} ms");
 }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use cdylib_tests::load::Load;
 use cdylib_tests::sigkill::{killed_after, sweep};
+use cdylib_tests::stuck::Stuck;
 use gres_helper::agent::{Agent, AgentError};
 use gres_helper::machine::{Ask, Place};
 use gres_helper::mig::{self, Applied, Cell, Plan, Slot, Step};
@@ -398,18 +400,49 @@ fn wrong_use_by_slurmd_fails_no_prolog() {
 }
 
 #[test]
-fn a_driver_that_hangs_costs_the_limit_and_the_prolog_finds_the_node_unfit() {
+fn a_driver_that_hangs_in_the_kernel_makes_the_node_unfit() {
+    let node = Node::new("8xH100", "nvml_seconds = 1");
+    let place = node.path("stuck");
+    fs::create_dir(&place).unwrap();
+    let stuck = Stuck::mount(&place).unwrap_or_else(|error| panic!("{error}"));
+    fs::remove_file(node.nvml.library()).unwrap();
+    std::os::unix::fs::symlink(stuck.file(), node.nvml.library()).unwrap();
+    for phase in ["prolog", "epilog"] {
+        let said = node.job(phase, 1, 1000, "0");
+        let reason = "did not answer within 1 s (Machine); a GPU or its driver hangs";
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.contains(reason), "{said:?}");
+    }
+    drop(stuck);
+}
+
+#[test]
+fn an_answer_that_is_late_without_a_hang_in_the_kernel_drains_nothing() {
     let node = Node::new("8xH100", "nvml_seconds = 1");
     node.change(|machine| {
         let mut hang = fault("nvmlDeviceGetMemoryInfo_v2", 0, 0);
         hang.gpu = Some(3);
         machine.faults.push(hang);
     });
-    let said = node.job("prolog", 1, 1000, "0");
-    assert!(
-        said.code == 2 && said.err.contains("did not answer within 1 s"),
-        "{said:?}"
-    );
+    for phase in ["prolog", "epilog"] {
+        let said = node.job(phase, 1, 1000, "0");
+        assert_eq!(said.code, 0, "{said:?}");
+        let reason =
+            "did not answer within 1 s (Machine), but the process that asked does not hang";
+        assert!(said.err.contains(reason), "{said:?}");
+    }
+}
+
+#[test]
+fn load_on_the_cpus_drains_nothing() {
+    let node = Node::new("8xH100", "nvml_seconds = 1");
+    let load = Load::begin().unwrap();
+    let mut prolog = load.under(&node.for_job("prolog", 1, 1000, "0"));
+    let said = Said::of(prolog.stdin(Stdio::null()).output().unwrap());
+    drop(load);
+    assert_eq!(said.code, 0, "{said:?}");
+    // Otherwise nothing was tested.
+    assert!(said.err.contains("did not answer within 1 s"), "{said:?}");
 }
 
 #[test]

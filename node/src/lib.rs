@@ -21,6 +21,7 @@ pub mod counters;
 pub mod efa;
 pub mod hugepages;
 pub mod instance;
+pub mod late;
 pub mod name;
 mod printable;
 pub mod process;

@@ -283,9 +283,11 @@ fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
         symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
         let mut command = std::process::Command::new(&link);
         command.arg("--config").arg(node.config()).env_clear();
+        command.env("SLURMD_NODENAME", "n1");
         let said = said(&mut command);
         assert_eq!(said.code, 2, "{name}: {said:?}");
         assert!(said.err.contains("device-count"), "{name}: {said:?}");
+        assert!(called(&node).contains("State=DRAIN"), "{name}");
     }
 }
 
@@ -379,14 +381,14 @@ fn watch_does_not_drain_for_devices_that_may_be_late() {
 
 #[test]
 fn a_hung_probe_costs_the_prolog_at_most_its_limit() {
-    let node = Node::named("p5.48xlarge");
+    let mut node = Node::named("p5.48xlarge");
     node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
-    fifo(&node.counter(0, "rx_drops"));
-    fifo(&node.counter(31, "no_completion_cmds"));
+    node.hang(0, "rx_drops");
+    node.hang(31, "no_completion_cmds");
     let start = Instant::now();
     let said = node.run(&["prolog"]);
     assert!(
-        // A FIFO without a writer would take forever.
+        // Such a read never ends.
         start.elapsed() < Duration::from_secs(60),
         "{:?}",
         start.elapsed()
@@ -398,6 +400,18 @@ fn a_hung_probe_costs_the_prolog_at_most_its_limit() {
             "{said:?}"
         );
     }
+}
+
+#[test]
+fn a_late_read_whose_process_can_be_ended_is_no_finding_about_the_device() {
+    let node = Node::named("p5.48xlarge");
+    node.configure("probe_limit = \"1s\"");
+    fifo(&node.counter(7, "rx_drops"));
+    assert_eq!(node.findings(), ["counters: unknown"]);
+    let said = node.run(&["prolog"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let reason = "no answer within 1000 ms, but no read hangs in the kernel";
+    assert!(said.err.contains(reason), "{said:?}");
 }
 
 #[test]

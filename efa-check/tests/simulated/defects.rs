@@ -96,7 +96,9 @@ const DEFECTS: &[Defect] = &[
         |n| fs::set_permissions(uverbs(n), fs::Permissions::from_mode(0o600)).unwrap(), "uverbs: fatal"),
     defect("the kernel made no uverbs device", any,
         |n| fs::remove_dir_all(device_dir(n).join("device/infiniband_verbs")).unwrap(), "uverbs: fatal"),
-    defect("a counter hangs", any, |n| fifo(&n.counter(0, "rx_drops")), "counters: fatal"),
+    defect("a counter hangs in the kernel", |node| node == "g5.8xlarge", |n| n.hang(0, "rx_drops"), "counters: fatal"),
+    defect("a counter is late, but its reader can be ended", any,
+        |n| fifo(&n.counter(0, "rx_drops")), "counters: unknown"),
     defect("a counter is an error", any,
         |n| { let c = n.counter(0, "rx_drops"); fs::remove_file(&c).unwrap(); fs::create_dir(&c).unwrap(); },
         "counters: fatal"),
@@ -251,7 +253,10 @@ fn a_check_that_no_round_can_make_does_not_keep_a_node_drained() {
     let scontrol = node.path("scontrol");
     fs::write(
         &scontrol,
-        format!("#!/bin/sh\ntouch {}\n", node.path("asked").display()),
+        format!(
+            "#!/bin/sh\ntouch {}\necho NodeName=n1 State=IDLE\n",
+            node.path("asked").display()
+        ),
     )
     .unwrap();
     fs::set_permissions(&scontrol, fs::Permissions::from_mode(0o755)).unwrap();
