@@ -86,7 +86,7 @@ fn an_unknown_name_is_refused_with_the_nearest_and_nothing_is_queued() {
             let words = [
                 &format!("no profile \"{asked}\"")[..],
                 &format!("did you mean \"{nearest}\"?"),
-                "--efa-profile=list",
+                "`srun --efa-profile=list`",
             ];
             assert_refused(client, output, &words);
         });
@@ -333,7 +333,8 @@ fn list_prints_the_table_with_the_sites_profiles_and_submits_nothing() {
             assert!(!found.is_empty(), "{client}, {words:?}: {output}");
         }
     });
-    // Also where a program is missing, as with srun --mpi=list.
+    // Also where a program is missing, as with srun --mpi=list. That is what the
+    // documents and messages advise: sbatch without a script waits for one.
     let alone = tb
         .run("alice", &["srun", "--efa-profile=list"], &[])
         .unwrap();
@@ -341,6 +342,10 @@ fn list_prints_the_table_with_the_sites_profiles_and_submits_nothing() {
         alone.success() && alone.stdout.contains("vision-team"),
         "{alone}"
     );
+    for (client, _) in CLIENTS {
+        let help = tb.run("alice", &[client, "--help"], &[]).unwrap();
+        assert!(help.stdout.contains("srun --efa-profile=list"), "{help}");
+    }
 }
 
 #[test]
