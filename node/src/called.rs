@@ -81,7 +81,8 @@ pub fn by_slurm(arguments: usize, env: impl Fn(&str) -> Option<OsString>) -> boo
             .iter()
             .any(|daemon| context.as_encoded_bytes().ends_with(daemon.as_bytes()));
     }
-    // Older releases do not set it. A job's own processes have a task's number.
+    // slurmd sets it from 20.11 on; a script of the site's may have dropped it. A
+    // job's own processes have a task's number.
     arguments == 0
         && env("SLURMD_NODENAME").is_some()
         && env("SLURM_JOB_ID").is_some()

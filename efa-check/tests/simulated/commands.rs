@@ -291,8 +291,8 @@ fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
     }
 }
 
-/// What slurmd gives a prolog: with and without the context, which older
-/// releases do not set.
+/// What slurmd gives a prolog: with and without the context, which a script of
+/// the site's may have dropped.
 const BY_SLURMD: [&[(&str, &str)]; 2] = [
     &[("SLURM_SCRIPT_CONTEXT", "prolog_slurmd")],
     &[("SLURMD_NODENAME", "n1"), ("SLURM_JOB_ID", "7")],
