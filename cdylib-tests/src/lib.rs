@@ -10,7 +10,9 @@
 //! - [`health`]: a cluster that efa-check looks after.
 //! - [`kernel_pages`]: the machine's hugepages, for one test at a time;
 //!   [`pages`]: a node whose jobs take and return them;
-//!   [`sigkill`]: a program killed after each of its system calls.
+//!   [`sigkill`]: a program killed after each of its system calls;
+//!   [`stuck`]: a file that hangs its readers in the kernel; [`load`]: a CPU
+//!   that others keep to themselves.
 //! - [`logins`]: a real sshd with the PAM module inside a testbed.
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
 //! - [`turns`]: programs measured side by side; [`statistics`]: what the
@@ -22,6 +24,7 @@ pub mod efa;
 pub mod gres;
 pub mod health;
 pub mod kernel_pages;
+pub mod load;
 pub mod logins;
 pub mod matrix;
 pub mod modules;
@@ -31,5 +34,6 @@ pub mod panics;
 pub mod sigkill;
 pub mod simnode;
 pub mod statistics;
+pub mod stuck;
 pub mod testbed;
 pub mod turns;

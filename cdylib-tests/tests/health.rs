@@ -1,10 +1,12 @@
 //! efa-check as prolog and health check of a real Slurm.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cdylib_tests::health::{self, PROLOG, WATCH, prolog_took, wait_node};
+use cdylib_tests::stuck::Stuck;
 use cdylib_tests::testbed::{Error, JobState, LIMIT, Output, Testbed};
 use cdylib_tests::{efa, modules};
 
@@ -29,12 +31,6 @@ fn check(tb: &Testbed, node: &str, command: &str) -> Output {
 
 fn break_adapter(tb: &Testbed, node: &str) -> health::Broken {
     health::break_adapter(tb, node, "rdmap160s27").expect("the adapter was there")
-}
-
-fn fifo(path: &Path) {
-    fs::remove_file(path).expect("a file to replace");
-    let made = std::process::Command::new("mkfifo").arg(path).status();
-    assert!(made.expect("mkfifo runs").success());
 }
 
 fn drained_by_us(tb: &Testbed, node: &str) -> String {
@@ -70,6 +66,43 @@ fn a_sick_node_is_drained_with_our_reason_and_its_batch_job_runs_elsewhere() {
     assert!(drained_by_us(&tb, "n1").starts_with("EFA: 3/4"));
 }
 
+/// A prolog of a folder, as a link to the program would be: called by this
+/// name, and for the testbed with these arguments.
+fn in_prolog_folder(tb: &Testbed, name: &str, program: &Path, arguments: &str) {
+    let path = tb.dir().join("site/prolog.d").join(name);
+    let program = program.display();
+    let script = format!("#!/bin/bash\nexec -a \"$0\" {program} {arguments}\n");
+    fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
+    fs::write(&path, script).expect("the script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the mode");
+}
+
+const PROLOG_FOLDER: &str = "Prolog={dir}/site/prolog.d/*";
+
+#[test]
+fn a_numbered_link_in_a_folder_of_prologs_drains_a_sick_node() {
+    let tb = cluster(2, "", PROLOG_FOLDER);
+    let config = format!("--config {}", tb.dir().join(efa::CONFIG).display());
+    in_prolog_folder(&tb, "50-efa-check-prolog", &program(), &config);
+    let _broken = break_adapter(&tb, "n1");
+    assert_eq!(run_job(&tb), "n2\n");
+    assert!(drained_by_us(&tb, "n1").starts_with("EFA: 3/4 devices"));
+    wait_for_speakers(&tb);
+}
+
+#[test]
+fn wrong_use_in_a_folder_of_prologs_fails_no_job() {
+    let tb = cluster(1, "", PROLOG_FOLDER);
+    for name in ["efa-check", "gres-helper"] {
+        let program = modules::program(name);
+        in_prolog_folder(&tb, &format!("50-{name}"), &program, "");
+        in_prolog_folder(&tb, &format!("60-{name}"), &program, "--no-such-option");
+    }
+    assert_eq!(run_job(&tb), "n1\n");
+    let state = must(tb.node_state("n1"));
+    assert!(!state.is_drained(), "{state:?}");
+}
+
 #[test]
 fn a_warning_does_not_stop_a_job_nor_drain_the_node() {
     let tb = cluster(1, "", PROLOG);
@@ -84,8 +117,15 @@ fn a_warning_does_not_stop_a_job_nor_drain_the_node() {
 
 #[test]
 fn a_probe_that_hangs_costs_the_prolog_its_limit_and_drains_the_node() {
+    // Before the testbed's own mounts, which then have it.
+    let dir = tempfile::tempdir().expect("a folder");
+    let stuck = Stuck::mount(dir.path()).expect("a file system that hangs");
     let tb = cluster(2, "probe_limit = \"2s\"", PROLOG);
-    fifo(&health::device(&tb, "n1", "rdmap32s27").join("ports/1/hw_counters/rx_drops"));
+    // Gone before the testbed, which cannot end while a process hangs.
+    let stuck = stuck;
+    let counter = health::device(&tb, "n1", "rdmap32s27").join("ports/1/hw_counters/rx_drops");
+    fs::remove_file(&counter).expect("a counter to replace");
+    std::os::unix::fs::symlink(stuck.file(), counter).expect("a link");
     assert_eq!(run_job(&tb), "n2\n");
     let reason = drained_by_us(&tb, "n1");
     assert!(
@@ -93,7 +133,7 @@ fn a_probe_that_hangs_costs_the_prolog_its_limit_and_drains_the_node() {
         "{reason}"
     );
     let took = prolog_took(&tb, "n1");
-    // The FIFO never answers: whatever ends the prolog is its limit.
+    // The read never ends: whatever ends the prolog is its limit.
     assert!(took.len() == 1 && took[0] < 30_000, "{took:?} ms");
 }
 

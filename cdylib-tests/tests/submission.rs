@@ -5,7 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use cdylib_tests::efa::{self, Vars, assert_harmless_stderr, cluster, cluster_with, step};
+use cdylib_tests::efa::{
+    self, Vars, assert_harmless_stderr, cluster, cluster_of, cluster_with, step,
+};
+use cdylib_tests::simnode::Spec;
 use cdylib_tests::testbed::{JobId, Output, Testbed};
 
 const SCRIPT: &str = "#!/bin/bash\nenv\n";
@@ -83,7 +86,7 @@ fn an_unknown_name_is_refused_with_the_nearest_and_nothing_is_queued() {
             let words = [
                 &format!("no profile \"{asked}\"")[..],
                 &format!("did you mean \"{nearest}\"?"),
-                "--efa-profile=list",
+                "`srun --efa-profile=list`",
             ];
             assert_refused(client, output, &words);
         });
@@ -137,7 +140,7 @@ const FATAL: [(&str, Env, &str); 9] = [
         "FI_EFA_USE_DEVICE_RDMA",
     ),
     (
-        "p5.4xlarge",
+        "c5n",
         &[("FI_EFA_USE_DEVICE_RDMA", "true")],
         "FI_EFA_USE_DEVICE_RDMA",
     ),
@@ -179,6 +182,70 @@ fn harmless_values_and_jobs_without_a_profile_are_not_refused() {
         let seen = step(&tb, &[env], &[option, "printenv", env.0]);
         assert!(seen.stdout.contains(env.1), "{env:?}: {seen}");
     }
+}
+
+/// A simulated node of any type, with one device.
+fn small_node(instance: &str) -> Spec {
+    let mut spec = Spec::named("g5.8xlarge").unwrap();
+    spec.product_name = instance.to_owned();
+    spec
+}
+
+#[test]
+fn device_rdma_is_refused_only_for_profiles_of_types_without_rdma_read() {
+    let tb = cluster("", &["p5.48xlarge"]).start().unwrap();
+    let submit = |profile: &str| {
+        let option = format!("--efa-profile={profile}");
+        tb.command("alice", &["sbatch", "--parsable", "--hold", &option])
+            .env("FI_EFA_USE_DEVICE_RDMA", "1")
+            .stdin(SCRIPT)
+            .output()
+            .unwrap()
+    };
+    for profile in [
+        "hpc6a",
+        "hpc6id",
+        "hpc7a",
+        "hpc7g",
+        "hpc8a",
+        "g6",
+        "p5.4xlarge",
+        "g7e.8xlarge",
+    ] {
+        let output = submit(profile);
+        assert!(output.success(), "{profile}: {output}");
+        tb.scancel(JobId(output.stdout.trim().parse().unwrap()))
+            .unwrap();
+    }
+    for profile in ["c5n", "p3dn", "g4dn", "g5"] {
+        let output = queues_nothing(&tb, || submit(profile));
+        assert_refused(
+            "sbatch",
+            &output,
+            &["FI_EFA_USE_DEVICE_RDMA=1", "RDMA read"],
+        );
+    }
+}
+
+#[test]
+fn device_rdma_runs_on_nodes_with_rdma_read_whether_they_have_gpudirect_or_not() {
+    let types = ["hpc7a.96xlarge", "p5.4xlarge", "g5.8xlarge"];
+    let tb = cluster_of("", types.map(small_node)).start().unwrap();
+    let run = |node: &str| {
+        let args = ["srun", "-w", node, "--efa-profile=auto", "env"];
+        tb.run("alice", &args, &[("FI_EFA_USE_DEVICE_RDMA", "1")])
+            .unwrap()
+    };
+    for node in ["n1", "n2"] {
+        let output = run(node);
+        assert!(output.success(), "{node}: {output}");
+        let vars = Vars::of(&output.stdout);
+        assert_eq!(vars.get("FI_EFA_USE_DEVICE_RDMA"), Some("1"), "{node}");
+    }
+    let g5 = run("n3");
+    assert!(!g5.success(), "{g5}");
+    let words = ["n3", "FI_EFA_USE_DEVICE_RDMA=1", "RDMA read"];
+    assert!(!efa::lines_with(&g5.stderr, &words).is_empty(), "{g5}");
 }
 
 #[test]
@@ -266,7 +333,8 @@ fn list_prints_the_table_with_the_sites_profiles_and_submits_nothing() {
             assert!(!found.is_empty(), "{client}, {words:?}: {output}");
         }
     });
-    // Also where a program is missing, as with srun --mpi=list.
+    // Also where a program is missing, as with srun --mpi=list. That is what the
+    // documents and messages advise: sbatch without a script waits for one.
     let alone = tb
         .run("alice", &["srun", "--efa-profile=list"], &[])
         .unwrap();
@@ -274,6 +342,10 @@ fn list_prints_the_table_with_the_sites_profiles_and_submits_nothing() {
         alone.success() && alone.stdout.contains("vision-team"),
         "{alone}"
     );
+    for (client, _) in CLIENTS {
+        let help = tb.run("alice", &[client, "--help"], &[]).unwrap();
+        assert!(help.stdout.contains("srun --efa-profile=list"), "{help}");
+    }
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub enum Verdict {
     FoundAs(Severity, String),
     /// It cannot be told, and why.
     Unknown(String),
+    /// This node has nothing to check it by, in this round or a later one.
+    Uncheckable(String),
 }
 
 /// Everything that a check may use.
@@ -91,9 +93,9 @@ pub const CHECKS: &[Check] = &[
         cost: "5 small files for each RDMA device",
         source: "one adapter that is gone stalls every collective of the job",
         remedy: "Compare with `lspci -d 1d0f:` and `dmesg`. A device that left the bus comes back \
-                 only with a reboot or another instance. If the node shall have fewer devices than \
-                 its type can have, run `efa-check record` on it while it is healthy, or set \
-                 `expected_devices`.",
+                 only with a reboot or another instance. If N devices are right, because fewer are \
+                 attached than the type can have, run `efa-check record --expect N` on the node while \
+                 it is healthy, or set `expected_devices`. More devices than expected are a warning.",
         judge: device_count,
     },
     Check {
@@ -141,8 +143,11 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Fatal,
         cost: "none: read with the device",
         source: "aws-ofi-nccl refuses to run without it on these types",
-        remedy: "Load the GPU driver before efa, or reload efa (`rmmod efa; modprobe efa`) on an \
-                 idle node; the efa driver must be built with GPUDirect support.",
+        remedy: "Empty: load the GPU driver before efa, or reload efa (`rmmod efa; modprobe efa`) on \
+                 an idle node; the efa driver must be built with GPUDirect support. Absent: unknown, \
+                 and no reason to drain. The kernel's own efa driver never has the file and does \
+                 GPUDirect by dma-buf; there prolog and watch leave this check out, and `disable = \
+                 [\"gpudirect\"]` makes `efa-check node` do the same.",
         judge: gpudirect,
     },
     Check {
@@ -305,7 +310,10 @@ fn device_count(facts: &Facts<'_>) -> Verdict {
             note(facts)
         ));
     };
-    if have >= want as usize {
+    if have > want as usize {
+        return Verdict::FoundAs(Severity::Warning, too_many(have, want, facts));
+    }
+    if have == want as usize {
         return Verdict::Fine;
     }
     let mut text = format!("{have}/{want} devices");
@@ -323,11 +331,27 @@ fn device_count(facts: &Facts<'_>) -> Verdict {
     if facts.expected.source == Source::Type {
         text.push_str(&format!(
             "; {want} is the most for the type and nothing is recorded: if {have} is right, \
-             run `efa-check record`{}",
+             run `efa-check record --expect {have}`{}",
             note(facts)
         ));
     }
     Verdict::Found(text)
+}
+
+/// An expectation that was too low: from a record of a broken node, for example.
+fn too_many(have: usize, want: u32, facts: &Facts<'_>) -> String {
+    match facts.expected.source {
+        Source::Configuration => format!(
+            "{have} devices, and `expected_devices` says {want}: correct it if {have} is right"
+        ),
+        Source::Recorded(_) => format!(
+            "{have} devices, and {want} are recorded: run `efa-check record` if {have} is right"
+        ),
+        Source::Type => format!(
+            "{have} devices, and {want} is the most that is known of the type: run `efa-check \
+             record` if {have} is right"
+        ),
+    }
 }
 
 fn note(facts: &Facts<'_>) -> String {
@@ -481,16 +505,26 @@ fn gpudirect(facts: &Facts<'_>) -> Verdict {
         Ok(devices) => devices,
         Err(verdict) => return verdict,
     };
-    found(some(devices.iter().filter_map(
-        |device| match device.has_p2p {
-            Some(true) => None,
-            Some(false) => Some((device, "has no GPUDirect: device/p2p is empty".to_owned())),
-            None => Some((
-                device,
-                "has no GPUDirect: device/p2p cannot be read".to_owned(),
-            )),
-        },
-    )))
+    let those = |has_p2p: Option<bool>, what: &str| {
+        some(
+            devices
+                .iter()
+                .filter(|device| device.has_p2p == has_p2p)
+                .map(|device| (device, what.to_owned())),
+        )
+    };
+    if let Some(text) = those(Some(false), "has no GPUDirect: device/p2p is empty") {
+        return Verdict::Found(text);
+    }
+    match those(None, "has no readable device/p2p") {
+        None => Verdict::Fine,
+        Some(_) if facts.seen.kernels_driver => Verdict::Uncheckable(
+            "the kernel's own efa driver has no p2p file; GPUDirect goes by dma-buf there and \
+             cannot be checked this way"
+                .to_owned(),
+        ),
+        Some(text) => Verdict::Unknown(format!("{text}, so GPUDirect cannot be checked")),
+    }
 }
 
 fn stack(facts: &Facts<'_>) -> Verdict {

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use node::called::{self, EFA_CHECK};
 use node::state::{Deadline, StateDir, Store};
 use node::{NodeName, printable, textfile};
 
@@ -41,7 +43,7 @@ struct Line {
 const EXIT_CODES: &str = "Exit codes: 0 healthy, 1 warnings, 2 fatal, 3 could not tell; 64 and up: \
 wrong use.\n`prolog` exits with 2 for a fatal finding, and with 0 otherwise, whatever happens: any \
 other code would drain the node.\nCalled by a link named efa-check-prolog or efa-check-watch, it does \
-what the link says.";
+what the link says; a number in front (50-efa-check-prolog) and an extension do not matter.";
 
 #[derive(Debug, Args)]
 struct Place {
@@ -77,9 +79,12 @@ enum Command {
     },
     /// Write down which devices this healthy node has.
     Record {
-        /// Also where a check finds something.
+        /// Also where a check finds something; the number of devices must be right all the same.
         #[arg(long)]
         force: bool,
+        /// Confirm that N devices are right: fewer than the type can have, or than are recorded.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=256))]
+        expect: Option<u32>,
     },
     /// Show every check.
     List {
@@ -121,23 +126,38 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         _ => {}
     }
     // Slurm's Prolog= and HealthCheckProgram= take a path and no arguments.
-    let called = Path::new(&program).file_name().and_then(OsStr::to_str);
-    let called = called.and_then(|name| name.strip_prefix("efa-check-"));
-    if let Some(command @ ("prolog" | "watch")) = called {
+    let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
+    let linked = EFA_CHECK.command(&program);
+    if let Some(command) = linked {
         args.insert(0, command.into());
     }
     let is_prolog = args.iter().any(|arg| arg == "prolog");
     let parsed = Line::try_parse_from(std::iter::once("efa-check".into()).chain(args));
     let code = match parsed {
         Ok(line) => run(&line),
+        Err(error) if by_slurm && error.use_stderr() => {
+            wrong_use(&program, &error);
+            0
+        }
         Err(error) => {
             // Nothing can be done if even this cannot be printed.
             let _ = error.print();
             if error.use_stderr() { EX_USAGE } else { 0 }
         }
     };
-    // Any other code of a prolog drains the node, for a slip of the site's.
-    ExitCode::from(if is_prolog && code != 2 { 0 } else { code })
+    // Any other code of a prolog drains the node, for a slip of the site's: also
+    // where the link of the health check is among the prologs.
+    let forgive = is_prolog || by_slurm && (linked.is_some() || code >= EX_USAGE);
+    ExitCode::from(if forgive && code != 2 { 0 } else { code })
+}
+
+/// In a prolog wrong use is the site's fault: it is logged, and drains nothing.
+fn wrong_use(program: &OsStr, error: &clap::Error) {
+    let without_command = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let reason = (!without_command).then(|| error.to_string());
+    let text = EFA_CHECK.misuse(program, reason.as_deref());
+    complain(&text);
+    drain::log(&text);
 }
 
 fn run(line: &Line) -> u8 {
@@ -166,7 +186,7 @@ fn run(line: &Line) -> u8 {
         } => node(&site, *json, *verbose, metrics.as_deref()),
         Command::Prolog => prolog(&site),
         Command::Watch { metrics } => watch(&site, metrics.as_deref()),
-        Command::Record { force } => record(&site, *force),
+        Command::Record { force, expect } => record(&site, &line.place, *force, *expect),
         Command::Pingpong { device, json } => pingpong(&site, device.as_deref(), *json),
         Command::List { .. } | Command::Explain { .. } | Command::Completions { .. } => 0,
     }
@@ -196,8 +216,12 @@ struct How<'a> {
     hold: &'a [String],
     stack: bool,
     from_slurmd: bool,
+    /// Whether to report also what no round on this node can find out.
+    uncheckable: bool,
     wait: bool,
     keep: Keep,
+    /// The number of devices that a person confirmed.
+    confirmed: Option<u32>,
 }
 
 fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -> Round {
@@ -216,14 +240,15 @@ fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -
         state_dir: &site.state_dir,
     };
     if how.wait {
-        wait_for_late_devices(site);
+        wait_for_late_devices(site, how.confirmed);
     }
     let seen = observe::observe(&site.sysroot, settings, ask);
-    let expected = Expectation::of(
+    let mut expected = Expectation::of(
         settings,
         seen.instance.as_ref().ok(),
         expect::read(&site.record),
     );
+    expected.count = how.confirmed.or(expected.count);
     let now = site::now(&site.sysroot);
     let judge = |last: &Rounds| {
         let (changes, next) = last.advance(&seen, &settings.rates, &now);
@@ -234,6 +259,9 @@ fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -
             rounds: &next,
             changes: &changes,
         });
+        if !how.uncheckable {
+            report.leave_out_uncheckable();
+        }
         report.hold(how.hold);
         (report, next)
     };
@@ -281,14 +309,14 @@ fn load(state: &StateDir, now: &Now) -> Rounds {
 }
 
 /// Just after boot, devices may still be on their way.
-fn wait_for_late_devices(site: &Site) {
+fn wait_for_late_devices(site: &Site, confirmed: Option<u32>) {
     if !is_young(site) {
         return;
     }
     let instance = node::instance::detect(&site.sysroot).ok();
     let record = expect::read(&site.record);
     let expected = Expectation::of(&site.settings, instance.as_ref(), record);
-    let Some(want) = expected.count else {
+    let Some(want) = confirmed.or(expected.count) else {
         return;
     };
     let late = || observe::count(&site.sysroot).is_none_or(|have| have < want as usize);
@@ -311,8 +339,10 @@ fn node(site: &Site, json: bool, verbose: bool, file: Option<&Path>) -> u8 {
         hold: &[],
         stack: true,
         from_slurmd: false,
+        uncheckable: true,
         wait: false,
         keep: Keep::Nothing,
+        confirmed: None,
     };
     let round = round(site, &how, |_, _| {});
     let report = &round.report;
@@ -356,8 +386,10 @@ fn prolog(site: &Site) -> u8 {
         // Fatal only where every job has a profile; then whoever comes.
         stack: wants_efa || site.settings.default_profile,
         from_slurmd: true,
+        uncheckable: false,
         wait: true,
         keep: Keep::State,
+        confirmed: None,
     };
     let round = round(site, &how, |report, rounds| {
         if report.status == Status::Fatal {
@@ -389,8 +421,10 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
         hold: &[],
         stack: true,
         from_slurmd: true,
+        uncheckable: false,
         wait: false,
         keep: Keep::State,
+        confirmed: None,
     };
     let every = site.settings.pingpong_every;
     let early = site::now(&site.sysroot);
@@ -451,8 +485,9 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
 /// that could not be looked for, keeps no node out of service.
 fn worst_for_jobs(site: &Site, report: &Report) -> Status {
     let holds = |finding: &&Finding| {
+        let fatal = |check: &checks::Check| check.severity == Severity::Fatal;
         finding.status == Status::Fatal
-            || checks::find(finding.check).is_some_and(|check| check.severity == Severity::Fatal)
+            || finding.status == Status::Unknown && checks::find(finding.check).is_some_and(fatal)
             || site.settings.hold.iter().any(|id| id == finding.check)
     };
     let findings = report.checks.iter().filter(holds);
@@ -484,14 +519,16 @@ fn ask_slurm(site: &Site, wish: &Wish) {
     }
 }
 
-fn record(site: &Site, force: bool) -> u8 {
+fn record(site: &Site, place: &Place, force: bool, expect: Option<u32>) -> u8 {
     let how = How {
         counters: Wanted::Judged,
         hold: &[],
         stack: false,
         from_slurmd: false,
+        uncheckable: false,
         wait: true,
         keep: Keep::Nothing,
+        confirmed: expect,
     };
     let round = round(site, &how, |_, _| {});
     // How many there are is what is being written down.
@@ -516,17 +553,41 @@ fn record(site: &Site, force: bool) -> u8 {
             return Status::Unknown.code();
         }
     };
+    // One that cannot be used is none.
+    let last = expect::read(&site.record).ok().flatten();
+    let command = confirming(place, record.devices.len());
+    let confirmed = expect::confirm(&record, last.as_ref(), expect, &site.settings, &command);
+    if let Err(reason) = confirmed {
+        complain(&format!("nothing was recorded: {reason}"));
+        return Status::Fatal.code();
+    }
     if let Err(reason) = expect::write(&site.record, &record) {
         complain(&format!("nothing was recorded: {reason}"));
         return EX_CANTCREAT;
     }
+    let before = last.map_or_else(|| "none".to_owned(), |last| last.devices.len().to_string());
     print(&format!(
-        "{}: {} EFA devices of a {}\n",
+        "{}: {before} -> {} EFA devices of a {}\n",
         printable(&site.record.to_string_lossy(), 300),
         record.devices.len(),
         record.instance_type
     ));
     0
+}
+
+/// What a person types to record this number of devices.
+fn confirming(place: &Place, devices: usize) -> String {
+    let mut command = format!("efa-check record --expect {devices}");
+    if let Some(config) = &place.config {
+        command.push_str(&format!(
+            " --config {}",
+            printable(&config.to_string_lossy(), 200)
+        ));
+    }
+    if let Some(node) = &place.node_name {
+        command.push_str(&format!(" --node-name {node}"));
+    }
+    command
 }
 
 fn list(json: bool, markdown: bool) -> u8 {

@@ -8,14 +8,14 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use node::called::EFA_CHECK;
 use node::scontrol::Scontrol;
 use node::state::{Deadline, StateDir, Store};
-use node::{NodeName, printable};
+use node::{NodeName, syslog};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::own_program;
@@ -231,13 +231,7 @@ fn settle(state: &mut StateDir) {
     }
 }
 
-/// One line to the system's log, if there is one that takes it at once.
+/// One line to the system's log.
 pub fn log(text: &str) {
-    /// daemon.warning of RFC 3164.
-    const PRIORITY: u32 = 3 * 8 + 4;
-    let line = format!("<{PRIORITY}>efa-check: {}", printable(text, 900));
-    if let Ok(socket) = UnixDatagram::unbound() {
-        let _ = socket.set_nonblocking(true);
-        let _ = socket.send_to(line.as_bytes(), "/dev/log");
-    }
+    syslog::warn(EFA_CHECK.name, text);
 }

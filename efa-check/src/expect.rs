@@ -76,7 +76,7 @@ impl Expectation {
         let (record, note) = match record {
             Ok(Some(record)) if instance.is_some_and(|t| t.as_str() != record.instance_type) => {
                 let note = format!(
-                    "the record is of a {} and not used; run `efa-check record`",
+                    "the record is of a {} and not used",
                     printable(&record.instance_type, 40)
                 );
                 (None, Some(note))
@@ -109,6 +109,84 @@ impl Expectation {
             note,
         }
     }
+}
+
+/// Why no record is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// `--expect` names another number than there are devices.
+    #[error("{have} EFA devices are present, and --expect names {expected}")]
+    OtherThanExpected {
+        /// What is there.
+        have: usize,
+        /// What was named.
+        expected: u32,
+    },
+    /// Fewer devices than the node should have, and nobody confirmed the number.
+    #[error(
+        "{have} EFA devices are present, but {reason}; `efa-check node` names what is missing. \
+         If {have} is right, {remedy}"
+    )]
+    TooFew {
+        /// What is there.
+        have: usize,
+        /// Who says that there should be more.
+        reason: String,
+        /// What to do if there should not.
+        remedy: String,
+    },
+}
+
+/// Whether `record`, run on a node with some devices missing, would make the
+/// broken state the expected one. `command` is what a person types to confirm
+/// the number of `record`'s devices.
+///
+/// # Errors
+/// It would.
+pub fn confirm(
+    record: &Record,
+    last: Option<&Record>,
+    expected: Option<u32>,
+    settings: &Settings,
+    command: &str,
+) -> Result<(), Refusal> {
+    let have = record.devices.len();
+    if let Some(expected) = expected {
+        return if have == expected as usize {
+            Ok(())
+        } else {
+            Err(Refusal::OtherThanExpected { have, expected })
+        };
+    }
+    let refuse = |reason: String, remedy: String| {
+        Err(Refusal::TooFew {
+            have,
+            reason,
+            remedy,
+        })
+    };
+    let instance: Option<InstanceType> = record.instance_type.parse().ok();
+    if let Some(count) = settings.expected_devices(instance.as_ref()) {
+        return if have >= count as usize {
+            Ok(())
+        } else {
+            let reason = format!("`expected_devices` in the configuration says {count}");
+            refuse(reason, format!("set it to {have}"))
+        };
+    }
+    let confirm = format!("run `{command}`");
+    let recorded = last.filter(|last| last.instance_type == record.instance_type);
+    let recorded = recorded.map_or(0, |last| last.devices.len());
+    let most = instance.as_ref().and_then(instance::lookup);
+    let most = most.and_then(|spec| spec.efa_max).map_or(0, usize::from);
+    if have < recorded {
+        return refuse(format!("{recorded} are recorded"), confirm);
+    }
+    if have < most {
+        let reason = format!("a {} can have {most}", record.instance_type);
+        return refuse(reason, confirm);
+    }
+    Ok(())
 }
 
 /// Reads the record; `None` where none was made.

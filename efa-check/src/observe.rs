@@ -64,6 +64,8 @@ pub struct Observation {
     pub skipped: Vec<(String, String)>,
     /// Those of [`MODULES`] that are not loaded.
     pub modules_missing: Vec<&'static str>,
+    /// The efa driver is the kernel's own: unlike AWS's, it states no version.
+    pub kernels_driver: bool,
     /// Whether libfabric and NCCL's plugin are on the node; `None` where nobody asked.
     pub stack: Option<Software>,
     /// What a process of slurmd may lock, in bytes (`u64::MAX`: all);
@@ -170,6 +172,8 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
         .into_iter()
         .filter(|module| !sysroot.path(&format!("sys/module/{module}")).is_dir())
         .collect();
+    let module = sysroot.path("sys/module/efa");
+    let kernels_driver = module.is_dir() && !module.join("version").exists();
     let stack = ask.stack.then(|| Software {
         libfabric: stack::libfabric_file(sysroot).is_some(),
         plugin: stack::plugin_file(sysroot).is_some(),
@@ -184,6 +188,7 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
         devices: Ok(Vec::new()),
         skipped: Vec::new(),
         modules_missing,
+        kernels_driver,
         stack,
         memlock,
         ptrace_scope: number(sysroot, "proc/sys/kernel/yama/ptrace_scope"),
@@ -364,6 +369,7 @@ impl Observation {
             devices: Ok(Vec::new()),
             skipped: Vec::new(),
             modules_missing: Vec::new(),
+            kernels_driver: false,
             stack: None,
             memlock: None,
             ptrace_scope: None,

@@ -6,11 +6,12 @@
 //! which device it is at. Half of the limit is for one child that reads all
 //! devices in a row. If it has not ended by then, the device it hangs on is
 //! named, and each of the others gets a child of its own for the other half.
-//! Nobody waits for a child that was killed: a read that hangs in the kernel
-//! keeps even a killed process.
+//! A device is stuck only if the child is, in the kernel, where not even SIGKILL
+//! ends it (see [`node::late`]); a child that ends was late for another reason.
 //!
 //! The child opens and reads as `cat` would: a FIFO in a simulated tree makes
-//! it hang as a dead device would.
+//! it late, and a file system whose server is silent makes it hang as a dead
+//! device would.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +20,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use node::process::{Life, Pid, Stat, stat};
+use node::late::{self, Fate};
+use node::process::Life;
 use node::{Sysroot, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -57,8 +59,8 @@ pub enum Probe {
     },
     /// A read never came back.
     Stuck {
-        /// The process that hangs, if it cannot be killed.
-        holder: Option<Life>,
+        /// The process that hangs.
+        holder: Life,
     },
     /// It could not be found out.
     Unknown {
@@ -67,8 +69,8 @@ pub enum Probe {
     },
 }
 
-/// Reads the counters of `devices`, in at most `limit` and a little, and does
-/// something else `meanwhile`.
+/// Reads the counters of `devices`, in at most `limit` and twice
+/// [`late::PATIENCE`], and does something else `meanwhile`.
 ///
 /// A device in `held` is not read again while the process that hung on it
 /// last time still does: such processes must not pile up.
@@ -86,7 +88,6 @@ pub fn probe(
         .iter()
         .map(|name| {
             let holder = held.get(*name).copied().filter(|holder| holder.goes_on())?;
-            let holder = Some(holder);
             Some(Probe::Stuck { holder })
         })
         .collect();
@@ -106,14 +107,15 @@ pub fn probe(
     for some in open.chunks(open.len().div_ceil(MOST_CHILDREN).max(1)) {
         readers.start(some);
     }
-    readers.drive(start + limit);
+    readers.drive(Instant::now() + limit / 2);
     readers.stop(Duration::ZERO);
     found
         .into_iter()
         .map(|probe| {
             probe.unwrap_or_else(|| Probe::Unknown {
                 reason: format!(
-                    "no time for it within {} ms; the node is too busy",
+                    "no answer within {} ms, but no read hangs in the kernel; the node may be too \
+                     busy",
                     limit.as_millis()
                 ),
             })
@@ -237,30 +239,23 @@ impl Readers<'_> {
     }
 
     /// Ends the children. A device at which one has been for `patience` or
-    /// longer is stuck; of the others nothing is known yet.
+    /// longer, and hangs, is stuck; of the others nothing is known yet.
     fn stop(&mut self, patience: Duration) {
-        for mut reader in self.running.drain(..) {
-            let waited = reader
-                .since
-                .is_some_and(|since| since.elapsed() >= patience);
-            if !reader.ended && waited {
-                let pid = Pid(reader.child.id());
-                let stat = stat(pid).ok().flatten();
-                // A process that could run but got no processor proves nothing
-                // about the device.
-                let busy = stat.is_some_and(|stat| stat.state == b'R');
-                let holder = stat.map(|Stat { start, .. }| Life { pid, start });
-                if let (Some(place), false) = (reader.places.get(reader.done), busy) {
-                    self.found[*place] = Some(Probe::Stuck { holder });
-                }
-            }
-            // It has ended, or is beyond reach; either way there is no more to do.
+        let (ended, mut late): (Vec<Reader>, Vec<Reader>) =
+            self.running.drain(..).partition(|reader| reader.ended);
+        for mut reader in ended {
             let _ = reader.child.kill();
-            if reader.ended {
-                // Ended means that its pipe is closed: this takes no time.
-                let _ = reader.child.wait();
-            } else {
-                let _ = reader.child.try_wait();
+            // Ended means that its pipe is closed: this takes no time.
+            let _ = reader.child.wait();
+        }
+        let waited = |reader: &Reader| reader.since.is_some_and(|it| it.elapsed() >= patience);
+        let waited: Vec<bool> = late.iter().map(waited).collect();
+        let fates = late::end(late.iter_mut().map(|reader| &mut reader.child));
+        for ((reader, fate), waited) in late.iter().zip(fates).zip(waited) {
+            if let (Fate::Hangs(holder), true, Some(place)) =
+                (fate, waited, reader.places.get(reader.done))
+            {
+                self.found[*place] = Some(Probe::Stuck { holder });
             }
         }
     }

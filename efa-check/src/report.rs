@@ -57,6 +57,9 @@ pub struct Finding {
     /// What was found, empty if nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Unknown now, and in every other round on this node.
+    #[serde(skip)]
+    pub uncheckable: bool,
 }
 
 /// All results of one look.
@@ -89,17 +92,22 @@ impl Report {
                     Severity::Fatal => (Status::Fatal, message),
                     Severity::Warning => (Status::Warning, message),
                 };
-                let (status, message) = match check.judge(facts) {
+                let verdict = check.judge(facts);
+                let uncheckable = matches!(verdict, Verdict::Uncheckable(_));
+                let (status, message) = match verdict {
                     Verdict::NotApplicable => return None,
                     Verdict::Fine => (Status::Ok, String::new()),
                     Verdict::Found(message) => found(check.severity, message),
                     Verdict::FoundAs(severity, message) => found(severity, message),
-                    Verdict::Unknown(message) => (Status::Unknown, message),
+                    Verdict::Unknown(message) | Verdict::Uncheckable(message) => {
+                        (Status::Unknown, message)
+                    }
                 };
                 Some(Finding {
                     check: check.id,
                     status,
                     message,
+                    uncheckable,
                 })
             })
             .collect();
@@ -119,6 +127,13 @@ impl Report {
         [Status::Fatal, Status::Unknown, Status::Warning]
             .into_iter()
             .flat_map(|status| self.checks.iter().filter(move |f| f.status == status))
+    }
+
+    /// Leaves out what no round can find out: it must neither be logged every
+    /// minute nor keep a node from being resumed.
+    pub fn leave_out_uncheckable(&mut self) {
+        self.checks.retain(|finding| !finding.uncheckable);
+        self.status = worst(&self.checks);
     }
 
     /// Makes these warnings fatal.
@@ -240,6 +255,7 @@ mod tests {
                 check: "device-count",
                 status: Status::Fatal,
                 message: (*message).to_owned(),
+                uncheckable: false,
             })
             .collect();
         Report {
@@ -271,6 +287,7 @@ mod tests {
             check: "uverbs",
             status,
             message: String::new(),
+            uncheckable: false,
         };
         let all = [Status::Ok, Status::Warning, Status::Unknown, Status::Fatal];
         for n in 1..=all.len() {

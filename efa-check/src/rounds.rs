@@ -212,7 +212,7 @@ impl Rounds {
                 Probe::Values(values) => {
                     state.advance(&device.name, values, rates, elapsed, &mut changes);
                 }
-                Probe::Stuck { holder } => state.holder = holder.filter(|h| h.goes_on()),
+                Probe::Stuck { holder } => state.holder = Some(*holder).filter(|it| it.goes_on()),
                 Probe::Failed { .. } | Probe::Unknown { .. } => {}
             }
         }

@@ -17,6 +17,7 @@ fuzz_target!(|text: &str| {
             key: "Prolog",
             value: "/etc/slurm-efa/prolog.d/*".to_owned(),
             several: text.len().is_multiple_of(2),
+            links: Vec::new(),
         },
         Wish::HealthCheck {
             program: "/etc/slurm-efa/efa-check-watch".to_owned(),

@@ -3,7 +3,8 @@
 //! Any call of NVML can hang in the driver, where no signal ends the wait. So
 //! a child makes the calls: it reads questions from its standard input and
 //! answers on its standard output, both lines of JSON. Whoever asks waits for
-//! a limited time, then kills the child and does not wait for its end.
+//! a limited time, then kills the child. A child that hangs in the driver stays
+//! even so; one that ends was late for another reason (see [`node::late`]).
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use node::late::{self, Fate};
 use node::printable;
 use node::state::Deadline;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,13 +37,25 @@ pub enum AgentError {
     /// NVML refused.
     #[error("{0}")]
     Failed(String),
+    /// NVML did not answer, but does not hang in the kernel.
+    #[error(
+        "NVML did not answer within {} s ({what}), but the process that asked does not hang in the \
+         kernel: the node may be too busy",
+        limit.as_secs()
+    )]
+    Late {
+        /// What was asked.
+        what: String,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// NVML hangs.
     #[error(
         "NVML did not answer within {} s ({what}); a GPU or its driver hangs: look for Xid in the \
          kernel's log",
         limit.as_secs()
     )]
-    Late {
+    Hangs {
         /// What was asked.
         what: String,
         /// How long was waited.
@@ -147,9 +161,16 @@ impl Agent {
     /// # Errors
     /// See [`AgentError`].
     pub fn ask(&mut self, ask: &Ask) -> Result<Answer, AgentError> {
-        let answer = self.exchange(ask);
-        if matches!(answer, Err(AgentError::Late { .. } | AgentError::Died(_))) {
-            self.end();
+        let mut answer = self.exchange(ask);
+        match answer {
+            Err(AgentError::Late { what, limit }) => {
+                answer = Err(match self.end_late() {
+                    Fate::Hangs(_) => AgentError::Hangs { what, limit },
+                    Fate::Ended | Fate::Unknown => AgentError::Late { what, limit },
+                });
+            }
+            Err(AgentError::Died(_)) => self.end(),
+            _ => {}
         }
         match answer? {
             Answer::Failed(reason) => Err(AgentError::Failed(reason)),
@@ -227,6 +248,13 @@ impl Agent {
                 .spawn()?,
         };
         Ok(self.child.insert(child))
+    }
+
+    /// Ends a child that did not answer in time, and finds out whether it hangs.
+    fn end_late(&mut self) -> Fate {
+        let fates = late::end(self.child.as_mut());
+        self.end();
+        fates.first().copied().unwrap_or(Fate::Unknown)
     }
 
     fn end(&mut self) {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use node::called::{self, GRES_HELPER};
 use node::registry::{JobId, JobKey};
 use node::scontrol::{Scontrol, Shown};
-use node::{NodeName, Sysroot, printable, textfile};
+use node::{NodeName, Sysroot, printable, syslog, textfile};
 
 use crate::agent::{self, Agent};
 use crate::health::Grade;
@@ -40,7 +42,8 @@ struct Line {
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 warnings, 2 wrong or failed, 3 could not tell; 64 and \
 up: wrong use.\n`prolog` and `epilog` exit with 2 for a GPU that no job should get, and with 0 \
 otherwise, whatever happens: any other code would drain the node.\nCalled by a link named \
-gres-helper-prolog or gres-helper-epilog, it does what the link says.";
+gres-helper-prolog or gres-helper-epilog, it does what the link says; a number in front \
+(50-gres-helper-prolog) and an extension do not matter.";
 
 #[derive(Debug, Args)]
 struct Where {
@@ -187,15 +190,18 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         return agent::main(args.into_iter().skip(1));
     }
     // Slurm's Prolog= and Epilog= take a path and no arguments.
-    let called = Path::new(&program).file_name().and_then(OsStr::to_str);
-    let called = called.and_then(|name| name.strip_prefix("gres-helper-"));
-    if let Some(command @ ("prolog" | "epilog")) = called {
+    let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
+    if let Some(command) = GRES_HELPER.command(&program) {
         args.insert(0, command.into());
     }
     let drains = args.iter().any(|arg| arg == "prolog" || arg == "epilog");
     let parsed = Line::try_parse_from(std::iter::once("gres-helper".into()).chain(args));
     let code = match parsed {
         Ok(line) => run(&line),
+        Err(error) if by_slurm && error.use_stderr() => {
+            wrong_use(&program, &error);
+            0
+        }
         Err(error) => {
             // Nothing can be done if even this cannot be printed.
             let _ = error.print();
@@ -203,7 +209,17 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     // Any other code of a prolog or epilog drains the node, for a slip of the site's.
-    ExitCode::from(if drains && code != 2 { 0 } else { code })
+    let forgive = drains || by_slurm && code >= EX_USAGE;
+    ExitCode::from(if forgive && code != 2 { 0 } else { code })
+}
+
+/// In a prolog wrong use is the site's fault: it is logged, and drains nothing.
+fn wrong_use(program: &OsStr, error: &clap::Error) {
+    let without_command = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let reason = (!without_command).then(|| error.to_string());
+    let text = GRES_HELPER.misuse(program, reason.as_deref());
+    complain(&text);
+    syslog::warn(GRES_HELPER.name, &text);
 }
 
 fn run(line: &Line) -> u8 {

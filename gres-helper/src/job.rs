@@ -173,7 +173,7 @@ impl Outcome {
                 self.findings = findings;
                 Some(machine)
             }
-            Err(error @ AgentError::Late { .. }) => {
+            Err(error @ AgentError::Hangs { .. }) => {
                 self.findings.push(Finding {
                     grade: Grade::Fatal,
                     check: "answer",

@@ -271,7 +271,7 @@ impl Watchdog {
                 if !std::mem::replace(&mut self.silent, true) {
                     say(&format!("no sample: {error}"));
                 }
-                if matches!(error, AgentError::Late { .. }) {
+                if matches!(error, AgentError::Hangs { .. }) {
                     say("the prolog of the next job will find the GPU unfit");
                 }
                 return;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use cdylib_tests::load::Load;
 use cdylib_tests::sigkill::{killed_after, sweep};
+use cdylib_tests::stuck::Stuck;
 use gres_helper::agent::{Agent, AgentError};
 use gres_helper::machine::{Ask, Place};
 use gres_helper::mig::{self, Applied, Cell, Plan, Slot, Step};
@@ -340,18 +342,107 @@ fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
 }
 
 #[test]
-fn a_driver_that_hangs_costs_the_limit_and_the_prolog_finds_the_node_unfit() {
+fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
+    let node = Node::new("8xH100", "");
+    node.change(|machine| machine.gpus[2].lost = true);
+    for name in [
+        "50-gres-helper-prolog",
+        "10_gres-helper-prolog",
+        "gres-helper-prolog.sh",
+        "50-gres-helper-epilog",
+    ] {
+        let link = node.path(name);
+        std::os::unix::fs::symlink(helper(), &link).unwrap();
+        let mut command = Command::new(&link);
+        command
+            .arg("--config")
+            .arg(node.path("slurm-efa.toml"))
+            .env_clear()
+            .env("SLURMD_NODENAME", "n1")
+            .env("SLURM_JOB_ID", "1")
+            .env("SLURM_JOB_UID", "1000");
+        let said = Said::of(command.output().unwrap());
+        assert_eq!(said.code, 2, "{name}: {said:?}");
+        assert!(said.err.contains("fallen off the bus"), "{name}: {said:?}");
+    }
+}
+
+#[test]
+fn wrong_use_by_slurmd_fails_no_prolog() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("50-check-gpus");
+    std::os::unix::fs::symlink(helper(), &link).unwrap();
+    let by_slurmd: [&[(&str, &str)]; 2] = [
+        &[("SLURM_SCRIPT_CONTEXT", "epilog_slurmd")],
+        &[("SLURMD_NODENAME", "n1"), ("SLURM_JOB_ID", "7")],
+    ];
+    for variables in by_slurmd {
+        let mut command = Command::new(&link);
+        command.env_clear().envs(variables.iter().copied());
+        let said = Said::of(command.output().unwrap());
+        assert_eq!((said.code, said.err.lines().count()), (0, 1), "{said:?}");
+        for words in ["50-check-gpus was called without", "gres-helper-epilog"] {
+            assert!(said.err.contains(words), "{said:?}");
+        }
+    }
+    for wrong in [
+        &["no-such-command"][..],
+        &["status", "--no-such-option"],
+        &["status", "--config", "/nonexistent.toml"],
+    ] {
+        let mut command = Command::new(&link);
+        command.args(wrong).env_clear();
+        let by_a_person = Said::of(command.output().unwrap()).code;
+        assert!(by_a_person >= 64, "{wrong:?}");
+        command.envs(by_slurmd[0].iter().copied());
+        assert_eq!(Said::of(command.output().unwrap()).code, 0, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_driver_that_hangs_in_the_kernel_makes_the_node_unfit() {
+    let node = Node::new("8xH100", "nvml_seconds = 1");
+    let place = node.path("stuck");
+    fs::create_dir(&place).unwrap();
+    let stuck = Stuck::mount(&place).unwrap_or_else(|error| panic!("{error}"));
+    fs::remove_file(node.nvml.library()).unwrap();
+    std::os::unix::fs::symlink(stuck.file(), node.nvml.library()).unwrap();
+    for phase in ["prolog", "epilog"] {
+        let said = node.job(phase, 1, 1000, "0");
+        let reason = "did not answer within 1 s (Machine); a GPU or its driver hangs";
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.contains(reason), "{said:?}");
+    }
+    drop(stuck);
+}
+
+#[test]
+fn an_answer_that_is_late_without_a_hang_in_the_kernel_drains_nothing() {
     let node = Node::new("8xH100", "nvml_seconds = 1");
     node.change(|machine| {
         let mut hang = fault("nvmlDeviceGetMemoryInfo_v2", 0, 0);
         hang.gpu = Some(3);
         machine.faults.push(hang);
     });
-    let said = node.job("prolog", 1, 1000, "0");
-    assert!(
-        said.code == 2 && said.err.contains("did not answer within 1 s"),
-        "{said:?}"
-    );
+    for phase in ["prolog", "epilog"] {
+        let said = node.job(phase, 1, 1000, "0");
+        assert_eq!(said.code, 0, "{said:?}");
+        let reason =
+            "did not answer within 1 s (Machine), but the process that asked does not hang";
+        assert!(said.err.contains(reason), "{said:?}");
+    }
+}
+
+#[test]
+fn load_on_the_cpus_drains_nothing() {
+    let node = Node::new("8xH100", "nvml_seconds = 1");
+    let load = Load::begin().unwrap();
+    let mut prolog = load.under(&node.for_job("prolog", 1, 1000, "0"));
+    let said = Said::of(prolog.stdin(Stdio::null()).output().unwrap());
+    drop(load);
+    assert_eq!(said.code, 0, "{said:?}");
+    // Otherwise nothing was tested.
+    assert!(said.err.contains("did not answer within 1 s"), "{said:?}");
 }
 
 #[test]

@@ -125,16 +125,23 @@ fn wait(polled: &mut [PollFd<'_>], deadline: Instant) -> bool {
 /// Waits for the end of a child; one that is late is killed, and not waited
 /// for if even that does not end it.
 pub fn end(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+    let status = ended_by(child, deadline);
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.try_wait();
+    }
+    status
+}
+
+/// Waits for the end of a child; `None` if it has not ended by then.
+pub fn ended_by(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }
-        let late = Instant::now() >= deadline;
-        if late {
-            let _ = child.kill();
-            let _ = child.try_wait();
+        if Instant::now() >= deadline {
             return None;
         }
         match &pidfd {

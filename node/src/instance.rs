@@ -137,6 +137,9 @@ pub struct Spec {
     pub efa_max: Option<u8>,
     /// GPUs or Neuron chips.
     pub accelerator: Accelerator,
+    /// Whether the EFA devices can read remote memory by RDMA. Another property
+    /// than GPUDirect: most types that have no GPU have it.
+    pub rdma_read: bool,
     /// See [`GpuDirect`].
     pub gpudirect: GpuDirect,
     /// Where this line comes from.
@@ -182,6 +185,7 @@ const fn row(
     name: &'static str,
     efa_max: Option<u8>,
     accelerator: Accelerator,
+    rdma_read: bool,
     gpudirect: GpuDirect,
     source: &'static str,
 ) -> Spec {
@@ -189,6 +193,7 @@ const fn row(
         name,
         efa_max,
         accelerator,
+        rdma_read,
         gpudirect,
         source,
     }
@@ -203,92 +208,98 @@ const fn neuron(count: u8, name: &'static str) -> Accelerator {
 }
 
 const CPU: Accelerator = Accelerator::None;
+/// RDMA read: the EC2 User Guide, "Elastic Fabric Adapter", supported instance
+/// types, lists it for every type of Nitro v4 and later. Each `source` below
+/// includes it.
+const READ: bool = true;
+/// Nitro v3.
+const NO_READ: bool = false;
 const REQUIRED: GpuDirect = GpuDirect::Required;
 const NO: GpuDirect = GpuDirect::NotAvailable;
 const NOT_VERIFIED: GpuDirect = GpuDirect::Unknown;
 
 /// Accelerators and EFA devices: karpenter-provider-aws's instance table.
-/// GPUDirect: the platform data of aws-ofi-nccl, main of August 2026.
-const KARPENTER_OFI: &str =
-    "karpenter-provider-aws instance table; GPUDirect: aws-ofi-nccl platform data";
+/// RDMA read: see [`READ`]. GPUDirect: the platform data of aws-ofi-nccl, main of August 2026.
+const KARPENTER_OFI: &str = "karpenter-provider-aws instance table; RDMA read: EC2 User Guide, EFA supported types; \
+     GPUDirect: aws-ofi-nccl platform data";
 /// EFA devices as above; which sizes have EFA: EC2 User Guide, "Elastic Fabric
 /// Adapter", supported instance types.
 const KARPENTER_EC2: &str =
-    "karpenter-provider-aws instance table; sizes: EC2 User Guide, EFA supported types";
+    "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types";
 /// As above. GPUs per size: several public tables that agree, not checked
 /// against AWS's own pages.
-const KARPENTER_EC2_GPUS: &str = "karpenter-provider-aws instance table; sizes: EC2 User Guide, EFA supported types; \
+const KARPENTER_EC2_GPUS: &str = "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types; \
      GPU count: public tables, not verified";
 /// As above, with aws-ofi-nccl's word on GPUDirect.
-const KARPENTER_EC2_GPUS_OFI: &str = "karpenter-provider-aws instance table; sizes: EC2 User Guide, EFA supported types; \
+const KARPENTER_EC2_GPUS_OFI: &str = "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types; \
      GPU count: public tables, not verified; GPUDirect: aws-ofi-nccl platform data";
 /// Not in the edition of the EC2 User Guide that was read; one public table
 /// gives g7.12xlarge four GPUs, the others two.
-const KARPENTER_GPUS: &str =
-    "karpenter-provider-aws instance table; GPU count: public tables, not verified";
+const KARPENTER_GPUS: &str = "karpenter-provider-aws instance table; RDMA read: EC2 User Guide (Nitro v4 and later); \
+     GPU count: public tables, not verified";
 /// Sources give 4 and 0 EFA devices; neither could be verified.
-const CONFLICT: &str =
-    "EFA count: sources conflict (4 and 0); GPUDirect: aws-ofi-nccl platform data";
+const CONFLICT: &str = "EFA count: sources conflict (4 and 0); RDMA read: EC2 User Guide (Nitro v4 and later); \
+     GPUDirect: aws-ofi-nccl platform data";
 
 /// Every type this suite knows, grouped by family. A new type is one line.
 #[rustfmt::skip]
 pub const TABLE: &[Spec] = &[
-    //  type                 EFA max   accelerators               GPUDirect RDMA  source
-    row("p3dn.24xlarge",      Some(1),  gpu(8, "V100"),            NO,           KARPENTER_OFI),
-    row("p4d.24xlarge",       Some(4),  gpu(8, "A100"),            REQUIRED,     KARPENTER_OFI),
-    row("p4de.24xlarge",      Some(4),  gpu(8, "A100"),            REQUIRED,     KARPENTER_OFI),
-    row("p5.4xlarge",         Some(1),  gpu(1, "H100"),            NO,           KARPENTER_OFI),
-    row("p5.48xlarge",        Some(32), gpu(8, "H100"),            REQUIRED,     KARPENTER_OFI),
-    row("p5e.48xlarge",       Some(32), gpu(8, "H200"),            REQUIRED,     KARPENTER_OFI),
-    row("p5en.48xlarge",      Some(16), gpu(8, "H200"),            REQUIRED,     KARPENTER_OFI),
-    row("p6-b200.48xlarge",   Some(8),  gpu(8, "B200"),            REQUIRED,     KARPENTER_OFI),
-    row("p6-b300.48xlarge",   Some(16), gpu(8, "B300"),            REQUIRED,     KARPENTER_OFI),
-    row("p6e-gb200.36xlarge", None,     gpu(4, "GB200"),           REQUIRED,     CONFLICT),
-    row("trn1.32xlarge",      Some(8),  neuron(16, "Trainium1"),   REQUIRED,     KARPENTER_OFI),
-    row("trn1n.32xlarge",     Some(16), neuron(16, "Trainium1"),   REQUIRED,     KARPENTER_OFI),
-    row("trn2.3xlarge",       Some(1),  neuron(1, "Trainium2"),    REQUIRED,     KARPENTER_OFI),
-    row("trn2.48xlarge",      Some(16), neuron(16, "Trainium2"),   REQUIRED,     KARPENTER_OFI),
-    row("g4dn.8xlarge",       Some(1),  gpu(1, "T4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g4dn.12xlarge",      Some(1),  gpu(4, "T4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g4dn.16xlarge",      Some(1),  gpu(1, "T4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g4dn.metal",         Some(1),  gpu(8, "T4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g5.8xlarge",         Some(1),  gpu(1, "A10G"),            NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.12xlarge",        Some(1),  gpu(4, "A10G"),            NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.16xlarge",        Some(1),  gpu(1, "A10G"),            NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.24xlarge",        Some(1),  gpu(4, "A10G"),            NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.48xlarge",        Some(1),  gpu(8, "A10G"),            NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g6.8xlarge",         Some(1),  gpu(1, "L4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.12xlarge",        Some(1),  gpu(4, "L4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.16xlarge",        Some(1),  gpu(1, "L4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.24xlarge",        Some(1),  gpu(4, "L4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.48xlarge",        Some(1),  gpu(8, "L4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("gr6.8xlarge",        Some(1),  gpu(1, "L4"),              NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.8xlarge",        Some(1),  gpu(1, "L40S"),            NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.12xlarge",       Some(1),  gpu(4, "L40S"),            NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.16xlarge",       Some(1),  gpu(1, "L40S"),            NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.24xlarge",       Some(2),  gpu(4, "L40S"),            NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.48xlarge",       Some(4),  gpu(8, "L40S"),            NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g7.8xlarge",         Some(1),  gpu(1, "RTX PRO 4500"),    NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7.12xlarge",        Some(1),  gpu(2, "RTX PRO 4500"),    NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7.24xlarge",        Some(1),  gpu(4, "RTX PRO 4500"),    NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7.48xlarge",        Some(2),  gpu(8, "RTX PRO 4500"),    NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7e.8xlarge",        Some(1),  gpu(1, "RTX PRO 6000"),    NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g7e.12xlarge",       Some(1),  gpu(2, "RTX PRO 6000"),    REQUIRED,     KARPENTER_EC2_GPUS_OFI),
-    row("g7e.24xlarge",       Some(2),  gpu(4, "RTX PRO 6000"),    REQUIRED,     KARPENTER_EC2_GPUS_OFI),
-    row("g7e.48xlarge",       Some(4),  gpu(8, "RTX PRO 6000"),    REQUIRED,     KARPENTER_EC2_GPUS_OFI),
-    row("hpc6a.48xlarge",     Some(1),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc6id.32xlarge",    Some(2),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc7a.12xlarge",     Some(2),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc7a.24xlarge",     Some(2),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc7a.48xlarge",     Some(2),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc7a.96xlarge",     Some(2),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc7g.4xlarge",      Some(1),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc7g.8xlarge",      Some(1),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc7g.16xlarge",     Some(1),  CPU,                       NO,           KARPENTER_EC2),
-    row("hpc8a.96xlarge",     Some(2),  CPU,                       NO,           KARPENTER_EC2),
-    row("c5n.9xlarge",        Some(1),  CPU,                       NO,           KARPENTER_EC2),
-    row("c5n.18xlarge",       Some(1),  CPU,                       NO,           KARPENTER_EC2),
-    row("c5n.metal",          Some(1),  CPU,                       NO,           KARPENTER_EC2),
+    //  type                 EFA max   accelerators               RDMA read  GPUDirect RDMA  source
+    row("p3dn.24xlarge",      Some(1),  gpu(8, "V100"),            NO_READ,   NO,           KARPENTER_OFI),
+    row("p4d.24xlarge",       Some(4),  gpu(8, "A100"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p4de.24xlarge",      Some(4),  gpu(8, "A100"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p5.4xlarge",         Some(1),  gpu(1, "H100"),            READ,      NO,           KARPENTER_OFI),
+    row("p5.48xlarge",        Some(32), gpu(8, "H100"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p5e.48xlarge",       Some(32), gpu(8, "H200"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p5en.48xlarge",      Some(16), gpu(8, "H200"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p6-b200.48xlarge",   Some(8),  gpu(8, "B200"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p6-b300.48xlarge",   Some(16), gpu(8, "B300"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p6e-gb200.36xlarge", None,     gpu(4, "GB200"),           READ,      REQUIRED,     CONFLICT),
+    row("trn1.32xlarge",      Some(8),  neuron(16, "Trainium1"),   READ,      REQUIRED,     KARPENTER_OFI),
+    row("trn1n.32xlarge",     Some(16), neuron(16, "Trainium1"),   READ,      REQUIRED,     KARPENTER_OFI),
+    row("trn2.3xlarge",       Some(1),  neuron(1, "Trainium2"),    READ,      REQUIRED,     KARPENTER_OFI),
+    row("trn2.48xlarge",      Some(16), neuron(16, "Trainium2"),   READ,      REQUIRED,     KARPENTER_OFI),
+    row("g4dn.8xlarge",       Some(1),  gpu(1, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.12xlarge",      Some(1),  gpu(4, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.16xlarge",      Some(1),  gpu(1, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.metal",         Some(1),  gpu(8, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g5.8xlarge",         Some(1),  gpu(1, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.12xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.16xlarge",        Some(1),  gpu(1, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.24xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.48xlarge",        Some(1),  gpu(8, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g6.8xlarge",         Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.12xlarge",        Some(1),  gpu(4, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.16xlarge",        Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.24xlarge",        Some(1),  gpu(4, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.48xlarge",        Some(1),  gpu(8, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("gr6.8xlarge",        Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.8xlarge",        Some(1),  gpu(1, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.12xlarge",       Some(1),  gpu(4, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.16xlarge",       Some(1),  gpu(1, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.24xlarge",       Some(2),  gpu(4, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.48xlarge",       Some(4),  gpu(8, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g7.8xlarge",         Some(1),  gpu(1, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.12xlarge",        Some(1),  gpu(2, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.24xlarge",        Some(1),  gpu(4, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.48xlarge",        Some(2),  gpu(8, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7e.8xlarge",        Some(1),  gpu(1, "RTX PRO 6000"),    READ,      NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g7e.12xlarge",       Some(1),  gpu(2, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("g7e.24xlarge",       Some(2),  gpu(4, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("g7e.48xlarge",       Some(4),  gpu(8, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("hpc6a.48xlarge",     Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc6id.32xlarge",    Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.12xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.24xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.48xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.96xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7g.4xlarge",      Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7g.8xlarge",      Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7g.16xlarge",     Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc8a.96xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("c5n.9xlarge",        Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
+    row("c5n.18xlarge",       Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
+    row("c5n.metal",          Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
 ];
 
 #[cfg(test)]
@@ -376,6 +387,88 @@ mod tests {
             ["p5.4xlarge", "p5.48xlarge"]
         );
         assert_eq!(family_specs("p").count(), 0);
+    }
+
+    /// What `TABLE` must say, type by type: RDMA read, and GPUDirect.
+    #[rustfmt::skip]
+    const PROPERTIES: &[(&str, bool, GpuDirect)] = &[
+        ("p3dn.24xlarge",     false, NO),
+        ("p4d.24xlarge",      true,  REQUIRED),
+        ("p4de.24xlarge",     true,  REQUIRED),
+        ("p5.4xlarge",        true,  NO),
+        ("p5.48xlarge",       true,  REQUIRED),
+        ("p5e.48xlarge",      true,  REQUIRED),
+        ("p5en.48xlarge",     true,  REQUIRED),
+        ("p6-b200.48xlarge",  true,  REQUIRED),
+        ("p6-b300.48xlarge",  true,  REQUIRED),
+        ("p6e-gb200.36xlarge", true,  REQUIRED),
+        ("trn1.32xlarge",     true,  REQUIRED),
+        ("trn1n.32xlarge",    true,  REQUIRED),
+        ("trn2.3xlarge",      true,  REQUIRED),
+        ("trn2.48xlarge",     true,  REQUIRED),
+        ("g4dn.8xlarge",      false, NOT_VERIFIED),
+        ("g4dn.12xlarge",     false, NOT_VERIFIED),
+        ("g4dn.16xlarge",     false, NOT_VERIFIED),
+        ("g4dn.metal",        false, NOT_VERIFIED),
+        ("g5.8xlarge",        false, NO),
+        ("g5.12xlarge",       false, NO),
+        ("g5.16xlarge",       false, NO),
+        ("g5.24xlarge",       false, NO),
+        ("g5.48xlarge",       false, NO),
+        ("g6.8xlarge",        true,  NOT_VERIFIED),
+        ("g6.12xlarge",       true,  NOT_VERIFIED),
+        ("g6.16xlarge",       true,  NOT_VERIFIED),
+        ("g6.24xlarge",       true,  NOT_VERIFIED),
+        ("g6.48xlarge",       true,  NOT_VERIFIED),
+        ("gr6.8xlarge",       true,  NOT_VERIFIED),
+        ("g6e.8xlarge",       true,  NOT_VERIFIED),
+        ("g6e.12xlarge",      true,  NOT_VERIFIED),
+        ("g6e.16xlarge",      true,  NOT_VERIFIED),
+        ("g6e.24xlarge",      true,  NOT_VERIFIED),
+        ("g6e.48xlarge",      true,  NOT_VERIFIED),
+        ("g7.8xlarge",        true,  NOT_VERIFIED),
+        ("g7.12xlarge",       true,  NOT_VERIFIED),
+        ("g7.24xlarge",       true,  NOT_VERIFIED),
+        ("g7.48xlarge",       true,  NOT_VERIFIED),
+        ("g7e.8xlarge",       true,  NO),
+        ("g7e.12xlarge",      true,  REQUIRED),
+        ("g7e.24xlarge",      true,  REQUIRED),
+        ("g7e.48xlarge",      true,  REQUIRED),
+        ("hpc6a.48xlarge",    true,  NO),
+        ("hpc6id.32xlarge",   true,  NO),
+        ("hpc7a.12xlarge",    true,  NO),
+        ("hpc7a.24xlarge",    true,  NO),
+        ("hpc7a.48xlarge",    true,  NO),
+        ("hpc7a.96xlarge",    true,  NO),
+        ("hpc7g.4xlarge",     true,  NO),
+        ("hpc7g.8xlarge",     true,  NO),
+        ("hpc7g.16xlarge",    true,  NO),
+        ("hpc8a.96xlarge",    true,  NO),
+        ("c5n.9xlarge",       false, NO),
+        ("c5n.18xlarge",      false, NO),
+        ("c5n.metal",         false, NO),
+    ];
+
+    #[test]
+    fn rdma_read_is_another_property_than_gpudirect() {
+        let table: Vec<_> = TABLE
+            .iter()
+            .map(|spec| (spec.name, spec.rdma_read, spec.gpudirect))
+            .collect();
+        assert_eq!(table, PROPERTIES);
+        let without: BTreeSet<_> = TABLE
+            .iter()
+            .filter(|spec| !spec.rdma_read)
+            .map(Spec::family)
+            .collect();
+        assert_eq!(without, BTreeSet::from(["c5n", "g4dn", "g5", "p3dn"]));
+    }
+
+    #[test]
+    fn a_type_that_requires_gpudirect_has_rdma_read() {
+        for spec in TABLE.iter().filter(|s| s.gpudirect == GpuDirect::Required) {
+            assert!(spec.rdma_read, "{}", spec.name);
+        }
     }
 
     #[test]

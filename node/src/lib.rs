@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounded;
+pub mod called;
 pub mod cgroup;
 pub mod config;
 pub mod counters;
@@ -22,6 +23,7 @@ pub mod efa;
 pub mod hugepages;
 pub mod instance;
 mod interleaving;
+pub mod late;
 pub mod name;
 mod printable;
 pub mod process;
@@ -31,6 +33,7 @@ pub mod slurm_conf;
 pub mod stack;
 pub mod state;
 pub mod stepd;
+pub mod syslog;
 pub mod sysroot;
 pub mod textfile;
 pub mod usage;

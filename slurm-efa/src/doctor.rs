@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use node::called;
 use node::printable;
 use node::state::{Deadline, StateDir, StateError};
 use serde::Serialize;
@@ -107,7 +108,12 @@ pub fn examine(site: &Site) -> Findings {
     if all.role == Some(Role::Compute) {
         all.add(
             "prolog-programs",
-            folder(site, setup::PROLOGS, Some("efa-check-prolog"), SETUP),
+            folder(
+                site,
+                setup::PROLOGS,
+                Some(&called::EFA_CHECK.link("prolog")),
+                SETUP,
+            ),
         );
         if site.slurm_conf.is_some() {
             all.add("prolog-others", others(site));
@@ -117,12 +123,9 @@ pub fn examine(site: &Site) -> Findings {
         let gres = site.has_section("gres");
         // Slurm goes by its own file, whatever this node's configuration says.
         if gres || names_epilogs(site) {
-            let (needed, remedy) = if gres {
-                (Some("gres-helper-epilog"), SETUP)
-            } else {
-                (None, GRES)
-            };
-            let programs = folder(site, setup::EPILOGS, needed, remedy);
+            let needed = gres.then(|| called::GRES_HELPER.link("epilog"));
+            let remedy = if gres { SETUP } else { GRES };
+            let programs = folder(site, setup::EPILOGS, needed.as_deref(), remedy);
             all.add("epilog-programs", programs);
         }
         if gres {
@@ -409,6 +412,9 @@ fn program_key(site: &Site, key: &str, folder: &str) -> Look {
     let seen = values.join(", ");
     if seen.is_empty() {
         return fatal(format!("there is no {key}"), SETUP_CONTROLLER);
+    }
+    if setup::runs_ours(site, key, folder) {
+        return Ok(format!("{key}={seen} has slurm-efa's links"));
     }
     warning(
         format!("{key}={seen} is not ours"),

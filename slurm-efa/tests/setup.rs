@@ -212,6 +212,42 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
 }
 
 #[test]
+fn the_command_that_set_up_advises_for_a_folder_of_prologs_makes_slurm_run_ours() {
+    let site = Site::new("");
+    // The last value of slurm.conf counts; before 24.11 Slurm has one prolog only.
+    let folder = site.tb.dir().join("prologs");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("10-site"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(folder.join("10-site"), fs::Permissions::from_mode(0o755)).unwrap();
+    append(&site.conf(), &format!("Prolog={}/*", folder.display()));
+    let output = site.run("setup", "controller", &[]);
+    let command = output
+        .stderr
+        .lines()
+        .find_map(|line| Some(format!("ln -s {}", line.split_once("ln -s ")?.1)));
+    let Some(command) = command else {
+        // This release takes several prologs: ours stands beside the site's.
+        let conf = fs::read_to_string(site.conf()).unwrap();
+        assert!(conf.contains("slurm-efa/prolog.d/*"), "{output}");
+        return;
+    };
+    assert_eq!(output.code(), 1, "{output}");
+    let typed = Command::new("sh").args(["-c", &command]).status().unwrap();
+    assert!(typed.success(), "{command}");
+    let link = folder.join("50-efa-check-prolog");
+    assert_eq!(
+        fs::read_link(&link).unwrap(),
+        site.path("usr/sbin/efa-check")
+    );
+    // Neither set-up nor doctor asks again.
+    let output = site.run("setup", "controller", &[]);
+    assert_eq!(output.code(), 0, "{output}");
+    let output = site.run("doctor", "controller", &[]);
+    let lines = efa::lines_with(&output.stdout, &["ok ", " prolog "]);
+    assert_eq!(lines.len(), 1, "{output}");
+}
+
+#[test]
 fn the_role_of_the_last_set_up_is_known_until_it_is_reverted() {
     let site = Site::new("");
     let role = || {
@@ -229,6 +265,33 @@ fn the_role_of_the_last_set_up_is_known_until_it_is_reverted() {
     // Slurm's files are the controller's to edit, and this node has them.
     assert_eq!(site.run("revert", "auto", &[]).code(), 0);
     assert_eq!(role(), Value::Null);
+}
+
+#[test]
+fn the_set_up_of_a_node_with_a_missing_adapter_records_no_number_of_devices() {
+    let site = Site::new("");
+    let devices = site.tb.dir().join("sysroots/n1/sys/class/infiniband");
+    let lost = fs::read_dir(&devices).unwrap().next().unwrap().unwrap();
+    fs::rename(lost.path(), site.tb.dir().join("lost")).unwrap();
+    let output = site.run("setup", "compute", &[]);
+    assert_eq!(output.code(), 1, "{output}");
+    for words in [
+        "the number of this node's EFA devices is not recorded",
+        "31 EFA devices are present, but a p5.48xlarge can have 32",
+        "run `efa-check record --expect 31",
+    ] {
+        assert!(output.stderr.contains(words), "{words}: {output}");
+    }
+    let record = site.tb.dir().join("record.json");
+    assert!(!record.exists());
+    // All else is set up.
+    assert!(
+        site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
+            .is_symlink()
+    );
+    fs::rename(site.tb.dir().join("lost"), lost.path()).unwrap();
+    assert_eq!(site.run("setup", "compute", &[]).code(), 0);
+    assert!(record.exists());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How the plugin's decisions read: `--efa-explain` and `--efa-profile=list`.
+//! How the plugin's decisions read: `--efa-explain` and `srun --efa-profile=list`.
 
 use std::fmt::Write;
 
@@ -79,7 +79,7 @@ fn stack(stack: &Stack) -> String {
         .join(", ")
 }
 
-/// The table of `--efa-profile=list`.
+/// The table of `srun --efa-profile=list`.
 pub fn table(config: &Config) -> String {
     let mut text = String::from(
         "NAME                 EFA DEVICES  GPUDIRECT RDMA  FOR\n\

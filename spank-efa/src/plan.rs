@@ -70,7 +70,7 @@ fn yes_or_no(holds: bool, what: String) -> Truth {
     }
 }
 
-/// Whether the EFA devices of this type do RDMA reads; `None` where no source says.
+/// Whether this type does GPUDirect RDMA; `None` where no source says.
 fn gpudirect(spec: &instance::Spec) -> Option<bool> {
     match spec.gpudirect {
         GpuDirect::Required => Some(true),
@@ -118,7 +118,7 @@ fn evaluate(when: &When, node: &NodeFacts) -> Truth {
             Err(reason) => Truth::Unknown(format!("the instance type is not known: {reason}")),
         },
         When::GpuDirect => on_spec(&gpudirect, "GPUDirect RDMA"),
-        When::NoGpuDirect => match on_spec(&gpudirect, "GPUDirect RDMA") {
+        When::NoRdmaRead => match on_spec(&|spec| Some(spec.rdma_read), "RDMA read") {
             Truth::Yes(Some(reason)) => Truth::No(reason),
             Truth::No(reason) => Truth::Yes(Some(reason)),
             unknown => unknown,
@@ -542,7 +542,7 @@ fn may_hold(when: &When, fit: &Fit) -> bool {
         When::Always | When::Below(..) | When::AtLeast(..) | When::TunerInstalled => true,
         When::Family(families) => of_type(&|spec| families.contains(&spec.family())),
         When::GpuDirect => of_type(&|spec| gpudirect(spec) == Some(true)),
-        When::NoGpuDirect => of_type(&|spec| gpudirect(spec) == Some(false)),
+        When::NoRdmaRead => of_type(&|spec| !spec.rdma_read),
         When::Nvidia => of_type(&|spec| matches!(spec.accelerator, Accelerator::Nvidia { .. })),
         When::Neuron => of_type(&|spec| matches!(spec.accelerator, Accelerator::Neuron { .. })),
         When::All(conditions) => conditions.iter().all(|condition| may_hold(condition, fit)),
@@ -819,7 +819,44 @@ mod tests {
         let env = |name: &str| (name == "FI_EFA_USE_DEVICE_RDMA").then(|| b"1".to_vec());
         assert_eq!(fatal_at_submission(&profile("p5"), &env).count(), 0);
         assert_eq!(fatal_at_submission(&profile("g5"), &env).count(), 1);
-        assert_eq!(fatal_at_submission(&profile("g6.8xlarge"), &env).count(), 1);
+        assert_eq!(fatal_at_submission(&profile("g6.8xlarge"), &env).count(), 0);
+    }
+
+    /// Whether a job with `FI_EFA_USE_DEVICE_RDMA=1` is refused, at submission
+    /// and on a node of this type.
+    fn refuses_device_rdma(instance: &str) -> (bool, bool) {
+        let config = config("");
+        let env = [("FI_EFA_USE_DEVICE_RDMA", "1")];
+        let lookup = |name: &str| (name == env[0].0).then(|| env[0].1.as_bytes().to_vec());
+        let profile = resolve(&ProfileName::new(instance).unwrap(), &config).unwrap();
+        let at_submission = fatal_at_submission(&profile, &lookup).count() > 0;
+        let refusal = decide(&config, instance, &node(instance, 1, modern()), &env);
+        let on_node = matches!(refusal, Err(Misfit::Harmful(text)) if text.contains("RDMA read"));
+        (at_submission, on_node)
+    }
+
+    #[test]
+    fn device_rdma_is_refused_on_exactly_the_types_without_rdma_read() {
+        for spec in instance::TABLE {
+            let lacks = ["c5n", "p3dn", "g4dn", "g5"].contains(&spec.family());
+            assert_eq!(
+                refuses_device_rdma(spec.name),
+                (lacks, lacks),
+                "{}",
+                spec.name
+            );
+        }
+    }
+
+    #[test]
+    fn device_rdma_is_not_refused_on_a_type_that_the_table_does_not_know() {
+        let config = config("");
+        let env = [("FI_EFA_USE_DEVICE_RDMA", "1")];
+        let auto = crate::profile::for_node(None, &config).unwrap();
+        let lookup = |name: &str| (name == env[0].0).then(|| env[0].1.as_bytes().to_vec());
+        assert_eq!(fatal_at_submission(&auto, &lookup).count(), 0);
+        let unknown = node("p99.48xlarge", 1, modern());
+        assert!(plan(&auto, true, config.harmful, &unknown, &lookup).is_ok());
     }
 
     #[test]

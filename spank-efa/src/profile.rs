@@ -73,7 +73,7 @@ impl Profile {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
     /// No such name.
-    #[error("--efa-profile: there is no profile \"{name}\"{}; --efa-profile=list shows all", did_you_mean(.nearest))]
+    #[error("--efa-profile: there is no profile \"{name}\"{}; `srun --efa-profile=list` shows all", did_you_mean(.nearest))]
     Unknown {
         /// The name asked for.
         name: String,

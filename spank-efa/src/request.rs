@@ -10,7 +10,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: c"efa-profile",
         value_name: Some(c"name"),
-        usage: c"EFA and NCCL environment of an instance family (p5), a type (p5.48xlarge), the node's own (auto), a site's profile, or none; \"list\" shows them all",
+        usage: c"EFA and NCCL environment of an instance family (p5), a type (p5.48xlarge), the node's own (auto), a site's profile, or none; srun --efa-profile=list shows them all",
         argument: Argument::Required,
     },
     OptionSpec {
@@ -103,7 +103,7 @@ pub enum BadValue {
     /// Not a profile name.
     #[error(
         "--efa-profile: \"{0}\" is not a profile name (1 to 64 letters, digits, '.', '_' or '-'); \
-         --efa-profile=list shows the names"
+         `srun --efa-profile=list` shows the names"
     )]
     Profile(String),
     /// Not a value of `--efa-explain`.

@@ -53,10 +53,10 @@ pub enum When {
     AtLeast(Component, Version),
     /// The instance type's family is one of these.
     Family(&'static [&'static str]),
-    /// The instance type does GPUDirect RDMA (its EFA devices support RDMA read).
+    /// The instance type does GPUDirect RDMA.
     GpuDirect,
-    /// The instance type is known not to do GPUDirect RDMA.
-    NoGpuDirect,
+    /// The EFA devices of the instance type are known to lack RDMA read.
+    NoRdmaRead,
     /// The accelerators are NVIDIA GPUs.
     Nvidia,
     /// The accelerators are AWS Neuron devices.
@@ -99,7 +99,9 @@ const fn v(major: u32, minor: u32, patch: u32) -> Version {
 
 use Component::{AwsOfiNccl, EfaInstaller, Kernel, Libfabric, Nccl, RdmaCore};
 use Value::{Text, TunerPath};
-use When::{All, Always, Any, AtLeast, Below, Family, GpuDirect, Neuron, Nvidia, TunerInstalled};
+use When::{
+    All, Always, Any, AtLeast, Below, Family, GpuDirect, Neuron, NoRdmaRead, Nvidia, TunerInstalled,
+};
 
 /// aws-ofi-nccl 1.5.0 and older: the last release that neither selects the EFA
 /// provider nor leaves the protocol to NCCL.
@@ -296,11 +298,11 @@ pub const HARMFUL: &[Harmful] = &[
         variable: "FI_EFA_USE_DEVICE_RDMA",
         matches: Match::True,
         together_with: None,
-        when: Any(&[When::NoGpuDirect, Family(&["g4dn", "g5", "g6"])]),
+        when: NoRdmaRead,
         effect: Effect::Abort,
         why: "libfabric calls abort(): the EFA devices of this instance type have no RDMA read",
         fix: "unset FI_EFA_USE_DEVICE_RDMA (libfabric 1.18 and later decides by itself)",
-        source: "libfabric fi_efa(7); which types: the instance table",
+        source: "libfabric fi_efa(7); which types: the instance table, column RDMA read",
     },
     Harmful {
         variable: "FI_EFA_USE_HUGE_PAGE",

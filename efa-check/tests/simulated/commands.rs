@@ -272,6 +272,78 @@ fn a_link_named_after_a_command_is_that_command() {
 }
 
 #[test]
+fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
+    let node = sick("");
+    for name in [
+        "50-efa-check-prolog",
+        "10_efa-check-prolog",
+        "efa-check-prolog.sh",
+    ] {
+        let link = node.path(name);
+        symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+        let mut command = std::process::Command::new(&link);
+        command.arg("--config").arg(node.config()).env_clear();
+        command.env("SLURMD_NODENAME", "n1");
+        let said = said(&mut command);
+        assert_eq!(said.code, 2, "{name}: {said:?}");
+        assert!(said.err.contains("device-count"), "{name}: {said:?}");
+        assert!(called(&node).contains("State=DRAIN"), "{name}");
+    }
+}
+
+/// What slurmd gives a prolog: with and without the context, which a script of
+/// the site's may have dropped.
+const BY_SLURMD: [&[(&str, &str)]; 2] = [
+    &[("SLURM_SCRIPT_CONTEXT", "prolog_slurmd")],
+    &[("SLURMD_NODENAME", "n1"), ("SLURM_JOB_ID", "7")],
+];
+
+#[test]
+fn wrong_use_by_slurmd_fails_no_prolog() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("50-check-efa");
+    symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+    for variables in BY_SLURMD {
+        let mut command = std::process::Command::new(&link);
+        let called = said(command.env_clear().envs(variables.iter().copied()));
+        assert_eq!(called.code, 0, "{called:?}");
+        assert_eq!(called.err.lines().count(), 1, "{called:?}");
+        for words in [
+            "50-check-efa was called without a command",
+            "efa-check-prolog",
+        ] {
+            assert!(called.err.contains(words), "{called:?}");
+        }
+    }
+    for wrong in [
+        &["no-such-command"][..],
+        &["node", "--no-such-option"],
+        &["explain", "no-such-check"],
+        &["node", "--config", "/nonexistent.toml"],
+    ] {
+        let mut command = std::process::Command::new(&link);
+        command.args(wrong).env_clear();
+        assert!(said(&mut command).code >= 64, "{wrong:?}, by a person");
+        let called = said(command.envs(BY_SLURMD[0].iter().copied()));
+        assert_eq!(called.code, 0, "{wrong:?}: {called:?}");
+    }
+}
+
+#[test]
+fn the_health_checks_link_among_the_prologs_fails_none_for_a_warning() {
+    let node = Node::named("g5.8xlarge");
+    let scope = "proc/sys/kernel/yama/ptrace_scope";
+    node.sim.write(scope, "1\n").unwrap();
+    let link = node.path("60-efa-check-watch");
+    symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+    let mut command = std::process::Command::new(&link);
+    command.arg("--config").arg(node.config()).env_clear();
+    assert_eq!(said(&mut command).code, 1);
+    command.env("SLURM_SCRIPT_CONTEXT", "prolog_slurmd");
+    assert_eq!(said(&mut command).code, 0);
+}
+
+#[test]
 fn a_node_that_just_booted_waits_for_late_devices_and_no_other_does() {
     let mut node = Node::named("g5.8xlarge");
     node.configure("wait_boot = \"1h\"\nscontrol = \"/nonexistent\"");
@@ -309,14 +381,14 @@ fn watch_does_not_drain_for_devices_that_may_be_late() {
 
 #[test]
 fn a_hung_probe_costs_the_prolog_at_most_its_limit() {
-    let node = Node::named("p5.48xlarge");
+    let mut node = Node::named("p5.48xlarge");
     node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
-    fifo(&node.counter(0, "rx_drops"));
-    fifo(&node.counter(31, "no_completion_cmds"));
+    node.hang(0, "rx_drops");
+    node.hang(31, "no_completion_cmds");
     let start = Instant::now();
     let said = node.run(&["prolog"]);
     assert!(
-        // A FIFO without a writer would take forever.
+        // Such a read never ends.
         start.elapsed() < Duration::from_secs(60),
         "{:?}",
         start.elapsed()
@@ -331,6 +403,18 @@ fn a_hung_probe_costs_the_prolog_at_most_its_limit() {
 }
 
 #[test]
+fn a_late_read_whose_process_can_be_ended_is_no_finding_about_the_device() {
+    let node = Node::named("p5.48xlarge");
+    node.configure("probe_limit = \"1s\"");
+    fifo(&node.counter(7, "rx_drops"));
+    assert_eq!(node.findings(), ["counters: unknown"]);
+    let said = node.run(&["prolog"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let reason = "no answer within 1000 ms, but no read hangs in the kernel";
+    assert!(said.err.contains(reason), "{said:?}");
+}
+
+#[test]
 fn nothing_is_recorded_of_a_sick_node_unless_it_must_be() {
     let node = Node::named("g5.8xlarge");
     fs::write(node.counter(0, "rx_drops"), "x").unwrap();
@@ -338,6 +422,156 @@ fn nothing_is_recorded_of_a_sick_node_unless_it_must_be() {
     assert!(!node.path("record").exists());
     assert_eq!(node.run(&["record", "--force"]).code, 0);
     assert!(node.path("record/efa.json").exists());
+}
+
+/// The command that a message names in backquotes or, in a reason of Slurm's,
+/// in quotes, as a person would type it.
+fn type_what_is_advised(node: &Node, message: &str) -> crate::Said {
+    let (_, rest) = message.rsplit_once("efa-check record").unwrap();
+    let end = rest.find(['`', '\'']).unwrap();
+    let words = format!("record{}", &rest[..end]);
+    let words: Vec<&str> = words.split(' ').collect();
+    let own = words.contains(&"--config");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_efa-check"));
+    command
+        .args(&words)
+        .env_clear()
+        .env("SLURMD_NODENAME", "n1");
+    if !own {
+        command.arg("--config").arg(node.config());
+    }
+    said(&mut command)
+}
+
+#[test]
+fn fewer_devices_than_the_type_can_have_are_recorded_only_when_confirmed() {
+    let node = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let reason = "nothing was recorded: 31 EFA devices are present, but a p5.48xlarge can have 32";
+    assert!(refused.err.contains(reason), "{refused:?}");
+    assert!(!node.path("record").exists());
+    assert_eq!(node.run(&["record", "--force"]).code, 2);
+    let recorded = type_what_is_advised(&node, &refused.err);
+    assert_eq!(recorded.code, 0, "{recorded:?}");
+    assert!(
+        recorded
+            .out
+            .ends_with("efa.json: none -> 31 EFA devices of a p5.48xlarge\n"),
+        "{recorded:?}"
+    );
+    assert_eq!(node.findings(), [""; 0]);
+}
+
+#[test]
+fn a_refused_record_leaves_the_last_one() {
+    let mut node = Node::named("p5.48xlarge");
+    assert_eq!(node.run(&["record"]).code, 0);
+    let before = fs::read(node.path("record/efa.json")).unwrap();
+    node.sim.remove_device(17).unwrap();
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("32 are recorded"), "{refused:?}");
+    assert_eq!(fs::read(node.path("record/efa.json")).unwrap(), before);
+    assert_eq!(node.findings(), ["device-count: fatal"]);
+    let recorded = type_what_is_advised(&node, &refused.err);
+    assert!(
+        recorded.out.contains(": 32 -> 31 EFA devices"),
+        "{recorded:?}"
+    );
+}
+
+#[test]
+fn fewer_devices_than_were_confirmed_before_are_not_recorded_either() {
+    let mut node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
+    assert_eq!(node.run(&["record", "--expect", "3"]).code, 0);
+    node.sim.remove_device(0).unwrap();
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("but 3 are recorded"), "{refused:?}");
+}
+
+#[test]
+fn a_confirmation_of_another_number_is_refused() {
+    let node = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
+    for expected in ["32", "30", "0"] {
+        let refused = node.run(&["record", "--expect", expected]);
+        assert_eq!(refused.code, 2, "{refused:?}");
+        let reason = format!("31 EFA devices are present, and --expect names {expected}");
+        assert!(refused.err.contains(&reason), "{refused:?}");
+    }
+    assert!(!node.path("record").exists());
+    assert_eq!(node.run(&["record", "--expect", "many"]).code, 64);
+}
+
+#[test]
+fn a_number_in_the_configuration_confirms_a_record() {
+    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
+    node.configure("expected_devices = 4");
+    let refused = node.run(&["record"]);
+    assert_eq!(refused.code, 2);
+    let reason = "`expected_devices` in the configuration says 4";
+    assert!(refused.err.contains(reason), "{refused:?}");
+    assert!(refused.err.contains("set it to 3"), "{refused:?}");
+    node.configure("expected_devices = { \"p4d.24xlarge\" = 3 }");
+    assert_eq!(node.run(&["record"]).code, 0);
+}
+
+#[test]
+fn more_devices_than_are_recorded_are_a_warning_until_they_are_recorded() {
+    let node = Node::named("p5.48xlarge");
+    assert_eq!(node.run(&["record"]).code, 0);
+    let few = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
+    assert_eq!(few.run(&["record", "--expect", "31"]).code, 0);
+    let record = node.path("record/efa.json");
+    fs::copy(few.path("record/efa.json"), &record).unwrap();
+    let warned = node.run(&["node"]);
+    assert_eq!(warned.code, 1, "{warned:?}");
+    let reason = "32 devices, and 31 are recorded: run `efa-check record`";
+    assert!(warned.out.contains(reason), "{warned:?}");
+    assert_eq!(node.run(&["prolog"]).code, 0);
+    let recorded = node.run(&["record"]);
+    assert!(
+        recorded.out.contains(": 31 -> 32 EFA devices"),
+        "{recorded:?}"
+    );
+    assert_eq!(node.findings(), [""; 0]);
+}
+
+#[test]
+fn more_devices_than_expected_keep_no_node_drained() {
+    let node = Node::named("p4d.24xlarge");
+    scontrol(&node, "touch asked; echo NodeName=n1 State=IDLE");
+    node.configure(&format!(
+        "scontrol = \"{}\"\nresume = true\nresume_after = 1\nexpected_devices = 3",
+        node.path("scontrol").display()
+    ));
+    assert_eq!(node.run(&["watch"]).code, 1);
+    eventually("a question to Slurm about the resume", || {
+        node.path("asked").exists().then_some(())
+    });
+}
+
+#[test]
+fn the_drain_reason_of_a_node_without_any_device_names_a_command_that_ends_the_drain() {
+    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(0));
+    // Without a device nobody loads the driver.
+    node.sim.remove("sys/module/efa").unwrap();
+    node.configure(&format!(
+        "scontrol = \"{}\"",
+        node.path("scontrol").display()
+    ));
+    scontrol(&node, NOTES);
+    fs::write(node.path("shown"), "NodeName=n1 State=IDLE Owner=N/A\n").unwrap();
+    assert_eq!(node.run(&["prolog"]).code, 2);
+    let recorded = type_what_is_advised(&node, &called(&node));
+    assert_eq!(recorded.code, 0, "{recorded:?}");
+    assert!(
+        recorded.out.contains(": none -> 0 EFA devices"),
+        "{recorded:?}"
+    );
+    assert_eq!(node.findings(), [""; 0]);
+    assert_eq!(node.run(&["prolog"]).code, 0);
 }
 
 #[test]

@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use cdylib_tests::simnode::{SimNode, Spec};
+use cdylib_tests::stuck::Stuck;
 use serde_json::Value;
 
 /// A simulated node with a configuration, a state and a record of its own.
 struct Node {
+    /// Gone before the folder that it lies in.
+    stuck: Option<Stuck>,
     dir: tempfile::TempDir,
     /// What `sim` lies in: memory where there is such a place, since a tree has
     /// thousands of files.
@@ -31,7 +34,12 @@ impl Node {
         // For a program that runs as somebody else.
         fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let _tree = tree;
-        let node = Node { dir, _tree, sim };
+        let node = Node {
+            stuck: None,
+            dir,
+            _tree,
+            sim,
+        };
         node.configure("");
         node
     }
@@ -115,6 +123,20 @@ impl Node {
         } else {
             base.join("hw_counters").join(counter)
         }
+    }
+
+    /// Makes the reader of a counter hang in the kernel, as the driver does when
+    /// the device is dead.
+    fn hang(&mut self, device: usize, counter: &str) {
+        let place = self.path("stuck");
+        let stuck = self.stuck.get_or_insert_with(|| {
+            fs::create_dir(&place).unwrap();
+            Stuck::mount(&place).unwrap_or_else(|error| panic!("{error}"))
+        });
+        let file = stuck.file();
+        let counter = self.counter(device, counter);
+        fs::remove_file(&counter).unwrap();
+        std::os::unix::fs::symlink(file, counter).unwrap();
     }
 
     fn add(&self, device: usize, counter: &str, more: u64) {

@@ -170,9 +170,9 @@ fn a_user_who_may_not_read_a_counter_is_told_so_and_not_that_all_is_well() {
 
 #[test]
 fn a_tree_with_every_counter_hanging_costs_the_limit_once_and_names_devices() {
-    let node = Node::named("p5.48xlarge");
+    let mut node = Node::named("p5.48xlarge");
     for device in 0..32 {
-        fifo(&node.counter(device, "rx_drops"));
+        node.hang(device, "rx_drops");
     }
     node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
     let start = Instant::now();
@@ -187,8 +187,8 @@ fn a_tree_with_every_counter_hanging_costs_the_limit_once_and_names_devices() {
 
 #[test]
 fn one_hanging_device_is_named_and_the_others_are_still_judged() {
-    let node = Node::named("p5.48xlarge");
-    fifo(&node.counter(7, "rx_drops"));
+    let mut node = Node::named("p5.48xlarge");
+    node.hang(7, "rx_drops");
     fs::write(node.counter(30, "tx_pkts"), "no number").unwrap();
     node.configure("probe_limit = \"2s\"");
     let said = node.run(&["node"]);

@@ -16,6 +16,7 @@ pub mod slurm_conf;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use node::called;
 use node::printable;
 use node::state::{Deadline, Lock, StateDir};
 
@@ -24,7 +25,7 @@ use files::{Change, Content};
 use login::Verdict;
 use role::Role;
 use site::Site;
-use slurm_conf::Wish;
+use slurm_conf::{Folder, Link, Wish};
 
 /// Where the plugin is installed.
 pub const PLUGIN: &str = "/usr/lib/slurm-efa/spank_efa.so";
@@ -252,14 +253,19 @@ fn left_to_controller(site: &Site, command: &str) -> String {
 /// Programs of this suite that slurmd runs on this node.
 fn links(site: &Site) -> Vec<(String, &'static str)> {
     let mut links = vec![
-        (format!("{PROLOGS}/efa-check-prolog"), EFA_CHECK),
+        (
+            format!("{PROLOGS}/{}", called::EFA_CHECK.link("prolog")),
+            EFA_CHECK,
+        ),
         (WATCH.to_owned(), EFA_CHECK),
     ];
     if site.has_section("gres") {
         let there = GRES_HELPERS.into_iter().find(|it| site.place(it).is_file());
         let helper = there.unwrap_or(GRES_HELPERS[0]);
-        links.push((format!("{PROLOGS}/gres-helper-prolog"), helper));
-        links.push((format!("{EPILOGS}/gres-helper-epilog"), helper));
+        for (folder, command) in [(PROLOGS, "prolog"), (EPILOGS, "epilog")] {
+            let link = called::GRES_HELPER.link(command);
+            links.push((format!("{folder}/{link}"), helper));
+        }
     }
     links
 }
@@ -371,6 +377,7 @@ fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
         key,
         value: format!("{}/*", site.place_text(folder)),
         several,
+        links: missing_links(site, key, folder),
     };
     let mut wishes = vec![
         // Contain works with proctrack/cgroup only, and includes Alloc.
@@ -379,13 +386,15 @@ fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
         } else {
             Wish::Flags("PrologFlags", &["Alloc"])
         },
-        program("Prolog", PROLOGS),
         Wish::HealthCheck {
             program: site.place_text(WATCH),
             interval: "60",
         },
     ];
-    if gres {
+    if !runs_ours(site, "Prolog", PROLOGS) {
+        wishes.push(program("Prolog", PROLOGS));
+    }
+    if gres && !runs_ours(site, "Epilog", EPILOGS) {
         wishes.push(program("Epilog", EPILOGS));
     }
     edit_conf(plan, conf, &wishes)?;
@@ -396,6 +405,41 @@ fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
         edit_conf(plan, &conf.with_file_name("cgroup.conf"), &wishes)?;
     }
     Ok(())
+}
+
+/// Those of our links for `Prolog` or `Epilog` that the site's own folder lacks,
+/// under whatever number; all of them where the key names no folder.
+fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
+    let ours = format!("{}/*", site.place_text(folder));
+    let mut values = slurm_conf::values_of(&site.conf_text, key);
+    values.retain(|it| *it != ours);
+    let theirs = values.last().and_then(|it| Folder::of(it));
+    let names: Vec<std::ffi::OsString> = theirs
+        .and_then(|it| std::fs::read_dir(it.path).ok())
+        .map(|entries| entries.flatten().map(|it| it.file_name()).collect())
+        .unwrap_or_default();
+    let command = key.to_ascii_lowercase();
+    let there = |link: &str| {
+        let programs = [called::EFA_CHECK, called::GRES_HELPER];
+        let program = programs.iter().find(|it| it.link(&command) == link);
+        program.is_some_and(|it| names.iter().any(|name| it.command(name) == Some(&command)))
+    };
+    links(site)
+        .into_iter()
+        .filter_map(|(path, program)| {
+            let name = path.strip_prefix(folder)?.strip_prefix('/')?.to_owned();
+            (!there(&name)).then(|| Link {
+                name,
+                program: site.place_text(program),
+            })
+        })
+        .collect()
+}
+
+/// Whether the site's own folder of prologs or epilogs has all our links.
+#[must_use]
+pub fn runs_ours(site: &Site, key: &str, folder: &str) -> bool {
+    missing_links(site, key, folder).is_empty()
 }
 
 fn has_cgroups(site: &Site) -> bool {
@@ -503,8 +547,9 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
             values.iter().any(|it| it.starts_with(&place))
         })
     };
-    let prologs = ["efa-check-prolog", "gres-helper-prolog"].map(|it| format!("{PROLOGS}/{it}"));
-    let epilog = format!("{EPILOGS}/gres-helper-epilog");
+    let prologs = [called::EFA_CHECK, called::GRES_HELPER]
+        .map(|it| format!("{PROLOGS}/{}", it.link("prolog")));
+    let epilog = format!("{EPILOGS}/{}", called::GRES_HELPER.link("epilog"));
     for (place, links) in [
         (PROLOGS, prologs.to_vec()),
         (EPILOGS, vec![epilog]),
@@ -888,8 +933,7 @@ fn record(site: &Site) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the EFA devices of this node were not recorded ({}); run `efa-check record` when it is \
-         healthy",
+        "the number of this node's EFA devices is not recorded: {}",
         run::complaint(&ran)
     ))
 }

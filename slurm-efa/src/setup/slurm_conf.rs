@@ -39,9 +39,51 @@ pub enum Wish {
         value: String,
         /// Whether Slurm takes several lines.
         several: bool,
+        /// Our programs, and the links by which slurmd calls them.
+        links: Vec<Link>,
     },
     /// Lines that nobody shares with us.
     Verbatim(Vec<String>),
+}
+
+/// A link to a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The program's path.
+    pub program: String,
+}
+
+/// A folder all of whose programs slurmd runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// The folder.
+    pub path: String,
+    /// What the programs' names end in.
+    pub extension: String,
+}
+
+impl Folder {
+    /// The folder of a pattern such as `/opt/slurm/etc/prolog.d/*`; `None` where
+    /// the value is no such pattern.
+    #[must_use]
+    pub fn of(pattern: &str) -> Option<Self> {
+        let (path, names) = pattern.rsplit_once('/')?;
+        let extension = names.strip_prefix('*')?;
+        let plain = |text: &str| !text.contains(['*', '?', '[', '{', '\\']);
+        (plain(path) && plain(extension)).then(|| Self {
+            path: path.to_owned(),
+            extension: extension.to_owned(),
+        })
+    }
+
+    /// The command that makes this link in the folder. Sites number the programs
+    /// of such a folder.
+    fn command(&self, link: &Link) -> String {
+        let (Self { path, extension }, Link { name, program }) = (self, link);
+        format!("ln -s {program} {path}/50-{name}{extension}")
+    }
 }
 
 /// The new text, and what is to be said about it.
@@ -109,7 +151,8 @@ impl Editor {
                 key,
                 value,
                 several,
-            } => self.program(key, value, *several),
+                links,
+            } => self.program(key, value, *several, links),
             Wish::Verbatim(lines) => {
                 for line in lines {
                     self.lines.append(line);
@@ -162,7 +205,7 @@ impl Editor {
         self.value(key, &wanted);
     }
 
-    fn program(&mut self, key: &str, value: &str, several: bool) {
+    fn program(&mut self, key: &str, value: &str, several: bool, links: &[Link]) {
         let places = self.all(key);
         if places.iter().any(|place| place.value == value) {
             return;
@@ -170,9 +213,21 @@ impl Editor {
         match places.last() {
             Some(place) if !several => {
                 let theirs = printable(&place.value, 200);
+                let advice = match Folder::of(&place.value) {
+                    Some(folder) => {
+                        let commands: Vec<String> =
+                            links.iter().map(|link| folder.command(link)).collect();
+                        format!(
+                            "run on each node, once where nodes share the folder: {}",
+                            printable(&commands.join("; "), 600)
+                        )
+                    }
+                    None => {
+                        format!("have it run each program of {value}, and fail when one fails")
+                    }
+                };
                 self.notes.push(format!(
-                    "{key}={theirs} stays, since this Slurm takes one {key} only; have it run each \
-                     program of {value}, and fail when one fails"
+                    "{key}={theirs} stays, since this Slurm takes one {key} only; {advice}"
                 ));
             }
             _ => self.lines.append(&format!("{key}={value}")),
@@ -300,6 +355,10 @@ mod tests {
                 key: "Prolog",
                 value: "/etc/slurm-efa/prolog.d/*".to_owned(),
                 several,
+                links: vec![Link {
+                    name: "efa-check-prolog".to_owned(),
+                    program: "/usr/sbin/efa-check".to_owned(),
+                }],
             },
             Wish::HealthCheck {
                 program: "/etc/slurm-efa/efa-check-watch".to_owned(),
@@ -380,6 +439,23 @@ mod tests {
             "{:?}",
             edited.notes
         );
+    }
+
+    #[test]
+    fn a_folder_of_prologs_of_theirs_is_named_with_the_command_that_adds_ours() {
+        for (pattern, link) in [
+            ("/opt/prolog.d/*", "/opt/prolog.d/50-efa-check-prolog"),
+            ("/opt/prolog.d/*.sh", "/opt/prolog.d/50-efa-check-prolog.sh"),
+        ] {
+            let text = format!("Prolog={pattern}\n");
+            let edited = edit(&text, &[], &wishes(false)[1..2]);
+            assert_eq!(edited.text, text);
+            let command = format!(": ln -s /usr/sbin/efa-check {link}");
+            assert!(edited.notes[0].ends_with(&command), "{:?}", edited.notes);
+        }
+        for no_folder in ["/opt/*/prolog.sh", "/opt/prolog.d/[0-9]*", "/opt/*/*", "*"] {
+            assert_eq!(Folder::of(no_folder), None, "{no_folder}");
+        }
     }
 
     #[test]
