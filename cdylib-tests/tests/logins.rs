@@ -629,6 +629,27 @@ fn root_and_another_user_in_a_sessions_control_group_live_on_after_it() {
 }
 
 #[test]
+fn what_an_idle_session_left_behind_ends_with_the_last_job() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with("grace = \"0\"\nidle_after = \"1s\"")).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let leave = "(setsid sleep 3741 </dev/null >/dev/null 2>&1 &); exec sleep 3740";
+    let mut idle = logins.ssh("alice", &[leave]).spawn().unwrap();
+    logins.wait_process("alice", "sleep 3741").unwrap();
+    logins.wait_end("the idle session", &mut idle).unwrap();
+    logins
+        .wait("the report", || {
+            Ok(logins.log("logoutd").contains("sessions ended"))
+        })
+        .unwrap();
+    let left = logins.processes("alice").unwrap();
+    assert!(left.contains("sleep 3741"), "{left}");
+    tb.scancel(job).unwrap();
+    wait_nothing_left(&logins, "alice");
+}
+
+#[test]
 fn a_terminal_that_stands_still_or_is_closed_holds_nobody_up() {
     let tb = testbed();
     let logins = Logins::start(&tb, &Site::with("grace = \"1s\"")).unwrap();

@@ -558,6 +558,7 @@ impl Daemon {
             return true;
         }
         let count = sessions.len();
+        let survived = matches!(progress, Progress::Survived(_));
         self.log(&match progress {
             Progress::Survived(pids) => format!(
                 "uid {uid}: of {count} sessions, processes {} survive SIGKILL and are left; \
@@ -572,6 +573,10 @@ impl Daemon {
                 format!("uid {uid}: {count} sessions ended")
             }
         });
+        if under.idle && !survived {
+            // What left them ends with the user's last job.
+            return false;
+        }
         for session in sessions {
             self.remove(&session);
         }
@@ -646,7 +651,8 @@ impl Daemon {
         for session in self.sessions.values().cloned().collect::<Vec<_>>() {
             let leader = session.leader;
             let under = |it: &Under| it.end.ending.sessions.iter().any(|s| s.leader == leader);
-            if session.is_exempt(&self.settings) || self.endings.iter().any(under) {
+            let ended = !leader.goes_on();
+            if ended || session.is_exempt(&self.settings) || self.endings.iter().any(under) {
                 continue;
             }
             let one = [session.clone()];
