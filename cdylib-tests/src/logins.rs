@@ -16,6 +16,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -111,8 +112,13 @@ impl<'tb> Logins<'tb> {
                  LogLevel INFO\nBatchMode yes\n"
             ),
         )?;
+        // The first ids that `useradd` gives alice, so that newuidmap serves her.
+        for file in ["subuid", "subgid"] {
+            fs::write(dir.join("ssh").join(file), "alice:100000:65536\n")?;
+        }
         let script = "mkdir -p /run/sshd /run/slurm-efa && mount --bind \"$1/pam.d\" /etc/pam.d && \
-                      exec /usr/sbin/sshd -D -f \"$1/ssh/sshd_config\" -E \"$1/log/sshd.log\"";
+                      for file in subuid subgid; do \
+                      mount --bind \"$1/ssh/$file\" /etc/$file || exit; done && exec /usr/sbin/sshd -D -f \"$1/ssh/sshd_config\" -E \"$1/log/sshd.log\"";
         let sshd = tb
             .command("root", &["sh", "-c", script, "sh"])
             .arg(dir)
@@ -304,6 +310,18 @@ pub fn configure(tb: &Testbed, site: &Site) -> Outcome<()> {
     fs::write(dir.join("pam.d/.new"), pam)?;
     fs::rename(dir.join("pam.d/.new"), file)?;
     Ok(())
+}
+
+/// Whether a process holds a lock on this file, by flock(2); false while the
+/// file is empty, before it is locked.
+///
+/// # Errors
+/// When there is no such file.
+pub fn is_locked(file: &Path) -> std::io::Result<bool> {
+    let file = fs::File::open(file)?;
+    // SAFETY: an open descriptor; the lock goes when it is closed, right here.
+    let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) };
+    Ok(file.metadata()?.len() > 0 && result == -1)
 }
 
 fn keys(tb: &Testbed) -> Outcome<()> {

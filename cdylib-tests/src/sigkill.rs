@@ -203,6 +203,7 @@ const CHANGE_NOTHING: &[libc::c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_getdents64,
+    libc::SYS_geteuid,
     libc::SYS_getrandom,
     libc::SYS_lseek,
     libc::SYS_mmap,
@@ -217,6 +218,7 @@ const CHANGE_NOTHING: &[libc::c_long] = &[
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_sigaltstack,
+    libc::SYS_statfs,
     libc::SYS_statx,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cdylib_tests::logins::{self, CLIENT, Logins, STATE, Site};
 use cdylib_tests::testbed::{JobState, LIMIT, Running, Testbed};
@@ -417,6 +417,236 @@ fn a_variable_of_the_users_own_names_no_session_that_logind_shall_end() {
     logins.command(&["end", "alice"]).success().unwrap();
     let said = client.wait().unwrap().stdout;
     assert_eq!(said.trim(), "4711", "libpam's environment had it");
+}
+
+/// Programs of alice's that try to outlive her sessions.
+struct Escapes<'tb> {
+    /// What each is, and the lock that it holds as long as it lives.
+    locks: Vec<(String, PathBuf)>,
+    /// Clients that stay connected.
+    connected: Vec<Running<'tb>>,
+}
+
+impl<'tb> Escapes<'tb> {
+    /// Starts each attack twice: once in a session that stays connected, once
+    /// in one that it leaves behind.
+    fn start(logins: &Logins<'tb>) -> Self {
+        let tb = logins.tb;
+        let program = tb.dir().join("escape");
+        fs::copy(modules::test_program("escape"), &program).unwrap();
+        let folder = tb.dir().join("locks");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+        let namespace = "unshare --user --map-root-user --map-auto";
+        let mut escapes = Self {
+            locks: Vec::new(),
+            connected: Vec::new(),
+        };
+        let mut left = Vec::new();
+        for (name, by, attack) in [
+            ("chain-0.3ms", "", "chain 300"),
+            ("chain-2ms", "", "chain 2000"),
+            ("chain-20ms", "", "chain 20000"),
+            ("uid-all", namespace, "uid all"),
+            ("uid-real", namespace, "uid real"),
+        ] {
+            for connected in [true, false] {
+                let name = format!("{name}-{}", if connected { "connected" } else { "left" });
+                let lock = folder.join(&name);
+                let line = format!(
+                    "setsid {by} {} {attack} {}",
+                    program.display(),
+                    lock.display()
+                );
+                let script = if connected {
+                    format!("{line} & exec sleep 3600")
+                } else {
+                    format!(
+                        "({line} </dev/null >/dev/null 2>&1 &) ; until [ -s {} ]; do sleep 0.01; done",
+                        lock.display()
+                    )
+                };
+                let client = logins.ssh("alice", &[&script]).spawn().unwrap();
+                if connected {
+                    escapes.connected.push(client);
+                } else {
+                    left.push(client);
+                }
+                escapes.locks.push((name, lock));
+            }
+        }
+        logins
+            .wait("all to run", || {
+                Ok(escapes.alive().len() == escapes.locks.len())
+            })
+            .unwrap();
+        for client in &mut left {
+            logins
+                .wait_end("a session that is left behind", client)
+                .unwrap();
+        }
+        escapes
+    }
+
+    /// Those that hold their lock: exact, however fast they fork.
+    fn alive(&self) -> Vec<&str> {
+        let held = |path: &Path| logins::is_locked(path).unwrap_or(false);
+        let alive = self.locks.iter().filter(|(_, lock)| held(lock));
+        alive.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// Of alice's escapes, none is alive once the daemon has reported the end; bob
+/// and root see nothing of it.
+fn no_escape_outlives_the_report(site: &Site, prepare: &str) {
+    let tb = testbed();
+    let _unified = Unified(&tb);
+    tb.command("root", &["sh", "-c", prepare])
+        .success()
+        .unwrap();
+    let logins = Logins::start(&tb, site).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    logins.job("bob").unwrap();
+    let mut bystander = sleeper(&logins, "bob", "3700");
+    let mut of_root = sleeper(&logins, "root", "3701");
+    let escapes = Escapes::start(&logins);
+    tb.scancel(job).unwrap();
+    logins
+        .wait("the report", || {
+            let log = logins.log("logoutd");
+            let reports = [" sessions ended", "nothing of ", "survive SIGKILL"];
+            Ok(reports.iter().any(|report| log.contains(report)))
+        })
+        .unwrap();
+    let alive = escapes.alive();
+    let log = logins.log("logoutd");
+    assert!(alive.is_empty(), "alive: {alive:?}\n{log}");
+    assert!(log.contains("sessions ended"), "{log}");
+    wait_nothing_left(&logins, "alice");
+    assert!(!bystander.ended().unwrap() && !of_root.ended().unwrap());
+    logins
+        .wait("the records to be gone", || {
+            Ok(!logins.status()?.contains("\"user\": \"alice\""))
+        })
+        .unwrap();
+    let count = "ls -d /sys/fs/cgroup/*/slurm-efa-logins/*-* 2>/dev/null | wc -l";
+    let groups = tb.command("root", &["sh", "-c", count]).success().unwrap();
+    let bobs = usize::from(prepare != NO_GROUP);
+    assert_eq!(groups.stdout.trim(), bobs.to_string(), "groups are left");
+}
+
+#[test]
+fn no_fork_chain_or_subordinate_uid_outlives_its_session() {
+    no_escape_outlives_the_report(&Site::with(NO_GRACE), "true");
+}
+
+#[test]
+fn no_fork_chain_or_subordinate_uid_outlives_its_user_with_leftovers_user() {
+    let site = Site::with("grace = \"0\"\nleftovers = \"user\"");
+    no_escape_outlives_the_report(&site, "true");
+}
+
+#[test]
+fn no_fork_chain_or_subordinate_uid_outlives_its_session_under_cgroup_v2() {
+    no_escape_outlives_the_report(&Site::with(NO_GRACE), UNIFIED);
+}
+
+#[test]
+fn no_fork_chain_or_subordinate_uid_outlives_its_user_without_a_control_group() {
+    let site = Site::with("grace = \"0\"\nleftovers = \"user\"");
+    no_escape_outlives_the_report(&site, NO_GROUP);
+}
+
+/// Groups of sessions cannot be made.
+const NO_GROUP: &str = "dir=/sys/fs/cgroup/freezer/slurm-efa-logins; \
+                        mkdir $dir && mount -t tmpfs -o ro none $dir";
+
+/// Part of cgroup v2 beside v1, as in systemd's hybrid layout.
+const UNIFIED: &str = "mkdir -p /run/v2 /sys/fs/cgroup/unified && mount -t cgroup2 none /run/v2 && \
+                       dir=/run/v2/slurm-efa-tb.$(readlink /proc/self/ns/pid | tr -dc 0-9) && \
+                       mkdir $dir && mount --bind $dir /sys/fs/cgroup/unified";
+
+/// What ends with the part of cgroup v2 that a test has.
+struct Unified<'tb>(&'tb Testbed);
+
+impl Drop for Unified<'_> {
+    fn drop(&mut self) {
+        let script = "dir=/run/v2/slurm-efa-tb.$(readlink /proc/self/ns/pid | tr -dc 0-9); \
+                      [ -d $dir ] || exit 0; echo 1 >$dir/cgroup.kill; n=0; \
+                      while [ -d $dir ] && [ $n -lt 100 ]; do sleep 0.05; n=$((n + 1)); \
+                      find $dir -depth -type d -exec rmdir {} \\; 2>/dev/null; done; :";
+        let _ = self.0.command("root", &["sh", "-c", script]).output();
+    }
+}
+
+#[test]
+fn root_and_another_user_in_a_sessions_control_group_live_on_after_it() {
+    for prepare in ["true", UNIFIED] {
+        let tb = testbed();
+        let _unified = Unified(&tb);
+        tb.command("root", &["sh", "-c", prepare])
+            .success()
+            .unwrap();
+        let logins = Logins::start(&tb, &Site::with(NO_GRACE)).unwrap();
+        let _daemon = logins.daemon().unwrap();
+        let job = logins.job("alice").unwrap();
+        let mut alice = sleeper(&logins, "alice", "3730");
+        // As sudo and su leave processes in the session of who called them.
+        let enter = "for dir in /sys/fs/cgroup/*/slurm-efa-logins/*-*; do \
+                     echo $$ >$dir/cgroup.procs && touch $0/in.$1 && break; done; \
+                     exec setpriv --reuid $1 --clear-groups sh -c \
+                     'until [ -e $0/go ]; do sleep 0.05; done' $0";
+        let mut spared: Vec<Running<'_>> = ["0", "20002"]
+            .iter()
+            .map(|uid| {
+                let client = tb.command("root", &["sh", "-c", enter]).arg(tb.dir());
+                let client = client.arg(uid).timeout(LIMIT).spawn().unwrap();
+                let inside = tb.dir().join(format!("in.{uid}"));
+                logins
+                    .wait("it to be in the group", || Ok(inside.exists()))
+                    .unwrap();
+                client
+            })
+            .collect();
+        tb.scancel(job).unwrap();
+        logins.wait_end("the session", &mut alice).unwrap();
+        logins
+            .wait("the report", || {
+                Ok(logins.log("logoutd").contains("sessions ended"))
+            })
+            .unwrap();
+        wait_nothing_left(&logins, "alice");
+        for process in &mut spared {
+            assert!(!process.ended().unwrap(), "{}", logins.log("logoutd"));
+        }
+        // They are not frozen either.
+        fs::write(tb.dir().join("go"), "").unwrap();
+        for process in &mut spared {
+            logins.wait_end("what was spared", process).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_an_idle_session_left_behind_ends_with_the_last_job() {
+    let tb = testbed();
+    let logins = Logins::start(&tb, &Site::with("grace = \"0\"\nidle_after = \"1s\"")).unwrap();
+    let _daemon = logins.daemon().unwrap();
+    let job = logins.job("alice").unwrap();
+    let leave = "(setsid sleep 3741 </dev/null >/dev/null 2>&1 &); exec sleep 3740";
+    let mut idle = logins.ssh("alice", &[leave]).spawn().unwrap();
+    logins.wait_process("alice", "sleep 3741").unwrap();
+    logins.wait_end("the idle session", &mut idle).unwrap();
+    logins
+        .wait("the report", || {
+            Ok(logins.log("logoutd").contains("sessions ended"))
+        })
+        .unwrap();
+    let left = logins.processes("alice").unwrap();
+    assert!(left.contains("sleep 3741"), "{left}");
+    tb.scancel(job).unwrap();
+    wait_nothing_left(&logins, "alice");
 }
 
 #[test]

@@ -13,7 +13,9 @@ use std::time::Duration;
 use node::process::{Life, Pid, read};
 
 use crate::clock::Instant;
-use crate::process::Processes;
+use crate::membership::{User, Whole, process_belongs};
+use crate::process::{Process, Processes};
+use crate::session::Session;
 use crate::terminal;
 
 /// Traffic of a minute that is not use, in bytes.
@@ -73,15 +75,19 @@ fn is_idle(before: Sample, now: Sample) -> bool {
 
 /// Looks at the processes of a session.
 #[must_use]
-pub fn sample(all: &Processes, uid: u32, members: &BTreeSet<Pid>) -> Sample {
-    let of_user = || {
-        members
-            .iter()
-            .filter_map(|pid| all.get(*pid))
-            .filter(|it| it.uid == uid)
-    };
+pub fn sample(all: &Processes, session: &Session, user: &User) -> Sample {
+    let uid = session.uid;
+    let descends = true;
+    let members: BTreeMap<Pid, &Process> = all
+        .tree(session.leader)
+        .iter()
+        .filter_map(|pid| all.get(*pid))
+        .filter(|it| process_belongs(it, user, Whole::Session { session, descends }))
+        .map(|it| (it.life.pid, it))
+        .collect();
+    let of_user = || members.values();
     // sshd's own process of the session is the one that root's has begotten.
-    let connection = of_user().filter(|it| all.get(it.parent).is_none_or(|up| up.uid != uid));
+    let connection = of_user().filter(|it| !members.contains_key(&it.parent));
     let bytes = connection
         .filter_map(|it| parse_io(&read(it.life.pid, "io").ok()??))
         .fold(0, u64::saturating_add);

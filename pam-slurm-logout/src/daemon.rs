@@ -25,10 +25,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::activity::{self, Activity};
 use crate::clock::Instant;
-use crate::end::{self, Ending, MOST_KILLS, Step, Trace};
+use crate::end::{self, Ending, Progress};
+use crate::group;
 use crate::jobs::{Jobs, Presence};
+use crate::membership::{Evidence, User};
 use crate::policy::{self, AGAIN, Notice, Seen, Verdict};
-use crate::process::Processes;
+use crate::process::{Process, Processes};
 use crate::session::{DAEMON_LOCK, Records, Session};
 use crate::settings::{Leftovers, Settings};
 use crate::terminal;
@@ -85,12 +87,7 @@ pub(crate) struct Kept {
 /// Sessions that are being ended.
 #[derive(Debug)]
 struct Under {
-    ending: Ending,
-    step: Step,
-    next: Instant,
-    kills: u32,
-    /// What was left in the round before.
-    before: BTreeSet<Life>,
+    end: end::Under,
     /// They end because they are idle, whether the user has a job or not.
     idle: bool,
 }
@@ -104,6 +101,9 @@ pub struct Daemon {
     sessions: BTreeMap<String, Session>,
     notices: BTreeMap<u32, Notice>,
     endings: Vec<Under>,
+    /// Of sessions without a group whose leader has ended: how many looks in a
+    /// row have found nothing of them.
+    gone: BTreeMap<Life, u32>,
     /// When users were seen with a job last.
     had_job: BTreeMap<u32, Instant>,
     activity: Activity,
@@ -136,6 +136,8 @@ impl Daemon {
         watches.add(&settings.state_dir.join("jobs"), RECORDS);
         let mut notices_dir = state.folder(FOLDER)?;
         notices_dir.sweep()?;
+        group::thaw_all();
+        group::sweep();
         let boot = BootId::current()?;
         let (notices, had_job) = read_notices(&mut notices_dir, &boot, settings.dry_run)?;
         Ok(Self {
@@ -146,6 +148,7 @@ impl Daemon {
             sessions: BTreeMap::new(),
             notices,
             endings: Vec::new(),
+            gone: BTreeMap::new(),
             had_job,
             activity: Activity::default(),
             used: BTreeMap::new(),
@@ -193,7 +196,8 @@ impl Daemon {
     }
 
     fn look(&mut self) -> Option<Instant> {
-        self.read_sessions();
+        let mut next: Vec<Instant> = Vec::new();
+        next.extend(self.read_sessions());
         let leaders = self.sessions.values().map(|it| it.leader).collect();
         self.activity.keep(&leaders);
         self.used.retain(|leader, _| leaders.contains(leader));
@@ -215,7 +219,6 @@ impl Daemon {
         }
         self.watch_stepds(&jobs);
         self.tell_doubts(&jobs);
-        let mut next: Vec<Instant> = Vec::new();
         if !jobs.doubts().is_empty() {
             next.push(Instant::now().after(DOUBT));
         }
@@ -243,11 +246,13 @@ impl Daemon {
 
     // ------------------------------------------------------------ sessions
 
-    fn read_sessions(&mut self) {
+    /// Reads the records; when to look again at the latest.
+    fn read_sessions(&mut self) -> Option<Instant> {
         let names = match self.records.names() {
             Ok(names) => names,
             Err(error) => {
-                return self.say_once(format!("{error}; no session ends until this is put right"));
+                self.say_once(format!("{error}; no session ends until this is fixed"));
+                return None;
             }
         };
         let present: BTreeSet<String> = names.into_iter().collect();
@@ -270,11 +275,12 @@ impl Daemon {
                 )),
             }
         }
-        self.prune();
+        self.prune()
     }
 
-    /// Removes the records of sessions of which nothing is left.
-    fn prune(&mut self) {
+    /// Removes the records of sessions of which nothing is left; when to look
+    /// again.
+    fn prune(&mut self) -> Option<Instant> {
         let ended: Vec<Session> = self
             .sessions
             .values()
@@ -282,27 +288,35 @@ impl Daemon {
             .cloned()
             .collect();
         if ended.is_empty() {
-            return;
+            self.gone.clear();
+            return None;
         }
-        let Some(all) = self.processes() else {
-            return;
-        };
-        let users: BTreeSet<u32> = ended.iter().map(|it| it.uid).collect();
-        let traces: Vec<Trace> = all
-            .iter()
-            .filter(|it| !it.zombie && users.contains(&it.uid))
-            .map(Trace::of)
-            .collect();
+        let all = self.processes()?;
+        let others = |it: &&Process| !it.zombie && it.uids.real() != 0;
+        let all: Vec<Evidence> = all.iter().filter(others).map(Evidence::of).collect();
+        let mut users: BTreeMap<u32, User> = BTreeMap::new();
+        let mut gone = BTreeMap::new();
         for session in ended {
-            let left = traces.iter().any(|it| match self.settings.leftovers {
-                Leftovers::None => false,
-                Leftovers::Session => it.belongs_to(&session),
-                Leftovers::User => it.uid == session.uid,
-            });
-            if session.is_exempt(&self.settings) || !left {
+            let user = users
+                .entry(session.uid)
+                .or_insert_with(|| User::look_up(session.uid, &session.user));
+            let leftovers = self.settings.leftovers;
+            let exempt = session.is_exempt(&self.settings);
+            let sure = exempt || leftovers == Leftovers::None || end::group_of(&session).is_some();
+            if !exempt && end::is_left(&session, user, leftovers, &all) {
+                continue;
+            }
+            // One look misses a process that forks and ends at once.
+            let looks = self.gone.get(&session.leader).map_or(1, |it| it + 1);
+            if sure || looks >= end::LOOKS {
                 self.remove(&session);
+            } else {
+                gone.insert(session.leader, looks);
             }
         }
+        group::sweep();
+        self.gone = gone;
+        (!self.gone.is_empty()).then(|| Instant::now().after(end::BETWEEN))
     }
 
     fn remove(&mut self, session: &Session) {
@@ -351,7 +365,7 @@ impl Daemon {
         if self
             .endings
             .iter()
-            .any(|it| it.ending.uid == uid && !it.idle)
+            .any(|it| it.end.ending.uid() == uid && !it.idle)
         {
             return None;
         }
@@ -472,16 +486,9 @@ impl Daemon {
     }
 
     fn start(&mut self, uid: u32, sessions: Vec<Session>, leftovers: Leftovers, idle: bool) {
+        let user = User::look_up(uid, sessions.first().map_or("", |it| &it.user));
         self.endings.push(Under {
-            ending: Ending {
-                uid,
-                sessions,
-                leftovers,
-            },
-            step: Step::HangUp,
-            next: Instant::now(),
-            kills: 0,
-            before: BTreeSet::new(),
+            end: end::Under::new(Ending::new(user, sessions, leftovers)),
             idle,
         });
     }
@@ -493,10 +500,10 @@ impl Daemon {
         let mut rest = Vec::new();
         let mut done = Vec::new();
         for mut under in std::mem::take(&mut self.endings) {
-            if Instant::now() < under.next || self.step(&mut under, jobs) {
+            if Instant::now() < under.end.next || self.step(&mut under, jobs) {
                 rest.push(under);
             } else {
-                done.push(under.ending.uid);
+                done.push(under.end.ending.uid());
             }
         }
         self.endings = rest;
@@ -505,13 +512,13 @@ impl Daemon {
         for uid in done {
             next = next.into_iter().chain(self.judge(uid, jobs)).min();
         }
-        let steps = self.endings.iter().map(|it| it.next);
+        let steps = self.endings.iter().map(|it| it.end.next);
         next.into_iter().chain(steps).min()
     }
 
     /// One step of one ending; whether it goes on.
     fn step(&mut self, under: &mut Under, jobs: &Jobs) -> bool {
-        let uid = under.ending.uid;
+        let uid = under.end.ending.uid();
         match jobs.of(uid) {
             _ if under.idle => {}
             Presence::None => {}
@@ -521,63 +528,63 @@ impl Daemon {
                 return false;
             }
             Presence::Unknown => {
-                under.next = Instant::now().after(AGAIN);
+                under.end.next = Instant::now().after(AGAIN);
                 return true;
             }
         }
         let Some(all) = self.processes() else {
-            under.next = Instant::now().after(AGAIN);
+            under.end.next = Instant::now().after(AGAIN);
             return true;
         };
-        let ended: BTreeSet<Life> = under.ending.sessions.iter().map(|it| it.leader).collect();
+        let sessions = under.end.ending.sessions.clone();
+        let ended: BTreeSet<Life> = sessions.iter().map(|it| it.leader).collect();
         let others: Vec<Session> = self
             .sessions
             .values()
             .filter(|it| !ended.contains(&it.leader))
             .cloned()
             .collect();
-        let targets = under.ending.targets(&all, &others);
-        let lives: BTreeSet<Life> = targets.iter().map(|it| it.life).collect();
-        let given_up = end::is_stuck(under.kills, &lives, &under.before);
-        if under.kills == MOST_KILLS && !given_up && !targets.is_empty() {
-            self.log(&format!(
-                "uid {uid}: processes start as fast as they are killed; going on"
-            ));
-        }
-        under.before = lives;
-        if targets.is_empty() || given_up {
-            if given_up {
-                let pids: Vec<String> =
-                    targets.iter().map(|it| it.life.pid.0.to_string()).collect();
-                self.log(&format!(
-                    "uid {uid}: processes {} do not end although they were killed; `ps -o \
-                     pid,stat,wchan` tells what they wait for",
-                    printable(&pids.join(", "), 200)
+        let no_job = jobs.of(uid) == Presence::None;
+        let progress = under.end.go_on(&all, &others, no_job);
+        if let Progress::Step(step, processes, problems) = progress {
+            self.debug(&format!("uid {uid}: {step:?} for {processes} processes"));
+            problems.into_iter().for_each(|it| self.say_once(it));
+            if under.end.outruns() {
+                self.say_once(format!(
+                    "uid {uid}: processes start as fast as they are killed; slurm-logoutd keeps \
+                     killing them"
                 ));
             }
-            for session in under.ending.sessions.clone() {
-                self.remove(&session);
+            return true;
+        }
+        let count = sessions.len();
+        let survived = matches!(progress, Progress::Survived(_));
+        self.log(&match progress {
+            Progress::Survived(pids) => format!(
+                "uid {uid}: of {count} sessions, processes {} survive SIGKILL and are left; \
+                 `ps -o pid,stat,wchan` shows what they wait for",
+                end::named(&pids)
+            ),
+            Progress::Unseen(reason) => format!(
+                "uid {uid}: nothing of {count} sessions is found any more, but they could not be \
+                 killed at once: {reason}"
+            ),
+            Progress::Ended | Progress::Step(..) => {
+                format!("uid {uid}: {count} sessions ended")
             }
-            if !under.idle {
-                self.forget(uid);
-            }
-            self.log(&format!("uid {uid}: {} sessions ended", ended.len()));
+        });
+        if under.idle && !survived {
+            // What left them ends with the user's last job.
             return false;
         }
-        self.debug(&format!(
-            "uid {uid}: {:?} for {} processes",
-            under.step,
-            targets.len()
-        ));
-        for problem in end::carry_out(under.step, &under.ending, &targets) {
-            self.say_once(problem);
+        for session in sessions {
+            self.remove(&session);
         }
-        if under.step == Step::Kill {
-            under.kills = under.kills.saturating_add(1);
+        group::sweep();
+        if !under.idle {
+            self.forget(uid);
         }
-        under.next = Instant::now().after(under.step.lasts());
-        under.step = under.step.next();
-        true
+        false
     }
 
     // ---------------------------------------------------------------- idle
@@ -612,8 +619,8 @@ impl Daemon {
             return;
         };
         for session in sessions {
-            let tree = all.tree(session.leader);
-            let sample = activity::sample(&all, session.uid, &tree);
+            let user = User::look_up(session.uid, &session.user);
+            let sample = activity::sample(&all, session, &user);
             let used = self.activity.note(session.leader, sample);
             self.used.insert(session.leader, used);
         }
@@ -643,8 +650,9 @@ impl Daemon {
         let mut next = None;
         for session in self.sessions.values().cloned().collect::<Vec<_>>() {
             let leader = session.leader;
-            let under = |it: &Under| it.ending.sessions.iter().any(|s| s.leader == leader);
-            if session.is_exempt(&self.settings) || self.endings.iter().any(under) {
+            let under = |it: &Under| it.end.ending.sessions.iter().any(|s| s.leader == leader);
+            let ended = !leader.goes_on();
+            if ended || session.is_exempt(&self.settings) || self.endings.iter().any(under) {
                 continue;
             }
             let one = [session.clone()];

@@ -3,20 +3,29 @@
 //!
 //! No process is chosen by its name, and each is signalled as one life of its
 //! number ([`Life::signal`]). Chosen is what descends from the process that
-//! opened the session, and, by [`Leftovers`], what left it. Never chosen is
-//! another user's process (but for sshd's own that leads the session) or one
-//! in a Slurm job's cgroup.
+//! opened the session, and, by [`Leftovers`], what left it; whose a process is,
+//! [`membership`](crate::membership) answers. Never chosen is another user's process, root's (but
+//! for sshd's own that leads the session) or one in a Slurm job's cgroup.
+//!
+//! A process that forks and ends at once is missed by a reading of `/proc`, so
+//! an ending is done only after everything has been killed at once, in the
+//! session's scope or its own [`group`](crate::group), and several looks have
+//! found nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use node::cgroup;
-use node::process::{Life, Pid, read};
+use node::process::{Life, Pid, read, stat};
 use rustix::process::Signal;
 
-use crate::process::{self, Audit, Process, Processes};
+use crate::clock::Instant;
+use crate::group::{Frozen, Group};
+use crate::killall;
+use crate::membership::{Evidence, User, Whole, belongs, process_belongs};
+use crate::process::{self, Process, Processes};
 use crate::session::Session;
 use crate::settings::Leftovers;
 
@@ -57,6 +66,15 @@ impl Step {
 /// waits for a dead file server cannot end.
 pub const MOST_KILLS: u32 = 50;
 
+/// How many looks in a row must find nothing before sessions have ended.
+pub const LOOKS: u32 = 5;
+
+/// The time between two of them.
+pub const BETWEEN: Duration = Duration::from_millis(20);
+
+/// How long groups of processes may take to stand still before they are killed.
+const FREEZE: Duration = Duration::from_millis(200);
+
 /// Whether it is given up: killed often enough, and nothing is left but what
 /// was left before. New processes each time are something that forks, which is
 /// killed as long as it does.
@@ -68,13 +86,13 @@ pub fn is_stuck(kills: u32, left: &BTreeSet<Life>, before: &BTreeSet<Life>) -> b
 /// What is to end of a user.
 #[derive(Debug, Clone)]
 pub struct Ending {
-    /// Whose.
-    pub uid: u32,
+    user: User,
     /// The sessions, as they were when it was decided: one that opens later is
     /// not touched.
     pub sessions: Vec<Session>,
-    /// See [`Leftovers`].
-    pub leftovers: Leftovers,
+    leftovers: Leftovers,
+    /// Each has a group or a scope that can be killed as a whole.
+    all_held: bool,
 }
 
 /// A process that is to end.
@@ -87,6 +105,24 @@ pub struct Target {
 }
 
 impl Ending {
+    /// Sessions of this user.
+    #[must_use]
+    pub fn new(user: User, sessions: Vec<Session>, leftovers: Leftovers) -> Self {
+        let all_held = sessions.iter().all(|it| group_of(it).is_some());
+        Self {
+            user,
+            sessions,
+            leftovers,
+            all_held,
+        }
+    }
+
+    /// Whose sessions they are.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.user.uid
+    }
+
     /// The processes that are left of it. `others` are the sessions that stay.
     #[must_use]
     pub fn targets(&self, all: &Processes, others: &[Session]) -> Vec<Target> {
@@ -94,7 +130,7 @@ impl Ending {
             .iter()
             .flat_map(|session| all.tree(session.leader))
             .collect();
-        let mut members = BTreeSet::new();
+        let mut members: BTreeMap<Pid, &Session> = BTreeMap::new();
         let mut connections = BTreeSet::new();
         for session in &self.sessions {
             let tree = all.tree(session.leader);
@@ -105,23 +141,26 @@ impl Ending {
                         .get(*pid)
                         .is_some_and(|it| it.parent == session.leader.pid)
             }));
-            members.extend(tree);
+            members.extend(tree.into_iter().map(|pid| (pid, session)));
         }
-        let leader = |pid: Pid| self.sessions.iter().any(|it| it.leader.pid == pid);
+        let own = std::process::id();
+        let leaders: BTreeSet<Life> = self.sessions.iter().map(|it| it.leader).collect();
+        let leads = |it: &Process| leaders.contains(&it.life);
         let chosen = |it: &&Process| {
             let pid = it.life.pid;
-            let ours = it.uid == self.uid || (leader(pid) && members.contains(&pid));
             // Nobody ends init, or the daemon itself.
-            ours && !it.zombie
-                && pid.0 > 1
-                && pid.0 != std::process::id()
-                && !spared.contains(&pid)
-                && (members.contains(&pid) || self.left(it, others))
+            let may_end = !it.zombie && pid.0 > 1 && pid.0 != own && !spared.contains(&pid);
+            may_end
+                && (leads(it)
+                    || match members.get(&pid) {
+                        Some(session) => self.holds(it, session),
+                        None => self.left(it, others),
+                    })
         };
         let mut targets: Vec<Target> = all
             .iter()
             .filter(chosen)
-            .filter(|it| leader(it.life.pid) || !in_job(it.life.pid))
+            .filter(|it| leads(it) || !in_job(it.life.pid))
             .map(|it| Target {
                 life: it.life,
                 connection: connections.contains(&it.life.pid),
@@ -131,17 +170,70 @@ impl Ending {
         targets
     }
 
+    /// Whether what descends from a session's leader belongs to the session.
+    fn holds(&self, it: &Process, session: &Session) -> bool {
+        let descends = true;
+        process_belongs(it, &self.user, Whole::Session { session, descends })
+    }
+
     /// Whether a process of this user, outside of the trees, left one of them.
     fn left(&self, it: &Process, others: &[Session]) -> bool {
-        if it.uid != self.uid || self.leftovers == Leftovers::None {
+        if it.uids.real() == 0 || self.leftovers == Leftovers::None {
             return false;
         }
-        let trace = Trace::of(it);
-        match self.leftovers {
-            Leftovers::None => false,
-            Leftovers::Session => self.sessions.iter().any(|one| trace.belongs_to(one)),
-            Leftovers::User => !others.iter().any(|one| trace.belongs_to(one)),
+        let evidence = Evidence::of(it);
+        let in_one = |sessions: &[Session]| {
+            let descends = false;
+            sessions
+                .iter()
+                .any(|session| belongs(&evidence, &self.user, Whole::Session { session, descends }))
+        };
+        in_one(&self.sessions)
+            || (self.leftovers == Leftovers::User
+                && !in_one(others)
+                && belongs(&evidence, &self.user, Whole::User))
+    }
+
+    /// Whether more ends than what descends from the leaders: only then may a
+    /// scope or a group end as a whole.
+    fn is_whole(&self) -> bool {
+        self.leftovers != Leftovers::None
+    }
+
+    /// Whether a group or scope still holds a process that no look has found.
+    fn is_hidden(&self) -> bool {
+        let mut groups = self.sessions.iter().filter_map(group_of);
+        self.is_whole() && groups.any(|group| !group.is_empty())
+    }
+
+    /// Kills everything at once, so that nothing can outrun it by forking. What
+    /// does not belong to the sessions leaves their groups and goes on.
+    ///
+    /// # Errors
+    /// A session has no group, and its user's processes cannot be killed at
+    /// once either; for a person to read.
+    fn kill_at_once(&self, others: &[Session], no_job: bool) -> Result<(), String> {
+        if !self.is_whole() {
+            return Ok(());
         }
+        let groups: Vec<Group> = self.sessions.iter().filter_map(group_of).collect();
+        let frozen = Frozen::new(groups, FREEZE);
+        let all = Processes::scan().map_err(|error| format!("/proc: {error}"))?;
+        let targets = self.targets(&all, others);
+        let pids: BTreeSet<Pid> = targets.iter().map(|it| it.life.pid).collect();
+        for target in &targets {
+            // One that cannot be signalled is seen by the next look.
+            let _ = target.life.signal(Signal::KILL);
+        }
+        frozen.kill(|pid| !pids.contains(&pid));
+        drop(frozen);
+        if self.all_held {
+            return Ok(());
+        }
+        if !no_job || others.iter().any(|it| it.uid == self.uid()) {
+            return Err("the user has a job or another session here".to_owned());
+        }
+        killall::of_user(&self.user, &all, &pids)
     }
 
     /// The scopes that end as a whole, and logind's names of their sessions.
@@ -171,40 +263,35 @@ pub fn terminals(sessions: &[Session], all: &Processes) -> BTreeSet<u32> {
         let uid = session.uid;
         let tree = all.tree(session.leader).into_iter();
         tree.filter_map(|pid| all.get(pid))
-            .filter(move |it| it.uid == uid)
+            .filter(move |it| it.uids.real() == uid)
     });
     members.filter_map(|it| it.tty).collect()
 }
 
-/// What tells to which session a process belongs that does not descend from it.
-#[derive(Debug)]
-pub struct Trace {
-    /// Its real uid.
-    pub uid: u32,
-    audit: Option<Audit>,
-    cgroup: Vec<u8>,
+/// Whether anything is left of a session whose leader has ended. `all` is what
+/// runs as somebody but root.
+#[must_use]
+pub fn is_left(session: &Session, user: &User, leftovers: Leftovers, all: &[Evidence]) -> bool {
+    if leftovers == Leftovers::None {
+        return false;
+    }
+    if group_of(session).is_some_and(|group| !group.is_empty()) {
+        return true;
+    }
+    let descends = false;
+    all.iter().any(|it| {
+        belongs(it, user, Whole::Session { session, descends })
+            || (leftovers == Leftovers::User && belongs(it, user, Whole::User))
+    })
 }
 
-impl Trace {
-    /// Looks at a process.
-    #[must_use]
-    pub fn of(it: &Process) -> Self {
-        let pid = it.life.pid;
-        Self {
-            uid: it.uid,
-            audit: process::audit_session(pid),
-            cgroup: read(pid, "cgroup").ok().flatten().unwrap_or_default(),
-        }
-    }
-
-    /// Whether it belongs to this session.
-    #[must_use]
-    pub fn belongs_to(&self, session: &Session) -> bool {
-        let audit = session.audit.is_some() && session.audit == self.audit;
-        let scope = session.scope.as_ref();
-        let scope = scope.is_some_and(|scope| process::in_cgroup(&self.cgroup, scope));
-        self.uid == session.uid && (audit || scope)
-    }
+/// The group or scope in which a session can be killed as a whole.
+#[must_use]
+pub fn group_of(session: &Session) -> Option<Group> {
+    let scope = session.scope.as_deref();
+    // Whatever wrote the record: a wrong one would end others.
+    let scope = scope.filter(|scope| process::logind_id(scope, session.uid).is_some());
+    Group::of(session.leader).or_else(|| Group::of_scope(scope?))
 }
 
 /// What cannot be found out counts as a job's.
@@ -221,9 +308,6 @@ pub fn carry_out(step: Step, ending: &Ending, targets: &[Target]) -> Vec<String>
     let mut problems = Vec::new();
     if step == Step::HangUp {
         ending.scopes().for_each(|(_, id)| ask_logind(id));
-    }
-    if step == Step::Kill {
-        ending.scopes().for_each(|(scope, _)| kill_scope(scope));
     }
     for target in targets {
         let signals: &[Signal] = match step {
@@ -263,15 +347,136 @@ fn ask_logind(id: &str) {
         .status();
 }
 
-/// Kills a session's own scope as a whole, where cgroup v2 has it: nothing in
-/// it can outrun that by forking.
-fn kill_scope(scope: &str) {
-    let _ = std::fs::write(format!("/sys/fs/cgroup{scope}/cgroup.kill"), "1");
+/// How an ending goes on.
+#[derive(Debug)]
+pub enum Progress {
+    /// It was this step's turn, for so many processes; what did not work.
+    Step(Step, usize, Vec<String>),
+    /// Nothing is left.
+    Ended,
+    /// Nothing was found, but it could not be killed at once; why.
+    Unseen(String),
+    /// These do not end although they were killed, each with its state.
+    Survived(Vec<(Pid, char)>),
+}
+
+/// Sessions that are being ended.
+#[derive(Debug)]
+pub struct Under {
+    /// Which.
+    pub ending: Ending,
+    /// When it goes on.
+    pub next: Instant,
+    step: Step,
+    kills: u32,
+    /// What was left in the round before.
+    before: BTreeSet<Life>,
+    /// How many looks in a row have found nothing.
+    empty: u32,
+    /// What came of killing everything at once, since something was found last.
+    at_once: Option<Result<(), String>>,
+}
+
+impl Under {
+    /// The first step is due now.
+    #[must_use]
+    pub fn new(ending: Ending) -> Self {
+        Self {
+            ending,
+            next: Instant::now(),
+            step: Step::HangUp,
+            kills: 0,
+            before: BTreeSet::new(),
+            empty: 0,
+            at_once: None,
+        }
+    }
+
+    /// Whether it is still killed although it should have ended, since it
+    /// forks: true once.
+    #[must_use]
+    pub fn outruns(&self) -> bool {
+        self.kills == MOST_KILLS
+    }
+
+    /// Goes on. `others` are the sessions that stay, `no_job`: the user is
+    /// known to have none here.
+    pub fn go_on(&mut self, all: &Processes, others: &[Session], no_job: bool) -> Progress {
+        let step = self.step;
+        let targets = self.ending.targets(all, others);
+        let hidden = targets.is_empty() && self.ending.is_hidden();
+        if targets.is_empty() && !hidden {
+            return self.found_nothing(others, no_job);
+        }
+        self.empty = 0;
+        self.at_once = None;
+        let lives: BTreeSet<Life> = targets.iter().map(|it| it.life).collect();
+        if is_stuck(self.kills, &lives, &self.before) {
+            return Progress::Survived(self.survivors(&lives));
+        }
+        self.before = lives;
+        let problems = carry_out(step, &self.ending, &targets);
+        if hidden || step == Step::Kill {
+            // The looks that follow say whether it was enough.
+            let _ = self.ending.kill_at_once(others, no_job);
+            self.kills = self.kills.saturating_add(1);
+        }
+        self.next = Instant::now().after(if hidden { BETWEEN } else { step.lasts() });
+        if !hidden {
+            self.step = step.next();
+        }
+        Progress::Step(step, targets.len(), problems)
+    }
+
+    fn found_nothing(&mut self, others: &[Session], no_job: bool) -> Progress {
+        self.empty = self.empty.saturating_add(1);
+        self.next = Instant::now().after(BETWEEN);
+        match &self.at_once {
+            // Killed once more before it counts, and looked at after that.
+            None => {
+                self.at_once = Some(self.ending.kill_at_once(others, no_job));
+                self.empty = 0;
+            }
+            Some(Ok(())) if self.empty >= LOOKS => return Progress::Ended,
+            Some(Err(reason)) if self.empty >= LOOKS => return Progress::Unseen(reason.clone()),
+            Some(_) => {}
+        }
+        Progress::Step(self.step, 0, Vec::new())
+    }
+
+    /// What is left, or the processes of the groups where no look has found any.
+    fn survivors(&self, lives: &BTreeSet<Life>) -> Vec<(Pid, char)> {
+        let groups = self.ending.sessions.iter().filter_map(group_of);
+        let hidden = groups.flat_map(|group| group.members());
+        let pids: BTreeSet<Pid> = lives.iter().map(|it| it.pid).chain(hidden).collect();
+        let state = |pid: Pid| stat(pid).ok()?.map(|it| char::from(it.state));
+        pids.into_iter()
+            .map(|pid| (pid, state(pid).unwrap_or('?')))
+            .collect()
+    }
+}
+
+/// Names processes that do not end, for a log.
+#[must_use]
+pub fn named(survivors: &[(Pid, char)]) -> String {
+    let texts: Vec<String> = survivors
+        .iter()
+        .take(20)
+        .map(|(pid, state)| format!("{} (state {state})", pid.0))
+        .collect();
+    let more = survivors.len().saturating_sub(texts.len());
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    texts.join(", ") + &more
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Uids;
     use crate::session::Told;
     use node::registry::BootId;
 
@@ -292,7 +497,7 @@ mod tests {
             tty: None,
             cpu: 0,
             zombie: false,
-            uid,
+            uids: Uids([uid; 4]),
         }
     }
 
@@ -312,11 +517,7 @@ mod tests {
     }
 
     fn ended(leftovers: Leftovers, all: &Processes, others: &[Session]) -> Vec<u32> {
-        let ending = Ending {
-            uid: ALICE,
-            sessions: vec![session(10)],
-            leftovers,
-        };
+        let ending = Ending::new(User::new(ALICE), vec![session(10)], leftovers);
         let targets = ending.targets(all, others);
         targets.iter().map(|it| it.life.pid.0 - BASE).collect()
     }
@@ -340,6 +541,37 @@ mod tests {
     }
 
     #[test]
+    fn a_subordinate_uid_of_the_users_ends_with_the_tree_and_another_users_stays() {
+        let user = User::parse(ALICE, "alice", b"alice:100000:65536\nbob:165536:65536\n");
+        let all = processes(&[
+            (10, 0, 0),
+            (11, 10, ALICE),
+            (12, 11, 100_006),
+            (13, 12, 100_007),
+            (14, 11, 165_536),
+            (30, 0, 100_006), // nothing shows whose it is
+        ]);
+        for leftovers in [Leftovers::None, Leftovers::Session, Leftovers::User] {
+            let ending = Ending::new(user.clone(), vec![session(10)], leftovers);
+            let targets = ending.targets(&all, &[]);
+            let pids: Vec<u32> = targets.iter().map(|it| it.life.pid.0 - BASE).collect();
+            assert_eq!(pids, [10, 11, 12, 13], "{leftovers:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_within_another_one_ends_with_its_leader_whichever_is_named_first() {
+        let all = processes(&[(10, 0, 0), (11, 10, ALICE), (12, 11, 0), (13, 12, ALICE)]);
+        for sessions in [
+            vec![session(10), session(12)],
+            vec![session(12), session(10)],
+        ] {
+            let ending = Ending::new(User::new(ALICE), sessions, Leftovers::None);
+            assert_eq!(ending.targets(&all, &[]).len(), 4);
+        }
+    }
+
+    #[test]
     fn a_session_that_stays_is_not_touched_by_whatever_policy() {
         let all = processes(&[(10, 0, 0), (11, 10, ALICE), (20, 0, 0), (21, 20, ALICE)]);
         assert_eq!(ended(Leftovers::User, &all, &[session(20)]), [10, 11]);
@@ -360,11 +592,7 @@ mod tests {
     fn scopes(leftovers: Leftovers, scope: &str) -> Vec<String> {
         let mut session = session(10);
         session.scope = Some(scope.to_owned());
-        let ending = Ending {
-            uid: ALICE,
-            sessions: vec![session],
-            leftovers,
-        };
+        let ending = Ending::new(User::new(ALICE), vec![session], leftovers);
         ending.scopes().map(|(_, id)| id.to_owned()).collect()
     }
 
@@ -396,11 +624,11 @@ mod tests {
         let old = old.replace("\"scope\":null", "\"logind\":\"1\",\"scope\":null");
         assert!(old.contains("logind"));
         let name = session(10).file_name();
-        let ending = Ending {
-            uid: ALICE,
-            sessions: vec![Session::parse(&name, old.as_bytes()).unwrap()],
-            leftovers: Leftovers::Session,
-        };
+        let ending = Ending::new(
+            User::new(ALICE),
+            vec![Session::parse(&name, old.as_bytes()).unwrap()],
+            Leftovers::Session,
+        );
         assert_eq!(ending.scopes().count(), 0);
     }
 
@@ -416,11 +644,7 @@ mod tests {
     #[test]
     fn programs_are_hung_up_before_their_connection_is_cut() {
         let all = processes(&[(10, 0, 0), (11, 10, ALICE), (12, 11, ALICE)]);
-        let ending = Ending {
-            uid: ALICE,
-            sessions: vec![session(10)],
-            leftovers: Leftovers::None,
-        };
+        let ending = Ending::new(User::new(ALICE), vec![session(10)], Leftovers::None);
         let connections: Vec<bool> = ending
             .targets(&all, &[])
             .iter()

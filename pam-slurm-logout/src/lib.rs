@@ -10,6 +10,7 @@
 //! Facts come from [`jobs`] (registry and slurmstepd sockets), [`session`]
 //! (the records that the module writes) and [`process`] (`/proc`). What to do
 //! with them is decided in [`policy`], which has neither clock nor effects;
+//! whose a process is, in [`membership`];
 //! [`end`] sends signals and [`terminal`] speaks to terminals.
 //!
 //! Failure direction: an error in looking for jobs never ends a session. At
@@ -20,7 +21,10 @@ pub mod activity;
 pub mod clock;
 pub mod daemon;
 pub mod end;
+pub mod group;
 pub mod jobs;
+pub mod killall;
+pub mod membership;
 pub mod pam;
 pub mod policy;
 pub mod process;
@@ -28,3 +32,4 @@ pub mod report;
 pub mod session;
 pub mod settings;
 pub mod terminal;
+pub mod userns;

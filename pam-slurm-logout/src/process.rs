@@ -30,22 +30,44 @@ pub struct Process {
     pub cpu: u64,
     /// It has ended and waits for its parent.
     pub zombie: bool,
-    /// Its real uid.
-    pub uid: u32,
+    /// Its uids.
+    pub uids: Uids,
 }
 
-/// The real uid from the text of `/proc/PID/status`.
+/// Real, effective, saved and filesystem uid of a process, as the initial user
+/// namespace counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uids(pub [u32; 4]);
+
+impl Uids {
+    /// The real one, which only root changes to another account's.
+    #[must_use]
+    pub fn real(self) -> u32 {
+        self.0[0]
+    }
+
+    /// The saved one.
+    #[must_use]
+    pub fn saved(self) -> u32 {
+        self.0[2]
+    }
+
+    /// All four.
+    pub fn iter(&self) -> impl Iterator<Item = &u32> {
+        self.0.iter()
+    }
+}
+
+/// The uids from the text of `/proc/PID/status`.
 #[must_use]
-pub fn parse_uid(text: &[u8]) -> Option<u32> {
+pub fn parse_uids(text: &[u8]) -> Option<Uids> {
     // The kernel escapes line breaks in the name, which stands above.
     let line = text
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"Uid:"))?;
-    let first = std::str::from_utf8(line)
-        .ok()?
-        .split_ascii_whitespace()
-        .next()?;
-    first.parse().ok()
+    let mut numbers = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let mut next = || numbers.next()?.parse().ok();
+    Some(Uids([next()?, next()?, next()?, next()?]))
 }
 
 /// Whether the text of `/proc/PID/cgroup` places the process into this cgroup
@@ -86,9 +108,19 @@ pub fn logind_id(scope: &str, uid: u32) -> Option<&str> {
 /// The kernel's login session of a process, if it has one.
 #[must_use]
 pub fn audit_session(pid: Pid) -> Option<Audit> {
-    let text = read(pid, "sessionid").ok()??;
+    number(pid, "sessionid").map(Audit)
+}
+
+/// The uid that logged in to the session that a process belongs to, if one did.
+#[must_use]
+pub fn login_uid(pid: Pid) -> Option<u32> {
+    number(pid, "loginuid")
+}
+
+fn number(pid: Pid, file: &str) -> Option<u32> {
+    let text = read(pid, file).ok()??;
     let number = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
-    (number != u32::MAX).then_some(Audit(number))
+    (number != u32::MAX).then_some(number)
 }
 
 /// All processes at the moment of looking.
@@ -157,7 +189,7 @@ impl Process {
     #[must_use]
     pub fn of(pid: Pid) -> Option<Self> {
         let stat = stat(pid).ok()??;
-        let uid = parse_uid(&read(pid, "status").ok()??)?;
+        let uids = parse_uids(&read(pid, "status").ok()??)?;
         Some(Self {
             life: Life {
                 pid,
@@ -167,7 +199,7 @@ impl Process {
             tty: stat.tty,
             cpu: stat.cpu,
             zombie: stat.has_ended(),
-            uid,
+            uids,
         })
     }
 }
@@ -179,9 +211,16 @@ mod tests {
 
     #[test]
     fn the_first_of_four_uids_is_the_real_one() {
-        let text = b"Name:\tUid:\\n\xff\nState:\tS\nUid:\t20001\t0\t0\t0\n";
-        assert_eq!(parse_uid(text), Some(20_001));
-        assert_eq!(parse_uid(b"Name:\tx\n"), None);
+        let text = b"Name:\tUid:\\n\xff\nState:\tS\nUid:\t20001\t1\t2\t3\n";
+        let uids = parse_uids(text).unwrap();
+        assert_eq!((uids.real(), uids.saved()), (20_001, 2));
+        for text in [
+            &b"Name:\tx\n"[..],
+            b"Uid:\t1\t2\t3\n",
+            b"Uid:\t1\t2\t3\tx\n",
+        ] {
+            assert_eq!(parse_uids(text), None);
+        }
     }
 
     #[test]
@@ -239,7 +278,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse_uid(&bytes);
+            let _ = parse_uids(&bytes);
             let _ = (session_scope(&bytes, 1), in_cgroup(&bytes, "/x"));
         }
     }

@@ -34,7 +34,7 @@ pub enum Leftovers {
     /// Those that descend from the login only.
     None,
     /// Also those that left it (nohup, setsid, tmux, a server of VS Code),
-    /// by the kernel's audit session or the session's own scope.
+    /// by the session's control group or scope, or the kernel's audit session.
     #[default]
     Session,
     /// Everything that runs as that user.

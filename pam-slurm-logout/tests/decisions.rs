@@ -15,11 +15,16 @@ use node::registry::{BootId, JobId};
 use node::state::StateDir;
 use pam_slurm_logout::clock::Instant;
 use pam_slurm_logout::daemon::Daemon;
+use pam_slurm_logout::killall;
+use pam_slurm_logout::membership::User;
+use pam_slurm_logout::process::Processes;
 use pam_slurm_logout::session::{Records, Session, Told};
 use pam_slurm_logout::settings::Settings;
 
-/// No account: nobody else's processes are hers.
-const ALICE: u32 = 64_011;
+/// No account: nobody else's processes are hers, and no other test's.
+fn alice() -> u32 {
+    500_000 + std::process::id() % 100_000
+}
 
 const MINUTE: &str = "grace = '60s'";
 
@@ -84,13 +89,13 @@ impl Node {
         thread::sleep(Duration::from_millis(2));
         let leader = Command::new("sleep")
             .arg("86400")
-            .uid(ALICE)
-            .gid(ALICE)
+            .uid(alice())
+            .gid(alice())
             .spawn()
             .unwrap();
         let life = Life::of(Pid(leader.id())).unwrap().unwrap();
         let boot = BootId::current().unwrap();
-        let mut session = Session::new(boot, ALICE, user, life, Told::default());
+        let mut session = Session::new(boot, alice(), user, life, Told::default());
         session.jobs = jobs.iter().map(|id| JobId(*id)).collect();
         let state = StateDir::open(&self.path("state")).unwrap();
         Records::open(&state).unwrap().put(&session).unwrap();
@@ -101,7 +106,7 @@ impl Node {
     }
 
     fn notice_file(&self) -> PathBuf {
-        self.path("state/logout").join(format!("{ALICE}.json"))
+        self.path("state/logout").join(format!("{}.json", alice()))
     }
 
     /// Since when and until when alice's notice holds.
@@ -136,7 +141,7 @@ impl Node {
         thread::spawn(move || {
             while let Ok((mut client, _)) = listener.accept() {
                 let _ = client.read_exact(&mut [0; 12]);
-                for number in [40 << 8, ALICE, 2] {
+                for number in [40 << 8, alice(), 2] {
                     let _ = client.write_all(&number.to_ne_bytes());
                 }
             }
@@ -229,9 +234,11 @@ fn a_notice_whose_sessions_have_all_gone_is_not_held_against_a_later_login() {
     daemon.turn();
     let mut later = node.login("alice", &[]);
     drop(first);
-    daemon.turn();
+    until(&mut daemon, "the later one is told", || {
+        node.notice().is_some_and(|it| it.0 >= later.opened)
+    });
     let (since, deadline) = node.notice().unwrap();
-    assert!(since >= later.opened && later.goes_on());
+    assert!(later.goes_on());
     assert_eq!(since.until(deadline), Duration::from_secs(60));
 }
 
@@ -309,6 +316,27 @@ fn a_sweep_that_only_looks_tells_whom_one_that_acts_would_end() {
         some.contains("would end: alice") && some.contains("stays: observer"),
         "{some}"
     );
+}
+
+#[test]
+fn everything_of_a_uid_is_killed_at_once_only_if_all_of_it_is_to_end() {
+    let node = Node::new();
+    let mut one = node.login("alice", &[]);
+    let mut other = node.login("alice", &[]);
+    let user = User::new(alice());
+    let pids = |logins: &[&Login]| logins.iter().map(|it| Pid(it.leader.id())).collect();
+    let all = Processes::scan().unwrap();
+    let refused = killall::of_user(&user, &all, &pids(&[&one])).unwrap_err();
+    assert!(
+        refused.contains("belongs to none of these sessions"),
+        "{refused}"
+    );
+    assert!(one.goes_on() && other.goes_on());
+    killall::of_user(&user, &all, &pids(&[&one, &other])).unwrap();
+    for login in [&mut one, &mut other] {
+        assert!(!login.leader.wait().unwrap().success());
+    }
+    assert!(killall::of_user(&User::new(0), &Processes::default(), &pids(&[])).is_err());
 }
 
 #[test]

@@ -74,6 +74,11 @@ const NEEDS: &[Need] = &[
         purposes: &[Demo, Test, Bench, Matrix, NodeTest],
     },
     Need {
+        package: "uidmap",
+        present: || program("newuidmap"),
+        purposes: &[Test],
+    },
+    Need {
         package: "tmux",
         present: || program("tmux"),
         purposes: &[Test],

@@ -3,13 +3,17 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use node::registry::BootId;
 use node::state::StateDir;
+use pam_slurm_logout::clock::Instant;
 use pam_slurm_logout::daemon::Daemon;
-use pam_slurm_logout::end::{self, Ending, MOST_KILLS, Step};
+use pam_slurm_logout::end::{self, Ending, Progress, Under};
+use pam_slurm_logout::jobs::{Jobs, Presence};
+use pam_slurm_logout::membership::User;
 use pam_slurm_logout::process::Processes;
 use pam_slurm_logout::report::Status;
 use pam_slurm_logout::session::{Records, Session, daemon_runs};
@@ -19,6 +23,12 @@ use pam_slurm_logout::settings::Settings;
 const USAGE: u8 = 64;
 /// Something that this needs cannot be had (sysexits).
 const UNAVAILABLE: u8 = 69;
+
+/// How long slurmstepds that do not answer are waited for.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long `end` goes on with processes that start as fast as they are killed.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Looks at the logins of this node, and ends them by hand.
 #[derive(Parser)]
@@ -168,35 +178,43 @@ fn end_user(settings: &Settings, user: &str) -> Result<(), Failure> {
     if uid == 0 {
         return Err((USAGE, "root's sessions are never ended".to_owned()));
     }
-    let ending = Ending {
-        uid,
-        sessions: ours,
-        leftovers: settings.leftovers,
-    };
-    let mut step = Step::HangUp;
-    for _ in 0..MOST_KILLS {
+    let no_job = Jobs::look(settings, LOOK).of(uid) == Presence::None;
+    let user_of = User::look_up(uid, user);
+    let mut under = Under::new(Ending::new(user_of, ours, settings.leftovers));
+    let until = Instant::now().after(LONGEST);
+    while Instant::now() < until {
         let processes = Processes::scan().map_err(unavailable)?;
-        let targets = ending.targets(&processes, &others);
-        if targets.is_empty() {
-            for session in &ending.sessions {
-                records.remove(session.leader).map_err(unavailable)?;
+        match under.go_on(&processes, &others, no_job) {
+            Progress::Step(_, _, problems) => {
+                problems
+                    .iter()
+                    .for_each(|it| eprintln!("slurm-logout: {it}"));
+                // There is nothing to wait for but the processes' own time.
+                std::thread::sleep(Instant::now().until(under.next));
             }
-            return print(&format!(
-                "{} sessions of {user} ended\n",
-                ending.sessions.len()
-            ));
+            Progress::Survived(pids) => {
+                let pids = end::named(&pids);
+                let reason = format!("processes {pids} of {user} survive SIGKILL");
+                return Err((UNAVAILABLE, reason));
+            }
+            done @ (Progress::Ended | Progress::Unseen(_)) => {
+                let sessions = &under.ending.sessions;
+                for session in sessions {
+                    records.remove(session.leader).map_err(unavailable)?;
+                }
+                let count = sessions.len();
+                return match done {
+                    Progress::Unseen(reason) => print(&format!(
+                        "nothing of {count} sessions of {user} is found any more, but they could \
+                         not be killed at once: {reason}\n"
+                    )),
+                    _ => print(&format!("{count} sessions of {user} ended\n")),
+                };
+            }
         }
-        for problem in end::carry_out(step, &ending, &targets) {
-            eprintln!("slurm-logout: {problem}");
-        }
-        // There is nothing to wait for but the processes' own time.
-        std::thread::sleep(step.lasts());
-        step = step.next();
     }
-    Err((
-        UNAVAILABLE,
-        format!("processes of {user} do not end although they were killed"),
-    ))
+    let reason = format!("processes of {user} start as fast as they are killed");
+    Err((UNAVAILABLE, reason))
 }
 
 fn no_session(user: &str) -> String {

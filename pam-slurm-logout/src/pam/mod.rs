@@ -22,6 +22,7 @@ use node::registry::BootId;
 use node::state::StateDir;
 
 use crate::clock::Instant;
+use crate::group;
 use crate::jobs::{Job, Jobs, Presence};
 use crate::process;
 use crate::session::{Records, Session, Told, daemon_runs};
@@ -296,6 +297,14 @@ fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> 
         .and_then(|text| process::session_scope(&text, session.uid));
     session.exempt = exempt;
     if !exempt {
+        // Whatever the user starts is in it. Without it the session is ended
+        // by what the daemon sees.
+        if let Err(error) = group::enter(leader, session.scope.as_deref()) {
+            ffi::log(
+                libc::LOG_NOTICE,
+                &format!("the session has no control group of its own: {error}"),
+            );
+        }
         let jobs = Jobs::look_for(settings, login.account.uid, LOOK);
         let jobs = jobs.list(login.account.uid);
         session.jobs = jobs.iter().map(|job| job.id).collect();
