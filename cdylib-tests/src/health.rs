@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::efa;
+use crate::efa_cluster;
 use crate::testbed::{Builder, Error, JobState, LIMIT, Output, Progress, Testbed};
 
 /// The line of slurm.conf that makes efa-check the prolog.
@@ -23,7 +23,7 @@ pub const WATCH: &str = "HealthCheckProgram={dir}/site/watch\nHealthCheckInterva
 /// [`WATCH`] or anything else.
 pub fn guarded(builder: Builder, program: &Path, health: &str, slurm_conf: &str) -> Builder {
     let program = program.display();
-    let call = |what| format!("{program} {what} --config {{dir}}/{}", efa::CONFIG);
+    let call = |what| format!("{program} {what} --config {{dir}}/{}", efa_cluster::CONFIG);
     let (prolog, watch) = (call("prolog"), call("watch"));
     builder
         .file(
@@ -35,7 +35,7 @@ pub fn guarded(builder: Builder, program: &Path, health: &str, slurm_conf: &str)
             ),
         )
         .file("site/watch", &format!("#!/bin/sh\nexec {watch}\n"))
-        .file(efa::CONFIG, &config(health))
+        .file(efa_cluster::CONFIG, &config(health))
         .prepare(|dir| {
             for script in ["site/prolog", "site/watch"] {
                 fs::set_permissions(dir.join(script), fs::Permissions::from_mode(0o755))?;
@@ -58,7 +58,7 @@ pub fn config(health: &str) -> String {
     format!(
         "{}state_dir = \"{{dir}}/efa/%n\"\n[health]\nrecord = \"{{dir}}/record/%n.json\"\n\
          slurm_conf = \"{{dir}}/slurm.conf\"\n{health}\n",
-        efa::SYSROOTS
+        efa_cluster::SYSROOTS
     )
 }
 
@@ -67,7 +67,7 @@ pub fn config(health: &str) -> String {
 /// # Errors
 /// When it cannot be started or does not end.
 pub fn check(tb: &Testbed, program: &Path, node: &str, command: &str) -> Result<Output, Error> {
-    let config = tb.dir().join(efa::CONFIG);
+    let config = tb.dir().join(efa_cluster::CONFIG);
     let argv = [
         program.as_os_str(),
         command.as_ref(),

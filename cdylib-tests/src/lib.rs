@@ -20,7 +20,7 @@
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 //! - [`node_test`]: the package on whole machines.
 
-pub mod efa;
+pub mod efa_cluster;
 pub mod gres;
 pub mod health;
 pub mod kernel_pages;

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use crate::efa::{self, Vars};
+use crate::efa_cluster::{self, Vars};
 use crate::testbed::{JobState, Testbed};
 
 /// What a panic does to a job.
@@ -103,7 +103,7 @@ pub fn survived(
     injected: &Path,
 ) -> Result<(), Box<dyn Error>> {
     let Forced { hook, fate } = forced;
-    let line = efa::plugstack_line("required", injected);
+    let line = efa_cluster::plugstack_line("required", injected);
     install(tb, &format!("{line} panic={hook}"))?;
     let (step, step_said) = step(tb)?;
     let (batch, batch_said) = batch(tb)?;
@@ -131,7 +131,7 @@ pub fn survived(
     }
     tb.wait_idle()?;
 
-    install(tb, &efa::plugstack_line("required", good))?;
+    install(tb, &efa_cluster::plugstack_line("required", good))?;
     let (step, said) = self::step(tb)?;
     let profile = Vars::of(&said).get("SLURM_EFA_PROFILE").map(str::to_owned);
     if step != Fate::Runs || profile.as_deref() != Some("p5") {

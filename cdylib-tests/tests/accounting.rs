@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use cdylib_tests::efa;
+use cdylib_tests::efa_cluster;
 use cdylib_tests::simnode::SimNode;
 use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Testbed};
 use node::counters::{Amount, Measure, Unknown};
@@ -14,7 +14,7 @@ const SITE: &str = "state_dir = \"{dir}/efa/%n\"\nreport_dir = \"{dir}/records\"
                     [report]\nlog = \"{dir}/log/%n.jsonl\"\n";
 
 fn cluster(nodes: &[&str]) -> Testbed {
-    efa::cluster(SITE, nodes)
+    efa_cluster::cluster(SITE, nodes)
         .prepare(|dir| fs::create_dir(dir.join("records")))
         .start()
         .unwrap()
@@ -71,7 +71,7 @@ fn at_the_end_of_a_job_its_first_node_says_what_moved_and_every_node_leaves_a_re
         }
     };
     let (job, printed) = job_with(&tb, &["-N2", "--efa-profile=p5"], "srun true", traffic);
-    let said = efa::lines_with(&printed, &["efa: "]);
+    let said = efa_cluster::lines_with(&printed, &["efa: "]);
     assert_eq!(
         said.len(),
         2,

@@ -6,7 +6,9 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cdylib_tests::efa::{self, Vars, assert_harmless_stderr, cluster, cluster_of, cluster_with};
+use cdylib_tests::efa_cluster::{
+    self, Vars, assert_harmless_stderr, cluster, cluster_of, cluster_with,
+};
 use cdylib_tests::modules;
 use cdylib_tests::panics::{self, Fate};
 use cdylib_tests::simnode::Spec;
@@ -31,7 +33,7 @@ fn failing_batch(tb: &Testbed, args: &[&str]) -> String {
     let job = tb.sbatch("alice", script, args).unwrap();
     assert_eq!(tb.wait_job(job).unwrap(), JobState::Failed);
     assert_eq!(tb.job(job).unwrap().exit_code(), Some((1, 0)));
-    let output = efa::without_report(&tb.job_output(job).unwrap());
+    let output = efa_cluster::without_report(&tb.job_output(job).unwrap());
     assert!(!output.contains("the task ran"), "{output}");
     assert_eq!(tb.job(job).unwrap().get("Restarts"), Some("0"), "{output}");
     output
@@ -48,7 +50,7 @@ fn assert_nodes_serve(tb: &Testbed) {
         let job = tb.sbatch("bob", script, &["-w", node]).unwrap();
         assert_eq!(tb.wait_job(job).unwrap(), JobState::Completed);
         assert_eq!(
-            efa::without_report(&tb.job_output(job).unwrap()),
+            efa_cluster::without_report(&tb.job_output(job).unwrap()),
             "served\n"
         );
     }
@@ -78,7 +80,7 @@ fn a_misfit_of_one_step_leaves_the_job_around_it_and_its_other_steps_alone() {
                   srun -N1 -w n2 --efa-profile=p5 echo step on n2 ran\n\
                   echo code $?\n\
                   srun -N1 -w n1 --efa-profile=p5 echo step on n1 ran\n";
-    let output = efa::batch(&tb, &["-N2"], script);
+    let output = efa_cluster::batch(&tb, &["-N2"], script);
     assert!(!output.contains("step on n2 ran"), "{output}");
     assert!(output.contains("but n2 is a g5.8xlarge"), "{output}");
     assert!(output.contains("code 1\n"), "{output}");
@@ -132,7 +134,7 @@ fn a_panic_in_any_hook_leaves_clients_daemons_nodes_and_the_next_job_alive() {
 fn a_panic_in_an_optional_plugin_refuses_at_most_its_own_option() {
     let (good, injected) = (modules::plugin(), modules::injected());
     let tb = cluster("", &["p5.48xlarge"]).start().unwrap();
-    let line = efa::plugstack_line("optional", &injected);
+    let line = efa_cluster::plugstack_line("optional", &injected);
     for forced in panics::HOOKS {
         let hook = forced.hook;
         panics::install(&tb, &format!("{line} panic={hook}")).unwrap();
@@ -145,7 +147,7 @@ fn a_panic_in_an_optional_plugin_refuses_at_most_its_own_option() {
         }
         assert!(!tb.node_state("n1").unwrap().is_drained(), "{hook}");
     }
-    panics::install(&tb, &efa::plugstack_line("optional", &good)).unwrap();
+    panics::install(&tb, &efa_cluster::plugstack_line("optional", &good)).unwrap();
     assert_nodes_serve(&tb);
 }
 
@@ -228,9 +230,9 @@ const BROKEN: [Broken; 9] = [
 
 /// Writes the configuration anew, as root's own file.
 fn configure(tb: &Testbed, text: &str) -> PathBuf {
-    let file = tb.dir().join(efa::CONFIG);
+    let file = tb.dir().join(efa_cluster::CONFIG);
     let _ = fs::remove_file(&file);
-    let sysroots = efa::SYSROOTS.replace("{dir}", tb.dir().to_str().unwrap());
+    let sysroots = efa_cluster::SYSROOTS.replace("{dir}", tb.dir().to_str().unwrap());
     fs::write(&file, sysroots + text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     file
@@ -311,7 +313,7 @@ fn slurmd_tells_the_administrator_of_a_broken_configuration_when_it_starts() {
     tb.restart_slurmd("n1").unwrap();
     let log = tb.log("slurmd n1");
     let place = format!("{}:2:", file.display());
-    let told = efa::lines_with(&log, &["spank_efa", &place, "until this is mended"]);
+    let told = efa_cluster::lines_with(&log, &["spank_efa", &place, "until this is mended"]);
     assert_eq!(told.len(), 1, "{log}");
     assert_nodes_serve(&tb);
 }
@@ -510,7 +512,7 @@ fn a_forged_request_that_only_the_batch_step_sees_fails_that_job_with_a_clean_se
         )
         .unwrap();
     let state = tb.wait_job(job).unwrap();
-    let output = efa::without_report(&tb.job_output(job).unwrap());
+    let output = efa_cluster::without_report(&tb.job_output(job).unwrap());
     assert_eq!(state, JobState::Failed, "{output}");
     assert!(!output.contains('\x1b'), "{output:?}");
     assert!(output.contains("is not a profile name"), "{output}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cdylib_tests::health::{self, PROLOG, WATCH, prolog_took, wait_node};
 use cdylib_tests::stuck::Stuck;
 use cdylib_tests::testbed::{Error, JobState, LIMIT, Output, Testbed};
-use cdylib_tests::{efa, modules};
+use cdylib_tests::{efa_cluster, modules};
 
 /// What the testbed did, or why it did not.
 fn must<T>(outcome: Result<T, Error>) -> T {
@@ -21,7 +21,7 @@ fn program() -> PathBuf {
 
 /// A cluster of p4d that efa-check looks after, with `health` as its section.
 fn cluster(nodes: usize, health: &str, slurm_conf: &str) -> Testbed {
-    let bare = efa::bare(&vec!["p4d.24xlarge"; nodes]);
+    let bare = efa_cluster::bare(&vec!["p4d.24xlarge"; nodes]);
     must(health::guarded(bare, &program(), health, slurm_conf).start())
 }
 
@@ -82,7 +82,7 @@ const PROLOG_FOLDER: &str = "Prolog={dir}/site/prolog.d/*";
 #[test]
 fn a_numbered_link_in_a_folder_of_prologs_drains_a_sick_node() {
     let tb = cluster(2, "", PROLOG_FOLDER);
-    let config = format!("--config {}", tb.dir().join(efa::CONFIG).display());
+    let config = format!("--config {}", tb.dir().join(efa_cluster::CONFIG).display());
     in_prolog_folder(&tb, "50-efa-check-prolog", &program(), &config);
     let _broken = break_adapter(&tb, "n1");
     assert_eq!(run_job(&tb), "n2\n");

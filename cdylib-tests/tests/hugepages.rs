@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cdylib_tests::efa::{self, Vars};
+use cdylib_tests::efa_cluster::{self, Vars};
 use cdylib_tests::kernel_pages;
 use cdylib_tests::modules;
 use cdylib_tests::testbed::{Builder, JobId as Id, JobState, LIMIT, Output, Progress, Testbed};
@@ -196,7 +196,7 @@ fn a_thousand_jobs_in_the_ledger_are_reconciled_together() {
 const SITE: &str = "state_dir = \"{dir}/efa\"\n";
 
 fn cluster(toml: &str) -> Builder {
-    efa::cluster(&format!("{SITE}{toml}"), &["p5.48xlarge"])
+    efa_cluster::cluster(&format!("{SITE}{toml}"), &["p5.48xlarge"])
 }
 
 /// No job has pages or a record any more.
@@ -259,7 +259,7 @@ fn a_job_has_its_pages_while_it_runs_and_the_kernel_has_them_back_after_it() {
     let before = counts();
     let tb = cluster("").start().unwrap();
     let script = "env; cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-    let printed = efa::batch(&tb, &["--efa-hugepages=16M"], script);
+    let printed = efa_cluster::batch(&tb, &["--efa-hugepages=16M"], script);
     let vars = Vars::of(&printed);
     assert_eq!(vars.get("SLURM_EFA_HUGEPAGES_MIB"), Some("16"), "{printed}");
     let during: u64 = printed.lines().last().unwrap().parse().unwrap();
@@ -271,9 +271,9 @@ fn a_job_has_its_pages_while_it_runs_and_the_kernel_has_them_back_after_it() {
         "{small}"
     );
     // A step inside, and srun alone.
-    let printed = efa::batch(&tb, &["--efa-hugepages=4M"], "srun env");
+    let printed = efa_cluster::batch(&tb, &["--efa-hugepages=4M"], "srun env");
     assert_eq!(Vars::of(&printed).get("SLURM_EFA_HUGEPAGES_MIB"), Some("4"));
-    let step = efa::step(&tb, &[("SRUN_EFA_HUGEPAGES", "6M")], &["env"]);
+    let step = efa_cluster::step(&tb, &[("SRUN_EFA_HUGEPAGES", "6M")], &["env"]);
     assert_eq!(
         Vars::of(&step.stdout).get("SLURM_EFA_HUGEPAGES_MIB"),
         Some("6")
@@ -288,7 +288,7 @@ fn the_sites_default_a_profile_and_none_decide_who_gets_pages() {
     let site = "[hugepages]\ndefault = \"2M\"\n[profile.big]\nhugepages = \"8M\"\n";
     let tb = cluster(site).start().unwrap();
     let has = |args: &[&str]| {
-        let step = efa::step(&tb, &[], &[args, &["env"]].concat());
+        let step = efa_cluster::step(&tb, &[], &[args, &["env"]].concat());
         let vars = Vars::of(&step.stdout);
         vars.get("SLURM_EFA_HUGEPAGES_MIB").map(str::to_owned)
     };
@@ -307,7 +307,7 @@ const SAY: &str = "echo $SLURMD_NODENAME ${SLURM_EFA_HUGEPAGES_MIB-none}";
 fn two_nodes(toml: &str) -> Testbed {
     let nodes = ["p5.48xlarge", "p5.48xlarge"];
     let site = format!("{SITE}{toml}");
-    efa::cluster(&site, &nodes).start().unwrap()
+    efa_cluster::cluster(&site, &nodes).start().unwrap()
 }
 
 /// The lines in order. A warning among them makes a comparison fail.
@@ -336,11 +336,11 @@ fn each_component_of_a_heterogeneous_batch_job_has_the_pages_that_it_asked_for()
     ] {
         let step = format!("srun --het-group=0,1 sh -c '{SAY}' 2>&1");
         let lines = format!("#SBATCH -wn1 {first}\n#SBATCH hetjob\n#SBATCH -wn2 {second}\n{step}");
-        let printed = efa::batch(&tb, &[], &lines);
+        let printed = efa_cluster::batch(&tb, &[], &lines);
         assert_eq!(sizes(&printed), expected, "{lines}");
         let line = ["-wn1", first, ":", "-wn2", second];
         let args: Vec<&str> = line.into_iter().filter(|word| !word.is_empty()).collect();
-        let printed = efa::batch(&tb, &args, &step);
+        let printed = efa_cluster::batch(&tb, &args, &step);
         assert_eq!(sizes(&printed), expected, "{args:?}");
     }
     assert_clean(&tb, &before);
@@ -389,7 +389,7 @@ fn the_pages_of_a_profile_are_not_for_a_component_that_did_not_ask_for_it() {
     let before = counts();
     let tb = two_nodes("[profile.big]\nhugepages = \"8M\"\n");
     let step = format!("srun --het-group=0,1 sh -c '{SAY}'");
-    let printed = efa::batch(&tb, &["-wn1", "--efa-profile=big", ":", "-wn2"], &step);
+    let printed = efa_cluster::batch(&tb, &["-wn1", "--efa-profile=big", ":", "-wn2"], &step);
     assert_eq!(sizes(&printed), ["n1 8", "n2 none"]);
     let argv = [
         "-wn1",
@@ -403,7 +403,7 @@ fn the_pages_of_a_profile_are_not_for_a_component_that_did_not_ask_for_it() {
         "-c",
         SAY,
     ];
-    let srun = efa::step(&tb, &[], &argv);
+    let srun = efa_cluster::step(&tb, &[], &argv);
     assert_eq!(sizes(&srun.stdout), ["n1 8", "n2 none"], "{srun}");
     assert_clean(&tb, &before);
 }
@@ -420,13 +420,17 @@ fn a_step_of_one_component_that_asks_for_pages_is_warned_that_it_gets_none() {
         "-wn2",
         "--efa-hugepages=none",
     ];
-    let printed = efa::batch(&tb, &args, step);
+    let printed = efa_cluster::batch(&tb, &args, step);
     let words = [
         "efa: warning:",
         "--efa-hugepages=8M",
         "nothing was reserved on n2",
     ];
-    assert_eq!(efa::lines_with(&printed, &words).len(), 1, "{printed}");
+    assert_eq!(
+        efa_cluster::lines_with(&printed, &words).len(),
+        1,
+        "{printed}"
+    );
 }
 
 #[test]
@@ -435,7 +439,7 @@ fn a_size_that_cannot_be_is_refused_at_submission() {
     let refused = |output: &Output, size: &str| {
         assert!(!output.success(), "{size}: {output}");
         assert!(output.stderr.contains("--efa-hugepages: "), "{output}");
-        efa::assert_harmless_stderr(output);
+        efa_cluster::assert_harmless_stderr(output);
     };
     for size in [
         "-1",
@@ -551,7 +555,7 @@ fn locked_memory_is_unlimited_with_a_profile_and_untouched_without() {
     assert_eq!(limit(&["--efa-profile=p5", "--propagate"]), lifted);
     assert_eq!(limit(&["--efa-profile=kept"]), without);
     assert_eq!(limit(&["--efa-profile=none"]), without);
-    let printed = efa::batch(&tb, &["--efa-profile=p5"], "ulimit -S -l");
+    let printed = efa_cluster::batch(&tb, &["--efa-profile=p5"], "ulimit -S -l");
     assert_eq!(printed, most);
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cdylib_tests::efa::{self, Vars};
+use cdylib_tests::efa_cluster::{self, Vars};
 use cdylib_tests::modules;
 use cdylib_tests::testbed::Testbed;
 use object::elf::{DF_1_NODELETE, DT_FLAGS_1, FileHeader64};
@@ -131,7 +131,8 @@ fn outside_slurm_the_plugin_loads_twice_names_itself_and_claims_no_release() {
 
 /// A p5 with a configuration and these lines in plugstack.conf.
 fn cluster(lines: &[String]) -> Testbed {
-    let builder = efa::bare(&["p5.48xlarge"]).file(efa::CONFIG, efa::SYSROOTS);
+    let builder =
+        efa_cluster::bare(&["p5.48xlarge"]).file(efa_cluster::CONFIG, efa_cluster::SYSROOTS);
     lines
         .iter()
         .fold(builder, |builder, line| builder.plugstack(line))
@@ -141,8 +142,8 @@ fn cluster(lines: &[String]) -> Testbed {
 
 /// What a step and a batch job with these options have of these variables.
 fn assert_served(tb: &Testbed, options: &[&str], wanted: &[(&str, &str)]) {
-    let step = efa::step(tb, &[], &[options, &["env"]].concat()).stdout;
-    let batch = efa::batch(tb, options, "env");
+    let step = efa_cluster::step(tb, &[], &[options, &["env"]].concat()).stdout;
+    let batch = efa_cluster::batch(tb, options, "env");
     for seen in [step, batch] {
         let vars = Vars::of(&seen);
         for (name, value) in wanted {
@@ -153,7 +154,7 @@ fn assert_served(tb: &Testbed, options: &[&str], wanted: &[(&str, &str)]) {
 
 #[test]
 fn two_plugins_side_by_side_serve_each_its_own_option_in_either_order() {
-    let ours = |requirement| efa::plugstack_line(requirement, &modules::plugin());
+    let ours = |requirement| efa_cluster::plugstack_line(requirement, &modules::plugin());
     let second = modules::example("second_plugin");
     let theirs = |requirement| format!("{requirement} {}", second.display());
     for lines in [
@@ -166,7 +167,7 @@ fn two_plugins_side_by_side_serve_each_its_own_option_in_either_order() {
             &["--efa-profile=p5", "--second=word"],
             &[("SLURM_EFA_PROFILE", "p5"), ("SECOND_PLUGIN", "word")],
         );
-        let alone = efa::step(&tb, &[], &["--second=word", "env"]).stdout;
+        let alone = efa_cluster::step(&tb, &[], &["--second=word", "env"]).stdout;
         assert_eq!(Vars::of(&alone).get("SLURM_EFA_PROFILE"), None, "{alone}");
     }
 }
@@ -174,7 +175,7 @@ fn two_plugins_side_by_side_serve_each_its_own_option_in_either_order() {
 #[test]
 fn a_required_and_an_optional_plugin_serve_alike() {
     for requirement in ["required", "optional"] {
-        let tb = cluster(&[efa::plugstack_line(requirement, &modules::plugin())]);
+        let tb = cluster(&[efa_cluster::plugstack_line(requirement, &modules::plugin())]);
         assert_served(&tb, &["--efa-profile=p5"], &[("SLURM_EFA_PROFILE", "p5")]);
     }
 }
@@ -183,14 +184,17 @@ fn a_required_and_an_optional_plugin_serve_alike() {
 fn a_relative_path_is_found_in_plugin_dir_and_serves() {
     // Debian's own directory first.
     let debian = format!("/usr/lib/{}-linux-gnu/slurm-wlm", std::env::consts::ARCH);
-    let tb = efa::bare(&["p5.48xlarge"])
-        .file(efa::CONFIG, efa::SYSROOTS)
+    let tb = efa_cluster::bare(&["p5.48xlarge"])
+        .file(efa_cluster::CONFIG, efa_cluster::SYSROOTS)
         .slurm_conf_extra(&format!("PluginDir={debian}:{{dir}}/plugins"))
         .prepare(|dir| {
             fs::create_dir(dir.join("plugins"))?;
             fs::copy(modules::plugin(), dir.join("plugins/spank_efa.so")).map(drop)
         })
-        .plugstack(&efa::plugstack_line("required", Path::new("spank_efa.so")))
+        .plugstack(&efa_cluster::plugstack_line(
+            "required",
+            Path::new("spank_efa.so"),
+        ))
         .start()
         .unwrap();
     assert_served(&tb, &["--efa-profile=p5"], &[("SLURM_EFA_PROFILE", "p5")]);
@@ -204,7 +208,7 @@ fn slurm_itself_refuses_the_plugin_in_a_release_that_is_not_known() {
             .output()
             .unwrap()
     };
-    let tb = cluster(&[efa::plugstack_line("required", &modules::plugin())]);
+    let tb = cluster(&[efa_cluster::plugstack_line("required", &modules::plugin())]);
     let refused = preload(&tb);
     assert!(!refused.success(), "{refused}");
     assert!(refused.stderr.contains("ncompatible"), "{refused}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cdylib_tests::logins::{self, CLIENT, Logins, STATE, Site};
 use cdylib_tests::testbed::{JobState, LIMIT, Running, Testbed};
-use cdylib_tests::{efa, modules};
+use cdylib_tests::{efa_cluster, modules};
 
 const NO_GRACE: &str = "grace = \"0\"";
 
@@ -104,7 +104,7 @@ fn a_login_by_keyboard_interactive_is_refused_recorded_and_ended_like_any() {
 
 #[test]
 fn with_the_plugin_a_job_counts_from_its_prolog_to_its_epilog_even_without_a_step() {
-    let tb = efa::cluster("", &["p5.48xlarge"])
+    let tb = efa_cluster::cluster("", &["p5.48xlarge"])
         .without_contain()
         .slurm_conf_extra("PrologFlags=Alloc\nProlog={dir}/prolog.sh")
         .prepare(|dir| {

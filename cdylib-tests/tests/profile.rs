@@ -1,6 +1,6 @@
 //! What a job sees of its profile, on a real Slurm with simulated nodes.
 
-use cdylib_tests::efa::{self, Vars, batch, cluster, cluster_of, lines_with, step};
+use cdylib_tests::efa_cluster::{self, Vars, batch, cluster, cluster_of, lines_with, step};
 use cdylib_tests::simnode::{Spec, Stack};
 
 /// Prints what a task can see of the plugin, on one line.
@@ -425,7 +425,7 @@ fn a_type_that_the_table_does_not_know_gets_the_generic_profile() {
 
 #[test]
 fn a_profile_is_the_same_through_a_module_line_that_is_optional() {
-    let tb = efa::cluster_with("optional", "", &["p5.48xlarge"])
+    let tb = efa_cluster::cluster_with("optional", "", &["p5.48xlarge"])
         .start()
         .unwrap();
     let seen = Vars::of(&step(&tb, &[], &["--efa-profile=p5", "env"]).stdout);

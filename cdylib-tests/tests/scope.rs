@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use cdylib_tests::efa::{self, Vars, batch, cluster, plugstack_line, step};
+use cdylib_tests::efa_cluster::{self, Vars, batch, cluster, plugstack_line, step};
 use cdylib_tests::modules;
 use cdylib_tests::testbed::{LIMIT, Progress, Testbed};
 
@@ -27,7 +27,7 @@ fn sorted(text: &str) -> Vec<&str> {
 fn in_home(tb: &Testbed, name: &str) -> String {
     let path = tb.user("alice").unwrap().home.join(name);
     let text = fs::read_to_string(&path);
-    efa::without_report(&text.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    efa_cluster::without_report(&text.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
 fn p5_and_g5() -> Testbed {
@@ -77,7 +77,7 @@ fn none_on_a_step_takes_back_what_we_set_and_leaves_what_is_the_users() {
     let script = "export FI_PROVIDER=tcp\nsrun --efa-profile=none env\n";
     let env = [("NCCL_PROTO", "LL"), ("NCCL_DEBUG", "INFO")];
     let script = format!("env > outer\n{script}");
-    let (_, inner) = efa::batch_with(&tb, &env, &["--efa-profile=p4d"], &script);
+    let (_, inner) = efa_cluster::batch_with(&tb, &env, &["--efa-profile=p4d"], &script);
     let outer = Vars::of(&in_home(&tb, "outer"));
     assert_eq!(outer.get("NCCL_BUFFSIZE"), Some("8388608"));
     assert_eq!(outer.get("FI_PROVIDER"), Some("efa"));
@@ -171,13 +171,17 @@ fn a_later_component_of_a_batch_job_is_told_to_ask_on_its_srun() {
          srun --het-group=1 --efa-profile=g5 sh -c '{SAY}'\n"
     );
     let args = ["-w", "n1", ":", "-w", "n2", "--efa-profile=g5"];
-    let (sbatch, printed) = efa::batch_with(&tb, &[], &args, &script);
+    let (sbatch, printed) = efa_cluster::batch_with(&tb, &[], &args, &script);
     let words = [
         "warning:",
         "component 1",
         "srun --het-group=1 --efa-profile=g5",
     ];
-    assert_eq!(efa::lines_with(&sbatch.stderr, &words).len(), 1, "{sbatch}");
+    assert_eq!(
+        efa_cluster::lines_with(&sbatch.stderr, &words).len(),
+        1,
+        "{sbatch}"
+    );
     assert_eq!(
         sorted(&printed),
         [NONE_ON_N1, NONE_ON_N1, ON_G5, NONE_ON_N2]
@@ -248,7 +252,11 @@ fn a_profile_that_does_not_fit_a_later_component_fails_it_although_it_equals_the
     assert!(!output.success(), "{output}");
     assert!(!output.stdout.contains("n2"), "{output}");
     let words = ["efa: error:", "p5", "g5.8xlarge"];
-    assert_eq!(efa::lines_with(&output.stderr, &words).len(), 1, "{output}");
+    assert_eq!(
+        efa_cluster::lines_with(&output.stderr, &words).len(),
+        1,
+        "{output}"
+    );
 }
 
 /// What `inside` prints under salloc with these options.
@@ -380,8 +388,8 @@ fn a_later_component_of_a_batch_job_is_warned_of_its_own_profile() {
         (&[], &lines(p5, ""), None),
         (&[], &lines(p5, "--efa-profile=none"), None),
     ] {
-        let (sbatch, _) = efa::batch_with(&tb, &[], args, script);
-        let warnings = efa::lines_with(&sbatch.stderr, &["warning:", "component 1"]);
+        let (sbatch, _) = efa_cluster::batch_with(&tb, &[], args, script);
+        let warnings = efa_cluster::lines_with(&sbatch.stderr, &["warning:", "component 1"]);
         assert_eq!(warnings.len(), usize::from(named.is_some()), "{sbatch}");
         let hint = named.map(|named| format!("srun --het-group=1 {named}"));
         assert!(
@@ -422,7 +430,7 @@ fn the_profile_holds_whatever_export_says() {
 
         let args = [export, "--efa-profile=p5"];
         let script = format!("{say}\n/usr/bin/srun /bin/sh -c '{say}'\n");
-        let (_, printed) = efa::batch_with(&tb, &env, &args, &script);
+        let (_, printed) = efa_cluster::batch_with(&tb, &env, &args, &script);
         let lines: Vec<&str> = printed.lines().collect();
         assert_eq!(lines, [&expected, &expected], "sbatch {export}");
     }
@@ -476,7 +484,7 @@ fn everyday_environments(tb: &Testbed) -> Vec<(&'static str, Vec<String>)> {
         ("sbatch --array", &["--array=7"]),
         ("sbatch --export=NONE", &["--export=NONE"]),
     ] {
-        efa::batch_with(tb, &own, args, &script);
+        efa_cluster::batch_with(tb, &own, args, &script);
         seen.push((name, in_home(tb, "script")));
         seen.push((name, in_home(tb, "step")));
     }
@@ -598,7 +606,7 @@ fn assert_only_configuration(
     without: &BTreeSet<String>,
 ) {
     let plain = |path: &Path| without_numbers(&path.to_string_lossy());
-    let config = tb.dir().join(efa::CONFIG);
+    let config = tb.dir().join(efa_cluster::CONFIG);
     let plugin = plain(&modules::plugin());
     assert!(with.contains(&plugin), "{what}: the plugin was not loaded");
     let state =

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use cdylib_tests::efa::{
+use cdylib_tests::efa_cluster::{
     self, Vars, assert_harmless_stderr, cluster, cluster_of, cluster_with, step,
 };
 use cdylib_tests::simnode::Spec;
@@ -245,7 +245,10 @@ fn device_rdma_runs_on_nodes_with_rdma_read_whether_they_have_gpudirect_or_not()
     let g5 = run("n3");
     assert!(!g5.success(), "{g5}");
     let words = ["n3", "FI_EFA_USE_DEVICE_RDMA=1", "RDMA read"];
-    assert!(!efa::lines_with(&g5.stderr, &words).is_empty(), "{g5}");
+    assert!(
+        !efa_cluster::lines_with(&g5.stderr, &words).is_empty(),
+        "{g5}"
+    );
 }
 
 #[test]
@@ -263,7 +266,7 @@ fn what_export_keeps_from_the_job_is_not_held_against_it() {
         assert_eq!(vars.get("SLURM_EFA_PROFILE"), Some("p5"), "{export}");
 
         let args = [export, "--efa-profile=p5"];
-        let (_, printed) = efa::batch_with(&tb, &env, &args, "/usr/bin/env");
+        let (_, printed) = efa_cluster::batch_with(&tb, &env, &args, "/usr/bin/env");
         let vars = Vars::of(&printed);
         assert_eq!(vars.get("FI_EFA_MTU_SIZE"), None, "{export}");
         assert_eq!(vars.get("SLURM_EFA_PROFILE"), Some("p5"), "{export}");
@@ -292,11 +295,19 @@ fn a_site_may_turn_refusal_into_a_warning() {
     assert_eq!(vars.get("FI_EFA_MTU_SIZE"), Some(""));
     assert_eq!(vars.get("SLURM_EFA_PROFILE"), Some("p5"));
     let words = ["srun: error: warning: FI_EFA_MTU_SIZE=", "abort()"];
-    assert_eq!(efa::lines_with(&seen.stderr, &words).len(), 1, "{seen}");
+    assert_eq!(
+        efa_cluster::lines_with(&seen.stderr, &words).len(),
+        1,
+        "{seen}"
+    );
 
-    let (sbatch, _) = efa::batch_with(&tb, &env, &["--efa-profile=p5"], "true");
+    let (sbatch, _) = efa_cluster::batch_with(&tb, &env, &["--efa-profile=p5"], "true");
     let words = ["sbatch: error: warning: FI_EFA_MTU_SIZE=", "abort()"];
-    assert_eq!(efa::lines_with(&sbatch.stderr, &words).len(), 1, "{sbatch}");
+    assert_eq!(
+        efa_cluster::lines_with(&sbatch.stderr, &words).len(),
+        1,
+        "{sbatch}"
+    );
 }
 
 #[test]
@@ -329,7 +340,7 @@ fn list_prints_the_table_with_the_sites_profiles_and_submits_nothing() {
                 "based on p5",
             ],
         ] {
-            let found = efa::lines_with(&output.stdout, words);
+            let found = efa_cluster::lines_with(&output.stdout, words);
             assert!(!found.is_empty(), "{client}, {words:?}: {output}");
         }
     });
@@ -360,7 +371,7 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_sbatch_line() {
             .map(|value| ("SBATCH_EFA_PROFILE", value))
             .into_iter()
             .collect();
-        efa::batch_with(&tb, &env, args, script).1
+        efa_cluster::batch_with(&tb, &env, args, script).1
     };
     assert_eq!(run(None, &[]), "line\nline\n");
     let environment = Some("environment");

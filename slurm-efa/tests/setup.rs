@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use cdylib_tests::sigkill::{End, killed_after};
 use cdylib_tests::testbed::{Output, Testbed};
-use cdylib_tests::{efa, modules};
+use cdylib_tests::{efa_cluster, modules};
 use node::state::{Deadline, Lock, StateDir};
 use serde_json::Value;
 
@@ -82,10 +82,10 @@ impl std::ops::Deref for Site {
 
 impl Site {
     fn new(extra: &str) -> Self {
-        let tb = efa::bare(&["p5.48xlarge"])
+        let tb = efa_cluster::bare(&["p5.48xlarge"])
             .slurm_conf_extra(extra)
             .file(
-                efa::CONFIG,
+                efa_cluster::CONFIG,
                 "sysroot = \"{dir}/sysroots/n1\"\n[health]\nrecord = \"{dir}/record.json\"\n\
                  [logout]\nexempt_users = [\"daemon\"]\n",
             )
@@ -105,7 +105,7 @@ impl Site {
     }
 
     fn run(&self, command: &str, role: &str, more: &[&str]) -> Output {
-        let config = self.tb.dir().join(efa::CONFIG);
+        let config = self.tb.dir().join(efa_cluster::CONFIG);
         let program = env!("CARGO_BIN_EXE_slurm-efa");
         let (conf, root) = (self.conf(), self.root.clone());
         let paths = [
@@ -189,14 +189,14 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
     site.set_up();
     assert_eq!(site.texts(), after, "a second set-up changed something");
 
-    let seen = efa::step(&site.tb, &[], &["--efa-profile=p5", "env"]);
+    let seen = efa_cluster::step(&site.tb, &[], &["--efa-profile=p5", "env"]);
     assert_eq!(
-        efa::Vars::of(&seen.stdout).get("SLURM_EFA_DEVICES"),
+        efa_cluster::Vars::of(&seen.stdout).get("SLURM_EFA_DEVICES"),
         Some("32")
     );
     let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
     for ours in ["prolog.d/*", "efa-check-watch"] {
-        let lines = efa::lines_with(&config, &[ours]);
+        let lines = efa_cluster::lines_with(&config, &[ours]);
         assert_eq!(lines.len(), 1, "{ours} is not in force: {lines:?}");
     }
 
@@ -243,7 +243,7 @@ fn the_command_that_set_up_advises_for_a_folder_of_prologs_makes_slurm_run_ours(
     let output = site.run("setup", "controller", &[]);
     assert_eq!(output.code(), 0, "{output}");
     let output = site.run("doctor", "controller", &[]);
-    let lines = efa::lines_with(&output.stdout, &["ok ", " prolog "]);
+    let lines = efa_cluster::lines_with(&output.stdout, &["ok ", " prolog "]);
     assert_eq!(lines.len(), 1, "{output}");
 }
 
@@ -493,7 +493,7 @@ fn on_a_full_disk_nothing_is_changed() {
     for limit in [blocks, 0] {
         let limited = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
         let (conf, root) = (site.conf(), site.root.clone());
-        let config = site.tb.dir().join(efa::CONFIG);
+        let config = site.tb.dir().join(efa_cluster::CONFIG);
         let output = site
             .tb
             .command("root", &["/bin/sh", "-c", &limited, "full"])
@@ -681,20 +681,24 @@ const SABOTAGES: &[Sabotage] = &[
         |site| {
             fs::remove_file(site.tb.dir().join("record.json")).unwrap();
             let counts = "[health]\nexpected_devices = { \"p4d.24xlarge\" = 4 }\n";
-            replace(&site.tb.dir().join(efa::CONFIG), "[health]\n", counts);
+            replace(
+                &site.tb.dir().join(efa_cluster::CONFIG),
+                "[health]\n",
+                counts,
+            );
         },
     ),
     ("state", "the configuration cannot be read", |site| {
-        append(&site.tb.dir().join(efa::CONFIG), "= 1");
+        append(&site.tb.dir().join(efa_cluster::CONFIG), "= 1");
     }),
     ("configuration", "the configuration has a slip", |site| {
-        append(&site.tb.dir().join(efa::CONFIG), "= 1");
+        append(&site.tb.dir().join(efa_cluster::CONFIG), "= 1");
     }),
     (
         "configuration",
         "everybody can write the configuration",
         |site| {
-            let path = site.tb.dir().join(efa::CONFIG);
+            let path = site.tb.dir().join(efa_cluster::CONFIG);
             fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
         },
     ),
@@ -754,7 +758,7 @@ const SABOTAGES: &[Sabotage] = &[
 
 /// Copies what a sabotage may touch, or puts it back.
 fn copy(site: &Site, from: &Path, to: &Path) {
-    let config = efa::CONFIG.split('/').next().unwrap();
+    let config = efa_cluster::CONFIG.split('/').next().unwrap();
     for name in [
         "root",
         config,

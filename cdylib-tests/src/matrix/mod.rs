@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::efa;
+use crate::efa_cluster;
 use crate::modules;
 use crate::testbed::{Builder, Testbed};
 use rows::{NODES, ROWS};
@@ -65,14 +65,19 @@ const SITE: &str = "[hugepages]\nmax = \"1024T\"\n";
 /// `required`.
 fn cluster(release: &Release, nodes: &[&str], plugin: &Path) -> Builder {
     let logout = ["pam_slurm_logout.so", "slurm-logoutd", "slurm-logout"];
-    let builder = logout.iter().fold(efa::bare(nodes), |builder, name| {
-        builder.bind(modules::shipped_file(name))
-    });
+    let builder = logout
+        .iter()
+        .fold(efa_cluster::bare(nodes), |builder, name| {
+            builder.bind(modules::shipped_file(name))
+        });
     builder
         .root(&release.root)
         .bind(plugin)
-        .plugstack(&efa::plugstack_line("required", plugin))
-        .file(efa::CONFIG, &format!("{}{SITE}", efa::SYSROOTS))
+        .plugstack(&efa_cluster::plugstack_line("required", plugin))
+        .file(
+            efa_cluster::CONFIG,
+            &format!("{}{SITE}", efa_cluster::SYSROOTS),
+        )
 }
 
 /// Which part of the matrix is run; all of it by default.

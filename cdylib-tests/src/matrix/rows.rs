@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 
 use super::{Context, Row, Verdict, cluster, xtask};
-use crate::efa::{self, Vars};
+use crate::efa_cluster::{self, Vars};
 use crate::testbed::{JobState, LIMIT, Output, Progress, Testbed};
 use crate::{gres, health, modules, panics};
 
@@ -498,7 +498,7 @@ fn guarded(
     slurm_conf: &str,
 ) -> Result<Testbed, Box<dyn Error>> {
     let program = modules::shipped_file("efa-check");
-    let bare = efa::bare(&vec!["p4d.24xlarge"; nodes]).root(&c.release.root);
+    let bare = efa_cluster::bare(&vec!["p4d.24xlarge"; nodes]).root(&c.release.root);
     let bare = bare.bind(&program);
     let tb = health::guarded(bare, &program, health, slurm_conf).start()?;
     for node in tb.nodes() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cdylib_tests::efa::Vars;
+use cdylib_tests::efa_cluster::Vars;
 use cdylib_tests::simnode::Spec;
 use cdylib_tests::statistics::{median, ratio};
 use cdylib_tests::testbed::{NodeOptions, Testbed};

@@ -2,9 +2,9 @@
 //! nodes with the plugin in its plugstack.conf, and a reader of environments.
 //!
 //! ```no_run
-//! use cdylib_tests::efa::{self, Vars};
+//! use cdylib_tests::efa_cluster::{self, Vars};
 //!
-//! let tb = efa::cluster("", &["p5.48xlarge"]).start()?;
+//! let tb = efa_cluster::cluster("", &["p5.48xlarge"]).start()?;
 //! let seen = tb.srun("alice", &["--efa-profile=p5", "env"])?;
 //! assert_eq!(Vars::of(&seen.stdout).get("SLURM_EFA_DEVICES"), Some("32"));
 //! # Ok::<(), cdylib_tests::testbed::Error>(())
