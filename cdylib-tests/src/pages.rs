@@ -5,11 +5,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use node::hugepages::ledger::Ledger;
-use node::hugepages::reconcile::Claim;
-use node::hugepages::{HugePages, PageSize, ReconcileError, Report, Spread, Wish, machine};
-use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
-use node::state::{Deadline, StateDir};
+use host::BootId;
+use host::Deadline;
+use host::state_dir::StateDir;
+use hugepages::ledger::Ledger;
+use hugepages::reconcile::Claim;
+use hugepages::{HugePages, PageSize, ReconcileError, Report, Spread, Wish, machine};
+use jobs::registry::{Job, Registry, Start};
+use slurm::{JobId, JobKey};
 
 use crate::kernel_pages;
 use crate::testbed::LIMIT;

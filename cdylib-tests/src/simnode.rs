@@ -19,7 +19,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use node::counters;
+use efa::counters;
 
 /// How many of [`counters::PORT`] a driver before 2.17 has.
 const OLD_PORT_COUNTERS: usize = counters::PORT.len() - 5;

@@ -135,8 +135,9 @@ fn serve(mut device: File, accepts: &Sender<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node::late::{self, Fate};
-    use node::process::Pid;
+    use host::late;
+    use host::late::Fate;
+    use host::process::Pid;
     use std::process::{Child, Command, Stdio};
 
     fn reader(file: &Path) -> Child {

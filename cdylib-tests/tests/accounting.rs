@@ -6,8 +6,8 @@ use std::fs;
 use cdylib_tests::efa_cluster;
 use cdylib_tests::simnode::SimNode;
 use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Testbed};
-use node::counters::{Amount, Measure, Unknown};
-use node::usage::{UsageRecord, load_job};
+use efa::counters::{Amount, Measure, Unknown};
+use usage::{UsageRecord, load_job};
 
 /// Root's folder for all nodes, and a log for each node.
 const SITE: &str = "state_dir = \"{dir}/efa/%n\"\nreport_dir = \"{dir}/records\"\n\

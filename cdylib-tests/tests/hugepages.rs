@@ -9,11 +9,14 @@ use cdylib_tests::efa_cluster::{self, Vars};
 use cdylib_tests::kernel_pages;
 use cdylib_tests::modules;
 use cdylib_tests::testbed::{Builder, JobId as Id, JobState, LIMIT, Output, Progress, Testbed};
-use node::Sysroot;
-use node::hugepages::ledger::Ledger;
-use node::hugepages::{Claim, HugePages, KernelPools, PageSize, Report, Spread, Wish, reconcile};
-use node::registry::{BootId, Existence, JobId, JobKey, Start};
-use node::state::{Deadline, StateDir};
+use host::BootId;
+use host::Deadline;
+use host::Sysroot;
+use host::state_dir::StateDir;
+use hugepages::ledger::Ledger;
+use hugepages::{Claim, HugePages, KernelPools, PageSize, Report, Spread, Wish, reconcile};
+use jobs::registry::{Existence, Start};
+use slurm::{JobId, JobKey};
 
 const PAGE: PageSize = PageSize::TwoMiB;
 

@@ -4,10 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Testbed};
-use node::NodeName;
-use node::registry::{self, BootId, Existence, JobKey, Known, Registry, Start};
-use node::state::{Deadline, StateDir};
-use node::stepd::{self, JobState as Steps, Limits, LiveJobs};
+use host::BootId;
+use host::Deadline;
+use host::state_dir::StateDir;
+use jobs::registry;
+use jobs::registry::{Existence, Known, Registry, Start};
+use slurm::JobKey;
+use slurm::NodeName;
+use slurm::stepd_sockets;
+use slurm::stepd_sockets::{JobState as Steps, Limits, LiveJobs};
 
 const SLEEP: &str = "#!/bin/bash\nsrun sleep 600\n";
 
@@ -28,7 +33,7 @@ impl<'a> Node<'a> {
 
     fn live(&self, each: Duration) -> LiveJobs {
         let all = Deadline::after(LIMIT);
-        stepd::live_jobs(&self.spool(), &self.name, Limits { each, all }).unwrap()
+        stepd_sockets::live_jobs(&self.spool(), &self.name, Limits { each, all }).unwrap()
     }
 
     /// Waits until the node's jobs are these; slurmstepd announces nothing.
@@ -68,11 +73,11 @@ impl<'a> Node<'a> {
     }
 }
 
-fn id(job: JobId) -> registry::JobId {
-    registry::JobId(job.to_string().parse().unwrap())
+fn id(job: JobId) -> slurm::JobId {
+    slurm::JobId(job.to_string().parse().unwrap())
 }
 
-fn alive(job: JobId, uid: u32) -> (registry::JobId, Steps) {
+fn alive(job: JobId, uid: u32) -> (slurm::JobId, Steps) {
     (id(job), Steps::Alive { uid })
 }
 
@@ -111,7 +116,7 @@ fn a_stopped_slurmstepd_is_unknown_and_a_killed_one_is_gone_although_its_socket_
     node.wait_while(&LiveJobs::new(), LIMIT / 4, || {
         node.signal_stepds("KILL");
     });
-    let sockets = stepd::Sockets::list(&node.spool(), &node.name).unwrap();
+    let sockets = stepd_sockets::Sockets::list(&node.spool(), &node.name).unwrap();
     assert!(sockets.has(id(job)), "no dead socket to be seen");
 }
 

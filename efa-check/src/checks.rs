@@ -1,8 +1,9 @@
 //! Every check, as data, and how each judges what was seen. Nothing here reads
 //! anything or knows the time.
 
-use node::instance::{self, Accelerator, GpuDirect, Spec};
-use node::printable;
+use efa::instance_types;
+use efa::instance_types::{Accelerator, GpuDirect, Spec};
+use host::printable;
 
 use crate::counters::{PACKETS, UNRESPONSIVE};
 use crate::expect::{Expectation, Known, Source};
@@ -272,7 +273,7 @@ impl Check {
 }
 
 fn spec(facts: &Facts<'_>) -> Option<&'static Spec> {
-    instance::lookup(facts.seen.instance.as_ref().ok()?)
+    instance_types::lookup(facts.seen.instance.as_ref().ok()?)
 }
 
 /// Devices of the node, or why they are not known. A node without any is
@@ -382,7 +383,7 @@ fn gone(facts: &Facts<'_>, devices: &[Seen]) -> Vec<String> {
             }
         }
     }
-    missing.sort_by(|(a, _), (b, _)| node::efa::natural_order(&a.name, &b.name));
+    missing.sort_by(|(a, _), (b, _)| efa::devices::natural_order(&a.name, &b.name));
     missing
         .into_iter()
         .map(|(known, since)| {

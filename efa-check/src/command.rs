@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use node::called::{self, EFA_CHECK};
-use node::state::{Deadline, StateDir, Store};
-use node::{NodeName, printable, textfile};
+use cli::called;
+use cli::called::EFA_CHECK;
+use host::Deadline;
+use host::state_dir::{StateDir, Store};
+use host::{printable, textfile};
+use slurm::NodeName;
 
 use crate::checks::{self, CHECKS, Facts, Severity};
 use crate::counters::Wanted;
@@ -313,7 +316,7 @@ fn wait_for_late_devices(site: &Site, confirmed: Option<u32>) {
     if !is_young(site) {
         return;
     }
-    let instance = node::instance::detect(&site.sysroot).ok();
+    let instance = efa::instance_types::detect(&site.sysroot).ok();
     let record = expect::read(&site.record);
     let expected = Expectation::of(&site.settings, instance.as_ref(), record);
     let Some(want) = confirmed.or(expected.count) else {
@@ -650,7 +653,7 @@ fn completions(shell: Shell) -> u8 {
 }
 
 fn pingpong(site: &Site, only: Option<&str>, json: bool) -> u8 {
-    let devices = match node::efa::devices(&site.sysroot) {
+    let devices = match efa::devices::devices(&site.sysroot) {
         Ok(devices) => devices,
         Err(error) => {
             complain(&error.to_string());

@@ -1,6 +1,6 @@
 //! Which of an EFA device's counters warn, and when.
 
-use node::counters::{DEVICE, PORT};
+use efa::counters::{DEVICE, PORT};
 
 /// Admin commands that the device never answered.
 pub const NO_COMPLETION: &str = "no_completion_cmds";

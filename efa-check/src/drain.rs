@@ -12,11 +12,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use node::called::EFA_CHECK;
-use node::scontrol::Scontrol;
-use node::state::{Deadline, StateDir, Store};
-use node::{NodeName, syslog};
+use cli::called::EFA_CHECK;
+use host::Deadline;
+use host::state_dir::{StateDir, Store};
+use host::syslog;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use slurm::NodeName;
+use slurm::scontrol::Scontrol;
 
 use crate::own_program;
 use crate::rounds::{self, Rounds};
@@ -215,7 +217,7 @@ fn settle(state: &mut StateDir) {
     let Ok(_lock) = state.lock(rounds::LOCK, Deadline::after(Duration::from_secs(2))) else {
         return;
     };
-    let now = crate::site::now(&node::Sysroot::real());
+    let now = crate::site::now(&host::Sysroot::real());
     let Ok(Some(bytes)) = state.read(rounds::FILE) else {
         return;
     };

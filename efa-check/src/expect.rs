@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use node::state::{StateDir, Store};
-use node::{InstanceType, instance, printable};
+use efa::{InstanceType, instance_types};
+use host::printable;
+use host::state_dir::{StateDir, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::observe::{Observation, Seen};
@@ -102,7 +103,7 @@ impl Expectation {
         }
         Self {
             count: instance
-                .and_then(instance::lookup)
+                .and_then(instance_types::lookup)
                 .and_then(|spec| spec.efa_max)
                 .map(u32::from),
             source: Source::Type,
@@ -177,7 +178,7 @@ pub fn confirm(
     let confirm = format!("run `{command}`");
     let recorded = last.filter(|last| last.instance_type == record.instance_type);
     let recorded = recorded.map_or(0, |last| last.devices.len());
-    let most = instance.as_ref().and_then(instance::lookup);
+    let most = instance.as_ref().and_then(instance_types::lookup);
     let most = most.and_then(|spec| spec.efa_max).map_or(0, usize::from);
     if have < recorded {
         return refuse(format!("{recorded} are recorded"), confirm);

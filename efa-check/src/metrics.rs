@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use node::counters::{DEVICE, PORT};
+use efa::counters::{DEVICE, PORT};
 
 use crate::observe::Observation;
 use crate::probe::Probe;

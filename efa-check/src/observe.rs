@@ -5,13 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use node::efa::{self, Devices};
-use node::hugepages::ledger::Ledger;
-use node::hugepages::{HugePages, KernelPools, PageSize, Pools as _};
-use node::process::Life;
-use node::registry::BootId;
-use node::state::{Deadline, StateDir, StateError};
-use node::{InstanceType, Sysroot, instance, printable, stack};
+use efa::devices::Devices;
+use efa::{InstanceType, instance_types, software};
+use host::BootId;
+use host::Deadline;
+use host::process::Life;
+use host::state_dir::{StateDir, StateError};
+use host::{Sysroot, printable};
+use hugepages::ledger::Ledger;
+use hugepages::{HugePages, KernelPools, PageSize, Pools as _};
 
 use crate::counters::Wanted;
 use crate::probe::{self, Probe};
@@ -45,7 +47,7 @@ pub struct Seen {
     pub name: String,
     /// PCI address.
     pub pci: Option<String>,
-    /// See [`efa::Device::has_p2p`].
+    /// See [`efa::devices::Device::has_p2p`].
     pub has_p2p: Option<bool>,
     /// Its character device.
     pub uverbs: Uverbs,
@@ -175,8 +177,8 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
     let module = sysroot.path("sys/module/efa");
     let kernels_driver = module.is_dir() && !module.join("version").exists();
     let stack = ask.stack.then(|| Software {
-        libfabric: stack::libfabric_file(sysroot).is_some(),
-        plugin: stack::plugin_file(sysroot).is_some(),
+        libfabric: software::libfabric_file(sysroot).is_some(),
+        plugin: software::plugin_file(sysroot).is_some(),
     });
     let memlock = if ask.from_slurmd {
         memlock(sysroot, "proc/self/limits")
@@ -184,7 +186,7 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
         slurmd_limits(sysroot).and_then(|rel| memlock(sysroot, &rel))
     };
     Observation {
-        instance: instance::detect(sysroot).map_err(|error| error.to_string()),
+        instance: instance_types::detect(sysroot).map_err(|error| error.to_string()),
         devices: Ok(Vec::new()),
         skipped: Vec::new(),
         modules_missing,
@@ -200,7 +202,7 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
 /// How many EFA devices there are now, for who waits for them.
 #[must_use]
 pub fn count(sysroot: &Sysroot) -> Option<usize> {
-    efa::count(sysroot).ok()
+    efa::devices::count(sysroot).ok()
 }
 
 /// Time since boot.
@@ -212,7 +214,7 @@ pub fn uptime(sysroot: &Sysroot) -> Option<Duration> {
 }
 
 fn list(sysroot: &Sysroot) -> (Result<Devices, String>, Vec<(String, String)>) {
-    match efa::devices(sysroot) {
+    match efa::devices::devices(sysroot) {
         Ok(mut found) => {
             let skipped = found
                 .skipped
@@ -220,7 +222,7 @@ fn list(sysroot: &Sysroot) -> (Result<Devices, String>, Vec<(String, String)>) {
                 // Without a place on a bus it is software, such as soft-RoCE.
                 .filter(|(name, _)| {
                     sysroot
-                        .path(&format!("{}/{name}/device", efa::CLASS))
+                        .path(&format!("{}/{name}/device", efa::devices::CLASS))
                         .exists()
                 })
                 .map(|(name, reason)| (name, reason.to_string()))
@@ -236,7 +238,7 @@ fn list(sysroot: &Sysroot) -> (Result<Devices, String>, Vec<(String, String)>) {
 }
 
 fn uverbs_of(sysroot: &Sysroot, device: &str) -> Uverbs {
-    let folder = format!("{}/{device}/device/infiniband_verbs", efa::CLASS);
+    let folder = format!("{}/{device}/device/infiniband_verbs", efa::devices::CLASS);
     let names = match sysroot.list(&folder) {
         Ok(names) => names,
         Err(error) if error.is_missing() => return Uverbs::None,

@@ -16,8 +16,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use node::state::{Deadline, StateDir, Store};
-use node::{NodeName, bounded, printable};
+use host::Deadline;
+use host::state_dir::{StateDir, Store};
+use host::{exec, printable};
+use slurm::NodeName;
 
 use crate::rounds::{self, Rounds};
 use crate::settings::Settings;
@@ -67,7 +69,7 @@ pub fn test(settings: &Settings, device: &str) -> Result<Duration, String> {
         let left = settings.pingpong_limit.saturating_sub(start.elapsed());
         let mut client = command();
         client.args(["-P", &CONTROL_PORT.to_string(), "127.0.0.1"]);
-        let said = match bounded::run(&mut client, left) {
+        let said = match exec::run(&mut client, left) {
             Ok(said) => said,
             Err(error) => break Err(format!("{program}: {error}")),
         };
@@ -89,7 +91,7 @@ pub fn test(settings: &Settings, device: &str) -> Result<Duration, String> {
     };
     // Both ends of a good test end together; a server without a client never.
     let grace = if result.is_ok() { 1 } else { 0 };
-    let ended = bounded::end(&mut server, Instant::now() + Duration::from_secs(grace));
+    let ended = exec::end(&mut server, Instant::now() + Duration::from_secs(grace));
     match (result, ended) {
         (Ok(_), Some(status)) if !status.success() => Err(format!("the other end: {status}")),
         (result, _) => result,
@@ -131,7 +133,7 @@ fn test_idle_node(config: &Path, node: &str) -> Result<(), String> {
         return Ok(());
     };
     let scontrol = drain::scontrol(&site.settings)?;
-    let devices = node::efa::devices(&site.sysroot).map_err(|error| error.to_string())?;
+    let devices = efa::devices::devices(&site.sysroot).map_err(|error| error.to_string())?;
     let mut failed = Vec::new();
     if !scontrol.show(&node)?.is_idle() {
         return Ok(());
@@ -143,7 +145,7 @@ fn test_idle_node(config: &Path, node: &str) -> Result<(), String> {
         }
         failed.extend(result.err().map(|reason| (device.name.clone(), reason)));
     }
-    let keep = |error: node::state::StateError| error.to_string();
+    let keep = |error: host::state_dir::StateError| error.to_string();
     let limit = Deadline::after(Duration::from_secs(2));
     let _lock = state.lock(rounds::LOCK, limit).map_err(keep)?;
     let now = site::now(&site.sysroot);

@@ -7,7 +7,7 @@
 //! devices in a row. If it has not ended by then, the device it hangs on is
 //! named, and each of the others gets a child of its own for the other half.
 //! A device is stuck only if the child is, in the kernel, where not even SIGKILL
-//! ends it (see [`node::late`]); a child that ends was late for another reason.
+//! ends it (see [`host::late`]); a child that ends was late for another reason.
 //!
 //! The child opens and reads as `cat` would: a FIFO in a simulated tree makes
 //! it late, and a file system whose server is silent makes it hang as a dead
@@ -20,9 +20,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use node::late::{self, Fate};
-use node::process::Life;
-use node::{Sysroot, printable};
+use host::late;
+use host::late::Fate;
+use host::process::Life;
+use host::{Sysroot, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -352,7 +353,7 @@ fn read_device(
     wanted: Wanted,
     text: &mut String,
 ) -> Result<(), String> {
-    let base = format!("{}/{device}", node::efa::CLASS);
+    let base = format!("{}/{device}", efa::devices::CLASS);
     let port = folder(sysroot, &format!("{base}/ports/1/hw_counters"))?;
     let own = folder(sysroot, &format!("{base}/hw_counters"))?;
     let Some(port) = port else {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use node::process::Life;
+use host::process::Life;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{NO_COMPLETION, Rate};

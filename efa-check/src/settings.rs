@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::config::{Config, ConfigError};
-use node::{InstanceType, printable};
+use config::{Config, ConfigError};
+use efa::InstanceType;
+use host::printable;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -324,7 +325,7 @@ mod tests {
 
     fn settings(text: &str) -> Result<Settings, SettingsError> {
         let path = Path::new("/etc/slurm-efa/slurm-efa.toml");
-        Settings::of(&node::config::parse(text, path).unwrap())
+        Settings::of(&config::parse(text, path).unwrap())
     }
 
     fn refusal(text: &str) -> String {

@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use node::config::{self, MissingIs};
-use node::{Config, NodeName, Sysroot, name};
+use config::Config;
+use config::MissingIs;
+use host::Sysroot;
 use rustix::time::{ClockId, clock_gettime};
+use slurm::{NodeName, node_name};
 
 use crate::rounds::Now;
 use crate::settings::Settings;
@@ -51,14 +53,14 @@ impl Site {
         let config = Config::load(path, missing).map_err(|error| error.to_string())?;
         let settings = Settings::of(&config).map_err(|error| error.to_string())?;
         let node = node.or_else(node_name);
-        let unknown = |error: name::NameError| {
+        let unknown = |error: node_name::NameError| {
             format!(
                 "{error}; give it by --node-name, or run under slurmd, which sets SLURMD_NODENAME"
             )
         };
         let sysroot = config.sysroot(node.as_ref()).map_err(unknown)?;
         let state_dir = config.state_dir(node.as_ref()).map_err(unknown)?;
-        let record = name::expand(&settings.record, node.as_ref()).map_err(unknown)?;
+        let record = node_name::expand(&settings.record, node.as_ref()).map_err(unknown)?;
         Ok(Self {
             config: path.to_owned(),
             settings,

@@ -1,6 +1,6 @@
 //! What is to be asked of Slurm about this node: pure decisions.
 
-use node::scontrol::{Shown, Update};
+use slurm::scontrol::{Shown, Update};
 
 use crate::settings::OnFatal;
 

@@ -5,7 +5,7 @@
 use efa_check::settings::OnFatal;
 use efa_check::slurm::{PREFIX, Wish, decide};
 use libfuzzer_sys::fuzz_target;
-use node::scontrol::Shown;
+use slurm::scontrol::Shown;
 
 fuzz_target!(|text: &str| {
     let Some(shown) = Shown::parse(text) else {

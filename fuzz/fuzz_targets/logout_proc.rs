@@ -1,8 +1,8 @@
 #![no_main]
 //! Files of /proc, and the module's arguments: parts of them are users' to choose.
 
+use host::process::parse_stat;
 use libfuzzer_sys::fuzz_target;
-use node::process::parse_stat;
 use pam_slurm_logout::pam::Arguments;
 use pam_slurm_logout::{activity, process};
 use slurm_efa_fuzz::assert_presentable;

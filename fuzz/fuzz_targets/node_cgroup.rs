@@ -3,7 +3,7 @@
 //! user what is below the user's slice.
 
 use libfuzzer_sys::fuzz_target;
-use node::cgroup::{is_slurms, place, unified_directory};
+use slurm::job_cgroup::{is_slurms, place, unified_directory};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = place(bytes);

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use config::Config;
+use config::ConfigError;
+use efa::InstanceType;
 use libfuzzer_sys::fuzz_target;
-use node::config::{self, ConfigError};
-use node::{Config, InstanceType};
 use slurm_efa_fuzz::assert_presentable;
 use spank_efa::profile;
 use spank_efa::request::ProfileName;

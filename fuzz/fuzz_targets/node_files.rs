@@ -1,10 +1,10 @@
 #![no_main]
 //! The files of the registry and the ledger: what is read is written back.
 
+use hugepages::PageSize;
+use hugepages::ledger::Entry;
+use jobs::registry::Job;
 use libfuzzer_sys::fuzz_target;
-use node::hugepages::PageSize;
-use node::hugepages::ledger::Entry;
-use node::registry::Job;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(job) = serde_json::from_slice::<Job>(bytes) {

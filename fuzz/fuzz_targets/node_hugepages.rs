@@ -2,8 +2,8 @@
 //! Sizes of hugepages: what is accepted is a whole number of pages within the
 //! limits, what is refused is explained.
 
+use hugepages::{Bytes, PageSize, Request};
 use libfuzzer_sys::fuzz_target;
-use node::hugepages::{Bytes, PageSize, Request};
 use slurm_efa_fuzz::assert_presentable;
 
 const MOST: Bytes = Bytes(64 << 30);

@@ -1,8 +1,8 @@
 #![no_main]
 //! Instance types, as DMI or a user writes them.
 
+use efa::{InstanceType, instance_types};
 use libfuzzer_sys::fuzz_target;
-use node::{InstanceType, instance};
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|text: &str| {
@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
             assert_eq!(text.strip_prefix("ml.").unwrap_or(text), name);
             assert!(name.starts_with(&format!("{}.", instance.family())));
             assert_eq!(name.parse().as_ref(), Ok(&instance));
-            if let Some(spec) = instance::lookup(&instance) {
+            if let Some(spec) = instance_types::lookup(&instance) {
                 assert_eq!(spec.name, name);
             }
         }

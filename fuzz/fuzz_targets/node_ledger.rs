@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use host::BootId;
+use host::Deadline;
+use host::state_dir::Store;
+use hugepages::ledger::Ledger;
+use hugepages::pool::{NumaNode, Pool, PoolError, Pools};
+use hugepages::rehearsal::{PaperPools, PaperStore};
+use hugepages::{HugePages, PageSize, Report, reconcile};
+use jobs::registry::Existence;
 use libfuzzer_sys::fuzz_target;
-use node::hugepages::ledger::Ledger;
-use node::hugepages::pool::{NumaNode, Pool, PoolError, Pools};
-use node::hugepages::rehearsal::{PaperPools, PaperStore};
-use node::hugepages::{HugePages, PageSize, Report, reconcile};
-use node::registry::{BootId, Existence};
-use node::state::{Deadline, Store};
 use serde_json::{Value, json};
 
 /// What a kernel has at first.
@@ -88,7 +90,7 @@ fuzz_target!(|input: Input| {
     let boot: BootId = serde_json::from_value(json!("b")).expect("a boot's name");
     let mut run = || -> Report {
         let deadline = Deadline::after(Duration::from_secs(60));
-        let mut exists = |key: &node::registry::JobKey, _: Option<&_>| {
+        let mut exists = |key: &slurm::JobKey, _: Option<&_>| {
             let job = usize::try_from(key.job.0).unwrap_or(usize::MAX);
             match jobs.get(job).map(|(exists, _)| exists % 3) {
                 Some(0) => Existence::Exists,

@@ -1,8 +1,8 @@
 #![no_main]
 //! /opt/amazon/efa_installed_packages: every entry is a part of its line.
 
+use efa::software::parse_manifest;
 use libfuzzer_sys::fuzz_target;
-use node::stack::parse_manifest;
 
 fuzz_target!(|text: &str| {
     let manifest = parse_manifest(text);

@@ -3,9 +3,9 @@
 //! socket belongs to one node.
 
 use libfuzzer_sys::fuzz_target;
-use node::NodeName;
-use node::registry::JobKey;
-use node::stepd::Step;
+use slurm::JobKey;
+use slurm::NodeName;
+use slurm::stepd_sockets::Step;
 
 fuzz_target!(|input: (&str, &str)| {
     let (node, name) = input;

@@ -4,9 +4,9 @@
 
 use std::path::PathBuf;
 
+use hugepages::isolate::Controller;
 use libfuzzer_sys::fuzz_target;
-use node::hugepages::isolate::Controller;
-use node::slurm_conf::spool_dir;
+use slurm::slurm_conf::spool_dir;
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|text: &str| {

@@ -1,8 +1,8 @@
 #![no_main]
 //! Versions: what is printed parses back, and only a number begins one.
 
+use efa::Version;
 use libfuzzer_sys::fuzz_target;
-use node::Version;
 
 fuzz_target!(|text: &str| {
     match Version::parse(text) {

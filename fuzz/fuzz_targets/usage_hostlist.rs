@@ -3,7 +3,7 @@
 //! what has no brackets is only split.
 
 use libfuzzer_sys::fuzz_target;
-use node::usage::hostlist::expand;
+use slurm::hostlist::expand;
 
 fuzz_target!(|list: &str| {
     let Some(names) = expand(list) else {

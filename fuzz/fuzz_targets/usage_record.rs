@@ -3,8 +3,8 @@
 //! back, and what is refused is explained.
 
 use libfuzzer_sys::fuzz_target;
-use node::usage::UsageRecord;
 use slurm_efa_fuzz::assert_presentable;
+use usage::UsageRecord;
 
 fuzz_target!(|line: &str| {
     match UsageRecord::from_line(line) {

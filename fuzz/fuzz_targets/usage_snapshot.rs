@@ -2,8 +2,8 @@
 //! Snapshots of counters between prolog and epilog: what is read is written
 //! back, and comparing any two invents nothing.
 
+use efa::counters::Snapshot;
 use libfuzzer_sys::fuzz_target;
-use node::counters::Snapshot;
 
 fuzz_target!(|text: &str| {
     let Ok(snapshot) = Snapshot::from_json(text) else {

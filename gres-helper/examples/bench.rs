@@ -12,12 +12,12 @@ use std::time::Duration;
 use cdylib_tests::turns::{self, Way};
 use gres_helper::settings::Settings;
 use gres_helper::shares;
+use host::Deadline;
+use host::process::{Pid, stat};
 use mock_nvml::{Here, Machine, Process};
-use node::process::{Pid, stat};
-use node::registry::{JobId, JobKey};
-use node::state::Deadline;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError};
+use slurm::{JobId, JobKey};
 
 const ROUNDS: usize = 20;
 const GPUS: u32 = 8;
@@ -99,8 +99,8 @@ impl Node {
     /// Gives the job a share, as the plugin does when its step starts.
     fn share(&self) -> Result<(), Failure> {
         let text = fs::read_to_string(self.config())?;
-        let config = node::config::parse(&text, &self.config())?;
-        let name: node::NodeName = "n1".parse()?;
+        let config = config::parse(&text, &self.config())?;
+        let name: slurm::NodeName = "n1".parse()?;
         let settings = Settings::of(&config, Some(name.clone()))?;
         let key = JobKey {
             job: JobId(JOB),

@@ -4,7 +4,7 @@
 //! a child makes the calls: it reads questions from its standard input and
 //! answers on its standard output, both lines of JSON. Whoever asks waits for
 //! a limited time, then kills the child. A child that hangs in the driver stays
-//! even so; one that ends was late for another reason (see [`node::late`]).
+//! even so; one that ends was late for another reason (see [`host::late`]).
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use node::late::{self, Fate};
-use node::printable;
-use node::state::Deadline;
+use host::Deadline;
+use host::late;
+use host::late::Fate;
+use host::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 

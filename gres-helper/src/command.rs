@@ -10,10 +10,12 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use node::called::{self, GRES_HELPER};
-use node::registry::{JobId, JobKey};
-use node::scontrol::{Scontrol, Shown};
-use node::{NodeName, Sysroot, printable, syslog, textfile};
+use cli::called;
+use cli::called::GRES_HELPER;
+use host::{Sysroot, printable, syslog, textfile};
+use slurm::NodeName;
+use slurm::scontrol::{Scontrol, Shown};
+use slurm::{JobId, JobKey};
 
 use crate::agent::{self, Agent};
 use crate::health::Grade;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use node::{NodeName, Sysroot, printable};
+use host::{Sysroot, printable};
+use slurm::NodeName;
 
 use crate::gresconf::Line;
 use crate::machine::{Gpu, Instance, Machine, Profile};

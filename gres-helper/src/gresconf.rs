@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use node::usage::hostlist;
-use node::{NodeName, printable};
+use host::printable;
+use slurm::NodeName;
+use slurm::hostlist;
 
 /// Largest file that is read, in bytes.
 pub const LARGEST: usize = 1024 * 1024;

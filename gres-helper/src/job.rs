@@ -8,13 +8,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use node::cgroup::{self, Place};
-use node::process::{Life, Pid};
-use node::registry::{BootId, JobKey, Registry};
-use node::state::{Deadline, StateDir, Store};
-use node::{Sysroot, printable};
+use host::BootId;
+use host::Deadline;
+use host::process::{Life, Pid};
+use host::state_dir::{StateDir, Store};
+use host::{Sysroot, printable};
+use jobs::registry::Registry;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use slurm::JobKey;
+use slurm::job_cgroup;
+use slurm::job_cgroup::Place;
 
 use crate::agent::{Agent, AgentError};
 use crate::gresconf::{self, GresConf};
@@ -288,7 +292,7 @@ fn record(
     gpus: &[&Gpu],
 ) -> Result<(), String> {
     let boot = BootId::current().map_err(|error| error.to_string())?;
-    let start = node::registry::Start::now(boot).map_err(|error| error.to_string())?;
+    let start = jobs::registry::Start::now(boot).map_err(|error| error.to_string())?;
     let mut record = Record::new(key, start, uid);
     record.gpus = gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
     let sizes = gpus
@@ -404,7 +408,7 @@ fn end_leftovers(
         let Ok(Some(life)) = Life::of(Pid(process.pid)) else {
             continue;
         };
-        let leftover = match cgroup::of_process(life) {
+        let leftover = match job_cgroup::of_process(life) {
             Some(Place::Job(job)) => job == key.job,
             Some(Place::Sluid(name)) => Some(&name) == sluid.as_ref(),
             None => alone && owner(process.pid) == Some(uid) && uid != 0,
@@ -421,14 +425,14 @@ fn is_alone(settings: &Settings, state: &StateDir, key: &JobKey, uid: u32) -> bo
     let Ok((records, problems)) = shares::all(state, &key.node) else {
         return false;
     };
-    let limits = node::stepd::Limits {
+    let limits = slurm::stepd_sockets::Limits {
         each: Duration::from_secs(1),
         all: Deadline::after(Duration::from_secs(5)),
     };
-    let Ok(live) = node::stepd::live_jobs(&settings.spool_dir, &key.node, limits) else {
+    let Ok(live) = slurm::stepd_sockets::live_jobs(&settings.spool_dir, &key.node, limits) else {
         return false;
     };
-    use node::stepd::JobState;
+    use slurm::stepd_sockets::JobState;
     let other = live.iter().any(|(job, state)| {
         let theirs = match state {
             JobState::Alive { uid: owner } | JobState::Ending { uid: owner } => *owner == uid,
@@ -501,7 +505,7 @@ pub fn fence(settings: &Settings, key: &JobKey, pid: u32) -> Result<(), String> 
         let reason = record.refused.clone();
         return Err(reason.unwrap_or_else(|| "no tier that limits is configured".to_owned()));
     }
-    let directory = cgroup::job_directory(Pid(pid)).ok_or_else(|| {
+    let directory = job_cgroup::job_directory(Pid(pid)).ok_or_else(|| {
         format!("the job's cgroup is not found: process {pid} is in none of Slurm's")
     })?;
     for gpu in &gpus {

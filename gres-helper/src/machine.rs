@@ -1,7 +1,7 @@
 //! The GPUs of a node, as one look at NVML showed them, and what can be asked
 //! of the process that speaks with NVML.
 //!
-//! Every text in here came from a driver and has passed [`node::printable`].
+//! Every text in here came from a driver and has passed [`host::printable`].
 
 use serde::{Deserialize, Serialize};
 

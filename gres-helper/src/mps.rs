@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use node::registry::JobId;
-use node::state::{StateDir, Store};
-use node::{bounded, printable};
+use host::state_dir::{StateDir, Store};
+use host::{exec, printable};
 use serde::{Deserialize, Serialize};
+use slurm::JobId;
 
 use crate::agent::Agent;
 use crate::machine::{Ask, ComputeMode, Gpu};
@@ -199,7 +199,7 @@ fn start(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| format!("{} did not start: {error}", settings.mps_control.display()))?;
-    match bounded::end(&mut child, Instant::now() + LIMIT) {
+    match exec::end(&mut child, Instant::now() + LIMIT) {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(format!("{} -d: {status}", settings.mps_control.display())),
         None => Err(format!(
@@ -415,7 +415,7 @@ fn ask(
         // A program that has ended already tells by its status.
         let _ = input.write_all(format!("{words}\n").as_bytes());
     }
-    let Some(status) = bounded::end(&mut child, Instant::now() + LIMIT) else {
+    let Some(status) = exec::end(&mut child, Instant::now() + LIMIT) else {
         return Ok(None);
     };
     let mut text = String::new();

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use node::cgroup::{self, Place};
-use node::config::DEFAULT_PATH;
-use node::process::{Life, Pid};
-use node::registry::{JobId, JobKey};
-use node::state::Deadline;
-use node::{bounded, printable};
+use config::DEFAULT_PATH;
+use host::Deadline;
+use host::process::{Life, Pid};
+use host::{exec, printable};
+use slurm::job_cgroup;
+use slurm::job_cgroup::Place;
+use slurm::{JobId, JobKey};
 use slurm_spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
 
 use crate::mps;
@@ -269,7 +270,7 @@ impl Share {
     /// is known whose it is.
     fn note_sluid(&self) {
         let own = Life::of(Pid(std::process::id())).ok().flatten();
-        let Some(Place::Sluid(name)) = own.and_then(cgroup::of_process) else {
+        let Some(Place::Sluid(name)) = own.and_then(job_cgroup::of_process) else {
             return;
         };
         let noted = self.settings.state().and_then(|mut state| {
@@ -291,7 +292,7 @@ impl Share {
         if self.settings.config != Path::new(DEFAULT_PATH) {
             command.arg("--config").arg(&self.settings.config);
         }
-        let said = bounded::run(
+        let said = exec::run(
             command
                 .args(["--node-name", self.key.node.as_str(), "fence"])
                 .args([self.key.job.to_string(), std::process::id().to_string()])

@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::config::{self, Config, MissingIs};
-use node::state::StateDir;
-use node::{NodeName, Sysroot, name, printable};
+use config::{Config, MissingIs};
+use host::state_dir::StateDir;
+use host::{Sysroot, printable};
 use serde::Deserialize;
+use slurm::{NodeName, node_name};
 
 use crate::size;
 
@@ -178,7 +179,7 @@ impl Settings {
             value => Err(wrong(format!("`{key}` is {value}, expected 1 to 3600"))),
         };
         let place = |text: Option<String>, default: &str| {
-            name::expand(text.as_deref().unwrap_or(default), node.as_ref())
+            node_name::expand(text.as_deref().unwrap_or(default), node.as_ref())
                 .map_err(|error| wrong(error.to_string()))
         };
         // A bare name is looked for where the system keeps libraries; root runs

@@ -6,11 +6,14 @@
 
 use std::path::Path;
 
-use node::NodeName;
-use node::registry::{BootId, JobId, JobKey, Start};
-use node::state::{Deadline, StateDir, Store};
-use node::stepd::Sockets;
+use host::BootId;
+use host::Deadline;
+use host::state_dir::{StateDir, Store};
+use jobs::registry::Start;
 use serde::{Deserialize, Serialize};
+use slurm::NodeName;
+use slurm::stepd_sockets::Sockets;
+use slurm::{JobId, JobKey};
 
 /// The lock that everyone takes who changes these files, compute modes or
 /// MPS daemons.

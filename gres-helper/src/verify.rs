@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use node::NodeName;
+use slurm::NodeName;
 
 use crate::generate::{self, Wanted};
 use crate::gresconf::{GresConf, Line, minor};
@@ -180,7 +180,7 @@ pub fn compare_with_slurm(line: &str, wanted: &Wanted, node: &NodeName) -> Optio
         grade: Grade::Wrong,
         text: format!(
             "- slurm.conf: NodeName={node} Gres={}\n+ slurm.conf: NodeName={node} Gres={}",
-            node::printable(shown, 300),
+            host::printable(shown, 300),
             generate::gres(&wanted.lines)
         ),
         needs_drain: true,

@@ -9,13 +9,15 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use node::cgroup::{self, Place};
-use node::process::{Life, Pid};
-use node::state::{Deadline, StateDir, StateError, Store};
+use host::Deadline;
+use host::process::{Life, Pid};
+use host::state_dir::{StateDir, StateError, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use slurm::job_cgroup;
+use slurm::job_cgroup::Place;
 
 use crate::agent::{Agent, AgentError};
 use crate::job;
@@ -76,7 +78,7 @@ impl Places {
         let place = match known {
             Some((_, place)) => place.clone(),
             None => {
-                let place = cgroup::of_process(life);
+                let place = job_cgroup::of_process(life);
                 self.0.insert(pid, (life, place.clone()));
                 place
             }
@@ -366,7 +368,7 @@ impl Watchdog {
 
 /// A line for whoever runs this: systemd puts it into the journal.
 fn say(text: &str) {
-    let text = node::printable(text, 500);
+    let text = host::printable(text, 500);
     let _ = writeln!(std::io::stderr().lock(), "gres-helper watch: {text}");
 }
 
@@ -395,7 +397,9 @@ fn drain(events: &OwnedFd) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node::registry::{BootId, JobId, JobKey, Start};
+    use host::BootId;
+    use jobs::registry::Start;
+    use slurm::{JobId, JobKey};
 
     fn record(job: u32, shards: u64) -> Record {
         let key = JobKey {
@@ -461,7 +465,7 @@ mod tests {
 
     #[test]
     fn whatever_ends_the_wait_the_next_sample_has_its_time() {
-        let config = node::config::parse("[gres]\nsample_seconds = 10\n", "x".as_ref()).unwrap();
+        let config = config::parse("[gres]\nsample_seconds = 10\n", "x".as_ref()).unwrap();
         let settings = Settings::of(&config, None).unwrap();
         let mut watchdog = Watchdog::default();
         assert!(

@@ -13,11 +13,12 @@ use gres_helper::agent::{Agent, AgentError};
 use gres_helper::machine::{Ask, Place};
 use gres_helper::mig::{self, Applied, Cell, Plan, Slot, Step};
 use gres_helper::shares;
+use host::Deadline;
+use host::state_dir::StateDir;
 use mock_nvml::machine::{LOST, UNKNOWN};
 use mock_nvml::mig::{Compute, Instance, Profile};
 use mock_nvml::{Fault, Here, Machine, Process};
-use node::registry::{JobId, JobKey};
-use node::state::{Deadline, StateDir};
+use slurm::{JobId, JobKey};
 
 fn helper() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_gres-helper"))

@@ -9,12 +9,14 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Instant;
 
-use node::process::{Life, Pid};
-use node::registry::{BootId, Job, JobId, JobKey, Registry, Start};
-use node::state::StateDir;
+use host::BootId;
+use host::process::{Life, Pid};
+use host::state_dir::StateDir;
+use jobs::registry::{Job, Registry, Start};
 use pam_slurm_logout::daemon::Daemon;
 use pam_slurm_logout::session::{Records, Session, Told};
 use pam_slurm_logout::settings::Settings;
+use slurm::{JobId, JobKey};
 
 const SESSIONS: u32 = 1000;
 const JOBS: u32 = 500;
@@ -60,7 +62,7 @@ fn measure(dir: &Path, children: &mut Vec<Child>) -> Result<(), Box<dyn Error>> 
             registry.put(&Job::new(&key, start, uid, uid, spool.clone()))?;
         }
     }
-    let config = node::config::parse("[logout]\ngrace = \"1h\"", Path::new("/bench.toml"))?;
+    let config = config::parse("[logout]\ngrace = \"1h\"", Path::new("/bench.toml"))?;
     let settings = Settings {
         state_dir,
         spool_dir: Some(spool),

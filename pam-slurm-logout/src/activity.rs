@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use node::process::{Life, Pid, read};
+use host::process::{Life, Pid, read};
 
 use crate::clock::Instant;
 use crate::membership::{User, Whole, process_belongs};

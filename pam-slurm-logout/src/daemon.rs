@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use node::printable;
-use node::process::Life;
-use node::registry::{BootId, Registry};
-use node::state::{Deadline, Lock, StateDir, StateError, Store};
+use host::BootId;
+use host::Deadline;
+use host::printable;
+use host::process::Life;
+use host::state_dir::{Lock, StateDir, StateError, Store};
+use jobs::registry::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -64,7 +66,7 @@ pub enum DaemonError {
     State(#[from] StateError),
     /// Which boot this is.
     #[error(transparent)]
-    Boot(#[from] node::ReadError),
+    Boot(#[from] host::ReadError),
     /// inotify.
     #[error("cannot wait for events: {0}; see fs.inotify.max_user_instances in inotify(7)")]
     Events(std::io::Error),

@@ -17,9 +17,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use node::cgroup;
-use node::process::{Life, Pid, read, stat};
+use host::process::{Life, Pid, read, stat};
 use rustix::process::Signal;
+use slurm::job_cgroup;
 
 use crate::clock::Instant;
 use crate::group::{Frozen, Group};
@@ -297,7 +297,7 @@ pub fn group_of(session: &Session) -> Option<Group> {
 /// What cannot be found out counts as a job's.
 fn in_job(pid: Pid) -> bool {
     match read(pid, "cgroup") {
-        Ok(Some(text)) => cgroup::is_slurms(&text),
+        Ok(Some(text)) => job_cgroup::is_slurms(&text),
         Ok(None) => false,
         Err(_) => true,
     }
@@ -478,7 +478,7 @@ mod tests {
     use super::*;
     use crate::process::Uids;
     use crate::session::Told;
-    use node::registry::BootId;
+    use host::BootId;
 
     const ALICE: u32 = 20_001;
 

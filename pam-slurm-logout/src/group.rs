@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use node::cgroup;
-use node::process::{Life, Pid, read};
+use host::process::{Life, Pid, read};
+use slurm::job_cgroup;
 
 /// The folder of the groups.
 const FOLDER: &str = "slurm-efa-logins";
@@ -114,7 +114,7 @@ pub fn leaders(text: &[u8]) -> Vec<Life> {
 /// There is no group. The session goes on without.
 pub fn enter(leader: Life, scope: Option<&str>) -> io::Result<Option<Group>> {
     let own = read(leader.pid, "cgroup")?.unwrap_or_default();
-    if cgroup::is_slurms(&own) || scope.and_then(Group::of_scope).is_some() {
+    if job_cgroup::is_slurms(&own) || scope.and_then(Group::of_scope).is_some() {
         return Ok(None);
     }
     let mut last = io::Error::other("neither cgroup v2 nor the freezer of v1 is mounted");

@@ -9,10 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::registry::{self, BootId, Existence, JobId, JobKey, Known, Registry};
-use node::state::{Deadline, StateDir, StateError};
-use node::stepd::{JobState, Limits, Sockets};
-use node::{NodeName, printable};
+use host::BootId;
+use host::Deadline;
+use host::printable;
+use host::state_dir::{StateDir, StateError};
+use jobs::registry;
+use jobs::registry::{Existence, Known, Registry};
+use slurm::NodeName;
+use slurm::stepd_sockets::{JobState, Limits, Sockets};
+use slurm::{JobId, JobKey};
 
 use crate::settings::{Settings, USUAL_SPOOLS};
 
@@ -370,7 +375,8 @@ fn key(job: JobId, node: &NodeName) -> JobKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node::registry::{self, Start};
+    use jobs::registry;
+    use jobs::registry::Start;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
 
@@ -400,7 +406,7 @@ mod tests {
 
         fn settings(&self) -> Settings {
             let path = Path::new("/x.toml");
-            let config = node::config::parse("", path).unwrap();
+            let config = config::parse("", path).unwrap();
             Settings {
                 state_dir: self.dir.path().join("state"),
                 spool_dir: Some(self.spool()),

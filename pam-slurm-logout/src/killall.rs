@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use node::process::Pid;
+use host::process::Pid;
 
 use crate::membership::User;
 use crate::process::Processes;

@@ -16,7 +16,7 @@
 //! | no login uid, a subordinate uid, in the session's tree or control group | yes |
 //! | anything else, such as `su` to another account | no |
 
-use node::process::{Life, read};
+use host::process::{Life, read};
 
 use crate::group;
 use crate::process::{self, Audit, Process, Uids};
@@ -213,8 +213,8 @@ pub fn process_belongs(process: &Process, user: &User, whole: Whole<'_>) -> bool
 mod tests {
     use super::*;
     use crate::session::Told;
-    use node::process::Pid;
-    use node::registry::BootId;
+    use host::BootId;
+    use host::process::Pid;
     use proptest::prelude::*;
 
     const ALICE: u32 = 20_001;

@@ -94,7 +94,7 @@ mod tests {
 
     fn settings(text: &str) -> Settings {
         let text = format!("[logout]\n{text}");
-        Settings::of(&node::config::parse(&text, Path::new("/x.toml")).unwrap()).unwrap()
+        Settings::of(&config::parse(&text, Path::new("/x.toml")).unwrap()).unwrap()
     }
 
     fn seen(jobs: Presence) -> Seen {

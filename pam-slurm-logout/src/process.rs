@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use node::process::{Life, Pid, read, stat};
+use host::process::{Life, Pid, read, stat};
 
 /// The kernel's number of a login session (`/proc/PID/sessionid`), which
 /// pam_loginuid sets and no user can change.

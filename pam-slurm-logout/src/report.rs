@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use node::state::{StateDir, StateError};
+use host::state_dir::{StateDir, StateError};
 use serde::Serialize;
 
 use crate::clock::Instant;

@@ -7,11 +7,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use node::printable;
-use node::process::{Life, Pid};
-use node::registry::{BootId, JobId};
-use node::state::{Deadline, StateDir, StateError, Store};
+use host::BootId;
+use host::Deadline;
+use host::printable;
+use host::process::{Life, Pid};
+use host::state_dir::{StateDir, StateError, Store};
 use serde::{Deserialize, Serialize};
+use slurm::JobId;
 
 use crate::clock::Instant;
 use crate::process::Audit;

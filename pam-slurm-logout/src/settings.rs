@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::config::{Config, ConfigError, MissingIs};
-use node::name::{NameError, expand};
-use node::{NodeName, printable};
+use config::{Config, ConfigError, MissingIs};
+use host::printable;
 use serde::{Deserialize, Deserializer};
+use slurm::NodeName;
+use slurm::node_name::{NameError, expand};
 
 /// Where slurmd's spool directory is, where nobody says: Slurm's own default
 /// and Debian's. Those that exist are all looked at.
@@ -130,7 +131,7 @@ impl Settings {
     /// # Errors
     /// With file, line and reason.
     pub fn load(named: Option<&Path>) -> Result<Self, SettingsError> {
-        let usual = Path::new(node::config::DEFAULT_PATH);
+        let usual = Path::new(config::DEFAULT_PATH);
         let config = match named {
             Some(path) => Config::load(path, MissingIs::Error)?,
             None => Config::load(usual, MissingIs::Default)?,
@@ -228,8 +229,8 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Result<Settings, String> {
-        let config = node::config::parse(text, Path::new("/etc/x.toml"))
-            .map_err(|error| error.to_string())?;
+        let config =
+            config::parse(text, Path::new("/etc/x.toml")).map_err(|error| error.to_string())?;
         Settings::of(&config).map_err(|error| error.to_string())
     }
 

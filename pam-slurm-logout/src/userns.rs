@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 
-use node::process::Pid;
+use host::process::Pid;
 
 use crate::membership::Namespace;
 

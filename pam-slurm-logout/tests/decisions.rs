@@ -10,9 +10,9 @@ use std::process::{Child, Command, Output};
 use std::thread;
 use std::time::{Duration, Instant as Clock};
 
-use node::process::{Life, Pid};
-use node::registry::{BootId, JobId};
-use node::state::StateDir;
+use host::BootId;
+use host::process::{Life, Pid};
+use host::state_dir::StateDir;
 use pam_slurm_logout::clock::Instant;
 use pam_slurm_logout::daemon::Daemon;
 use pam_slurm_logout::killall;
@@ -20,6 +20,7 @@ use pam_slurm_logout::membership::User;
 use pam_slurm_logout::process::Processes;
 use pam_slurm_logout::session::{Records, Session, Told};
 use pam_slurm_logout::settings::Settings;
+use slurm::JobId;
 
 /// No account: nobody else's processes are hers, and no other test's.
 fn alice() -> u32 {
@@ -70,7 +71,7 @@ impl Node {
     }
 
     fn daemon(&self, logout: &str) -> Daemon {
-        let config = node::config::parse(&self.text(logout), Path::new("/x.toml")).unwrap();
+        let config = config::parse(&self.text(logout), Path::new("/x.toml")).unwrap();
         Daemon::new(Settings::of(&config).unwrap()).unwrap()
     }
 

@@ -11,9 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use cdylib_tests::sigkill::{End, killed_after_change, sweep};
-use node::process::{Life, Pid};
-use node::registry::BootId;
-use node::state::{StateDir, Store};
+use host::BootId;
+use host::process::{Life, Pid};
+use host::state_dir::{StateDir, Store};
 use pam_slurm_logout::session::{Records, Session, Told};
 
 /// Whose last job has ended, and who still has one. No accounts: nobody else's

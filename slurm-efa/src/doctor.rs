@@ -7,9 +7,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::called;
-use node::printable;
-use node::state::{Deadline, StateDir, StateError};
+use cli::called;
+use host::Deadline;
+use host::printable;
+use host::state_dir::{StateDir, StateError};
 use serde::Serialize;
 
 use crate::setup::role::Role;
@@ -535,7 +536,7 @@ pub fn expectation(site: &Site) -> PathBuf {
 /// The type of this machine, if it can be read.
 fn this_type(site: &Site) -> Option<String> {
     let sysroot = site.config.as_ref().ok()?.sysroot(None).ok()?;
-    let instance = node::instance::detect(&sysroot).ok()?;
+    let instance = efa::instance_types::detect(&sysroot).ok()?;
     Some(instance.as_str().to_owned())
 }
 
@@ -808,9 +809,9 @@ const NO_STATE_DIR: &str = "state_dir was not looked at: the configuration canno
 fn state_dir(site: &Site) -> Option<PathBuf> {
     let config = site.config.as_ref().ok()?;
     let path = config.state_dir(None).ok()?;
-    let default = path == Path::new(node::config::DEFAULT_STATE_DIR);
+    let default = path == Path::new(config::DEFAULT_STATE_DIR);
     Some(if default {
-        site.place(node::config::DEFAULT_STATE_DIR)
+        site.place(config::DEFAULT_STATE_DIR)
     } else {
         path
     })

@@ -12,10 +12,10 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use node::NodeName;
-use node::config::{ConfigError, DEFAULT_PATH, MissingIs};
-use node::hugepages::ReconcileError;
-use node::name::NameError;
+use config::{ConfigError, DEFAULT_PATH, MissingIs};
+use hugepages::ReconcileError;
+use slurm::NodeName;
+use slurm::node_name::NameError;
 
 use slurm_efa::setup::{SetupError, login};
 
@@ -102,14 +102,14 @@ struct SiteArguments {
 }
 
 impl SiteArguments {
-    fn load(&self) -> Result<node::Config, ConfigError> {
+    fn load(&self) -> Result<config::Config, ConfigError> {
         match &self.config {
             Some(path) => {
                 // The configuration's own rule; a relative path is a convenience.
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                node::Config::load(&path, MissingIs::Error)
+                config::Config::load(&path, MissingIs::Error)
             }
-            None => node::Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default),
+            None => config::Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default),
         }
     }
 }

@@ -4,13 +4,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::hugepages::machine;
-use node::hugepages::reconcile::PoolReport;
-use node::hugepages::{HugePages, Pool, ReconcileError, Report};
-use node::registry::{self, BootId, Job, JobKey, Problem, Registry};
-use node::state::{Deadline, StateDir};
-use node::{Config, NodeName, printable};
+use config::Config;
+use host::BootId;
+use host::Deadline;
+use host::printable;
+use host::state_dir::StateDir;
+use hugepages::machine;
+use hugepages::reconcile::PoolReport;
+use hugepages::{HugePages, Pool, ReconcileError, Report};
+use jobs::registry;
+use jobs::registry::{Job, Problem, Registry};
 use serde::Serialize;
+use slurm::JobKey;
+use slurm::NodeName;
 
 /// For the lock, for jobs that do not answer, and for the kernel's work.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -285,8 +291,8 @@ impl Reconciled {
 /// A pool in JSON: `"size": "2M", "numa": 0`.
 #[derive(Serialize)]
 struct PoolName {
-    size: node::hugepages::PageSize,
-    numa: node::hugepages::NumaNode,
+    size: hugepages::PageSize,
+    numa: hugepages::NumaNode,
 }
 
 impl From<Pool> for PoolName {

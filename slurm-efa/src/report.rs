@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use node::Config;
-use node::NodeName;
-use node::counters::{Measure, Sum, Traffic, Unknown};
-use node::printable;
-use node::usage::text::{Share, bytes, share, unknown_devices};
-use node::usage::{self, Problem, Settings, Step, UsageRecord, folder, hostlist, log};
+use config::Config;
+use efa::counters::{Measure, Sum, Traffic, Unknown};
+use host::printable;
 use serde::Serialize;
+use slurm::NodeName;
+use slurm::hostlist;
+use usage::text::{Share, bytes, share, unknown_devices};
+use usage::{Problem, Settings, Step, UsageRecord, folder, log};
 
 use crate::date::utc;
 use crate::table::table;
@@ -334,7 +335,7 @@ fn shown(path: &std::path::Path) -> String {
 }
 
 fn in_the_jobs_order(a: &UsageRecord, b: &UsageRecord) -> std::cmp::Ordering {
-    let names = || node::efa::natural_order(a.node.as_str(), b.node.as_str());
+    let names = || efa::devices::natural_order(a.node.as_str(), b.node.as_str());
     let place = |record: &UsageRecord| record.node_index.unwrap_or(u32::MAX);
     place(a).cmp(&place(b)).then_with(names)
 }

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use cdylib_tests::pages::{Alone, Node, copies, key};
 use cdylib_tests::sigkill::{End, killed_after, sweep};
-use node::counters::{Moment, Snapshot};
-use node::registry::{BootId, Job, Registry, Start};
-use node::state::{Deadline, StateDir};
-use node::{Sysroot, counters_at_start};
+use efa::counters::{Moment, Snapshot};
+use host::BootId;
+use host::Deadline;
+use host::Sysroot;
+use host::state_dir::StateDir;
+use jobs::counters_at_start;
+use jobs::registry::{Job, Registry, Start};
 
 fn command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-efa"));

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use node::counters::{Amount, DeviceUsage, Unknown, Usage};
-use node::state::Deadline;
-use node::usage::{Step, UsageRecord, VERSION, folder, log};
+use efa::counters::{Amount, DeviceUsage, Unknown, Usage};
+use host::Deadline;
+use usage::{Step, UsageRecord, VERSION, folder, log};
 
 /// A site with a folder of records.
 struct Site {

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use cdylib_tests::sigkill::{End, killed_after};
 use cdylib_tests::testbed::{Output, Testbed};
 use cdylib_tests::{efa_cluster, modules};
-use node::state::{Deadline, Lock, StateDir};
+use host::Deadline;
+use host::state_dir::{Lock, StateDir};
 use serde_json::Value;
 
 const PAM: &str = "/usr/lib/x86_64-linux-gnu/security";

@@ -7,13 +7,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use node::config::Config;
-use node::counters::{Moment, Snapshot, Usage};
-use node::registry::JobKey;
-use node::state::{Deadline, StateDir};
-use node::usage::{self, UsageRecord};
-use node::{NodeName, Sysroot, counters_at_start};
+use config::Config;
+use efa::counters::{Moment, Snapshot, Usage};
+use host::Deadline;
+use host::Sysroot;
+use host::state_dir::StateDir;
+use jobs::counters_at_start;
+use slurm::JobKey;
+use slurm::NodeName;
 use slurm_spank::log;
+use usage::UsageRecord;
 
 /// For reading all counters once: 32 devices take 0.1 s.
 const READ: Duration = Duration::from_secs(5);
@@ -32,7 +35,7 @@ impl Books {
     /// As the site wants it.
     pub fn of(config: &Config, node: &NodeName) -> Result<Self, String> {
         let settings = usage::Settings::of(config).map_err(|error| error.to_string())?;
-        let place = |error: node::name::NameError| error.to_string();
+        let place = |error: slurm::node_name::NameError| error.to_string();
         Ok(Self {
             log: settings.log(Some(node)).map_err(place)?,
             max_log: settings.max_log,

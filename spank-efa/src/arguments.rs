@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use node::config::{Config, DEFAULT_PATH, MissingIs};
-use node::printable;
+use config::{Config, DEFAULT_PATH, MissingIs};
+use host::printable;
 
 /// `config=FILE`, and whatever should not be there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use node::config::{Config, Harmful as HarmfulPolicy};
-use node::hugepages::{Request, Settings};
+use config::{Config, Harmful as HarmfulPolicy};
+use hugepages::{Request, Settings};
 use slurm_spank::{Context, OptionValue, Origin, Outcome, Spank, log};
 
 use crate::arguments::Arguments;

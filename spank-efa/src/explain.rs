@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use node::config::Config;
-use node::instance::{self, GpuDirect};
-use node::stack::Found;
-use node::{Stack, printable};
+use config::Config;
+use efa::Stack;
+use efa::instance_types;
+use efa::instance_types::GpuDirect;
+use efa::software::Found;
+use host::printable;
 
 use crate::plan::{Action, NodeFacts, Plan};
 use crate::profile;
@@ -96,9 +98,9 @@ pub fn table(config: &Config) -> String {
         "",
         "a type that this table does not have",
     );
-    for family in instance::families() {
+    for family in instance_types::families() {
         row(family, "", "", &format!("every {family} type"));
-        for spec in instance::family_specs(family) {
+        for spec in instance_types::family_specs(family) {
             let devices = spec
                 .efa_max
                 .map_or("not known".to_owned(), |max| format!("up to {max}"));

@@ -8,14 +8,21 @@
 
 use std::path::{Path, PathBuf};
 
-use node::config::Config;
-use node::hugepages::isolate::Controller;
-use node::hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
-use node::hugepages::{ledger, machine};
-use node::registry::{self, BootId, Job, JobId, JobKey, Registry, Reservation, Start};
-use node::state::{Deadline, StateDir};
-use node::usage::hostlist;
-use node::{NodeName, Sysroot, counters_at_start, efa, instance, slurm_conf};
+use config::Config;
+use efa::instance_types;
+use host::BootId;
+use host::Deadline;
+use host::Sysroot;
+use host::state_dir::StateDir;
+use hugepages::isolate::Controller;
+use hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
+use hugepages::{ledger, machine};
+use jobs::counters_at_start;
+use jobs::registry;
+use jobs::registry::{Job, Registry, Reservation, Start};
+use slurm::hostlist;
+use slurm::{JobId, JobKey};
+use slurm::{NodeName, slurm_conf};
 use slurm_spank::{Spank, log};
 
 use crate::account::{self, Books};
@@ -86,7 +93,7 @@ impl Here {
     /// Whether anybody has pages, without waiting for the lock: whoever claims
     /// some at this moment reconciles by itself.
     fn ledger_is_empty(&self) -> Result<bool, String> {
-        use node::state::Store;
+        use host::state_dir::Store;
         match self.state.existing_folder(ledger::FOLDER).map_err(said)? {
             Some(folder) => Ok(folder.names().map_err(said)?.is_empty()),
             None => Ok(true),
@@ -118,7 +125,7 @@ fn tell(report: &Report) {
 /// What the job asked for, as the prolog sees it: forgeable by its user.
 struct Asked {
     profile: Option<ProfileRequest>,
-    hugepages: Option<Result<node::hugepages::Request, String>>,
+    hugepages: Option<Result<hugepages::Request, String>>,
 }
 
 impl Asked {
@@ -157,7 +164,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let mut job = Job::new(&here.key, start, uid, gid, here.spool());
     if let Some(profile) = &profile {
         job.profile = Some(profile.name.clone());
-        let devices = efa::devices(&here.sysroot).unwrap_or_default();
+        let devices = efa::devices::devices(&here.sysroot).unwrap_or_default();
         job.devices = devices.iter().map(|device| device.name.clone()).collect();
     }
     // Known before the job has its pages: its steps can then tell that the
@@ -230,7 +237,7 @@ fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<Profil
     if matches!(request, ProfileRequest::None | ProfileRequest::List) {
         return None;
     }
-    let instance = instance::detect(&here.sysroot).ok();
+    let instance = instance_types::detect(&here.sysroot).ok();
     // A name that does not exist is for the steps to tell.
     let profile = match request {
         ProfileRequest::Named(name) => profile::resolve(&name, &here.config),
@@ -238,7 +245,7 @@ fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<Profil
     }
     .ok()?;
     let fits = instance.is_none_or(|instance| profile.fit.accepts(&instance));
-    let has_devices = efa::count(&here.sysroot).is_ok_and(|count| count > 0);
+    let has_devices = efa::devices::count(&here.sysroot).is_ok_and(|count| count > 0);
     (fits && has_devices).then_some(profile)
 }
 
@@ -369,7 +376,7 @@ fn report(here: &Here, job: &Job) -> Result<(), String> {
     let mut record = account::blank(job.job.0, here.node(), job.uid);
     record.profile.clone_from(&job.profile);
     record.start_id = Some(job.start.nonce.clone());
-    record.instance_type = instance::detect(&here.sysroot)
+    record.instance_type = instance_types::detect(&here.sysroot)
         .ok()
         .map(|instance| instance.to_string());
     // slurmd's, not the user's: only SPANK_… comes from there.

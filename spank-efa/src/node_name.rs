@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use libc::{sockaddr_un, socklen_t};
-use node::NodeName;
+use slurm::NodeName;
 
 /// The name: a host name would not do, since one machine may run several slurmd.
 ///

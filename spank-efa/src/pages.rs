@@ -1,9 +1,9 @@
 //! Which hugepages are in force for a job, and how that is said.
 
-use node::Sysroot;
-use node::hugepages::size::SizeError;
-use node::hugepages::{Bytes, HugePages, PageSize, Request, Settings};
-use node::registry::Reservation;
+use config::size::SizeError;
+use host::Sysroot;
+use hugepages::{Bytes, HugePages, PageSize, Request, Settings};
+use jobs::registry::Reservation;
 
 use crate::profile::Profile;
 
@@ -124,7 +124,7 @@ fn count(list: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node::config;
+
     use std::path::Path;
 
     fn settings(text: &str) -> Settings {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use node::config::Harmful as HarmfulPolicy;
-use node::instance::{self, Accelerator, GpuDirect, InstanceType};
-use node::stack::{Found, Stack};
-use node::{NodeName, printable};
+use config::Harmful as HarmfulPolicy;
+use efa::instance_types;
+use efa::instance_types::{Accelerator, GpuDirect, InstanceType};
+use efa::software::{Found, Stack};
+use host::printable;
+use slurm::NodeName;
 
 use crate::own;
 use crate::profile::{Fit, Profile};
@@ -38,8 +40,8 @@ impl NodeFacts {
         self.name.as_ref().map_or("this node", NodeName::as_str)
     }
 
-    fn spec(&self) -> Option<&'static instance::Spec> {
-        self.instance.as_ref().ok().and_then(instance::lookup)
+    fn spec(&self) -> Option<&'static instance_types::Spec> {
+        self.instance.as_ref().ok().and_then(instance_types::lookup)
     }
 
     fn component(&self, component: Component) -> Option<&Found> {
@@ -71,7 +73,7 @@ fn yes_or_no(holds: bool, what: String) -> Truth {
 }
 
 /// Whether this type does GPUDirect RDMA; `None` where no source says.
-fn gpudirect(spec: &instance::Spec) -> Option<bool> {
+fn gpudirect(spec: &instance_types::Spec) -> Option<bool> {
     match spec.gpudirect {
         GpuDirect::Required => Some(true),
         GpuDirect::NotAvailable => Some(false),
@@ -95,8 +97,8 @@ fn evaluate(when: &When, node: &NodeFacts) -> Truth {
             None => Truth::Unknown(format!("no {} version was found", component.name())),
         }
     };
-    let on_spec =
-        |test: &dyn Fn(&'static instance::Spec) -> Option<bool>, what: &str| match node.spec() {
+    let on_spec = |test: &dyn Fn(&'static instance_types::Spec) -> Option<bool>, what: &str| {
+        match node.spec() {
             Some(spec) => match test(spec) {
                 Some(true) => Truth::Yes(Some(format!("a {} has {what}", spec.name))),
                 Some(false) => Truth::No(format!("a {} has no {what}", spec.name)),
@@ -105,7 +107,8 @@ fn evaluate(when: &When, node: &NodeFacts) -> Truth {
             None => Truth::Unknown(format!(
                 "the instance type is not known, nor whether it has {what}"
             )),
-        };
+        }
+    };
     match when {
         When::Always => Truth::Yes(None),
         When::Below(component, version) => compare(component, &|found| found.version < *version),
@@ -530,11 +533,11 @@ pub fn fatal_at_submission<'a>(
 /// Whether a condition can hold on a node that the profile is for. Versions
 /// are not known at submission and count as yes; a type must be known.
 fn may_hold(when: &When, fit: &Fit) -> bool {
-    let of_type = |test: &dyn Fn(&instance::Spec) -> bool| match fit {
+    let of_type = |test: &dyn Fn(&instance_types::Spec) -> bool| match fit {
         Fit::Any => false,
-        Fit::Type(instance) => instance::lookup(instance).is_some_and(test),
+        Fit::Type(instance) => instance_types::lookup(instance).is_some_and(test),
         Fit::Family(family) => {
-            let mut specs = instance::family_specs(family).peekable();
+            let mut specs = instance_types::family_specs(family).peekable();
             specs.peek().is_some() && specs.all(test)
         }
     };
@@ -555,8 +558,8 @@ mod tests {
     use super::*;
     use crate::profile::resolve;
     use crate::request::ProfileName;
-    use node::Config;
-    use node::version::Version;
+    use config::Config;
+    use efa::version::Version;
     use std::path::Path;
 
     fn found(version: &str) -> Option<Found> {
@@ -606,7 +609,7 @@ mod tests {
     }
 
     fn config(text: &str) -> Config {
-        node::config::parse(text, Path::new("/etc/slurm-efa/slurm-efa.toml")).unwrap()
+        config::parse(text, Path::new("/etc/slurm-efa/slurm-efa.toml")).unwrap()
     }
 
     fn decide(
@@ -837,7 +840,7 @@ mod tests {
 
     #[test]
     fn device_rdma_is_refused_on_exactly_the_types_without_rdma_read() {
-        for spec in instance::TABLE {
+        for spec in instance_types::TABLE {
             let lacks = ["c5n", "p3dn", "g4dn", "g5"].contains(&spec.family());
             assert_eq!(
                 refuses_device_rdma(spec.name),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use node::hugepages::{Settings, isolate};
+use hugepages::{Settings, isolate};
 use slurm_spank::{Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Plugin, Spank, log};
 
 use crate::arguments::Arguments;
@@ -142,7 +142,7 @@ fn slurmd_starts(arguments: &Arguments) {
             return;
         }
     };
-    if let Err(error) = node::usage::Settings::of(&config) {
+    if let Err(error) = usage::Settings::of(&config) {
         log::error(&format!(
             "spank_efa: {error}; no job is reported until this is mended"
         ));

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use node::config::{Config, Memlock};
-use node::hugepages::Request;
-use node::instance::{self, InstanceType};
-use node::printable;
+use config::{Config, Memlock};
+use efa::instance_types;
+use efa::instance_types::InstanceType;
+use host::printable;
+use hugepages::Request;
 
 use crate::request::ProfileName;
 
@@ -97,17 +98,19 @@ fn built_in(name: &str) -> Option<Fit> {
     if name == GENERIC {
         return Some(Fit::Any);
     }
-    if instance::families().any(|family| family == name) {
+    if instance_types::families().any(|family| family == name) {
         return Some(Fit::Family(name.to_owned()));
     }
     let instance: InstanceType = name.parse().ok()?;
-    instance::lookup(&instance).map(|_| Fit::Type(instance))
+    instance_types::lookup(&instance).map(|_| Fit::Type(instance))
 }
 
 /// Every name that a user may give, without the reserved words.
 pub fn names(config: &Config) -> BTreeSet<String> {
-    let types = instance::TABLE.iter().map(|spec| spec.name.to_owned());
-    let families = instance::families().map(str::to_owned);
+    let types = instance_types::TABLE
+        .iter()
+        .map(|spec| spec.name.to_owned());
+    let families = instance_types::families().map(str::to_owned);
     types
         .chain(families)
         .chain([GENERIC.to_owned()])
@@ -271,7 +274,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Config {
-        node::config::parse(text, std::path::Path::new("/etc/slurm-efa/slurm-efa.toml")).unwrap()
+        config::parse(text, std::path::Path::new("/etc/slurm-efa/slurm-efa.toml")).unwrap()
     }
 
     fn get(name: &str, config: &Config) -> Result<Profile, ProfileError> {

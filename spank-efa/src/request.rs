@@ -1,8 +1,9 @@
 //! What the user asked for on the command line.
 
-use node::hugepages::Request;
-use node::hugepages::size::SizeError;
-use node::{InstanceType, printable};
+use config::size::SizeError;
+use efa::InstanceType;
+use host::printable;
+use hugepages::Request;
 use slurm_spank::{Argument, OptionSpec, OptionValue};
 
 /// The plugin's options, in the order of their indices.

@@ -9,7 +9,7 @@
 //! is not set: we state what is known. In a container the versions of the
 //! image count, not the host's, so there every version is unknown.
 
-use node::version::Version;
+use efa::version::Version;
 
 /// A component of the node's software that a condition asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,15 +13,19 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use node::config::{Config, Memlock};
-use node::counters::Snapshot;
-use node::hugepages::isolate::Controller;
-use node::hugepages::{Bytes, OnShortfall, PageSize, Request, Settings};
-use node::registry::{self, Job, JobKey};
-use node::state::StateDir;
-use node::usage::UsageRecord;
-use node::{NodeName, Stack, Sysroot, efa, instance};
+use config::{Config, Memlock};
+use efa::counters::Snapshot;
+use efa::{Stack, instance_types};
+use host::Sysroot;
+use host::state_dir::StateDir;
+use hugepages::isolate::Controller;
+use hugepages::{Bytes, OnShortfall, PageSize, Request, Settings};
+use jobs::registry;
+use jobs::registry::Job;
+use slurm::JobKey;
+use slurm::NodeName;
 use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
+use usage::UsageRecord;
 
 use crate::account::{self, Books};
 use crate::arguments::Arguments;
@@ -444,7 +448,7 @@ fn shortfall(wanted: &Wanted, recorded: Result<&Job, &str>, node: &NodeName) -> 
 fn own_key(spank: &Spank<'_>) -> Result<JobKey, String> {
     let JobId(job) = spank.job_id().map_err(|error| error.to_string())?;
     Ok(JobKey {
-        job: registry::JobId(job),
+        job: slurm::JobId(job),
         node: node_name().ok_or("Slurm does not tell this node's name")?,
     })
 }
@@ -536,9 +540,9 @@ fn open_account(
         record.node_list = text("SLURM_JOB_NODELIST");
     } else {
         record.step = Some(match step {
-            StepId::Number(number) => node::usage::Step::Number(number),
-            StepId::Interactive => node::usage::Step::Interactive,
-            StepId::Batch | StepId::Extern => node::usage::Step::Batch,
+            StepId::Number(number) => usage::Step::Number(number),
+            StepId::Interactive => usage::Step::Interactive,
+            StepId::Batch | StepId::Extern => usage::Step::Batch,
         });
         record.node_index = spank.node_index().ok();
         record.nodes = spank.node_count().ok();
@@ -701,8 +705,8 @@ fn observe(config: &Config, container: Option<&'static str>) -> Result<NodeFacts
         .sysroot(name.as_ref())
         .map_err(|error| format!("{}: {error}", config.path.display()))?;
     Ok(NodeFacts {
-        instance: instance::detect(&sysroot).map_err(|error| error.to_string()),
-        devices: efa::count(&sysroot)
+        instance: instance_types::detect(&sysroot).map_err(|error| error.to_string()),
+        devices: efa::devices::count(&sysroot)
             .map_err(|error| error.to_string())
             .and_then(|count| u32::try_from(count).map_err(|error| error.to_string())),
         // In a container the host's software says nothing.

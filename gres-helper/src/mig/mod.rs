@@ -8,7 +8,7 @@ pub mod spec;
 
 use std::collections::BTreeMap;
 
-use node::state::{StateDir, Store};
+use host::state_dir::{StateDir, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentError};
@@ -135,7 +135,7 @@ fn resolve(rule: &Rule, profiles: &[Profile], label: &str) -> Result<Layout, Str
                 .collect();
             format!(
                 "{label} has no profile `{}`; it offers {}",
-                node::printable(name, 40),
+                host::printable(name, 40),
                 offered.join(", ")
             )
         })?;
@@ -149,7 +149,7 @@ fn resolve(rule: &Rule, profiles: &[Profile], label: &str) -> Result<Layout, Str
         if slices == 0 || slices > profile.slices {
             return Err(format!(
                 "{label}: `{}` cannot be",
-                node::printable(name, 40)
+                host::printable(name, 40)
             ));
         }
         let each = profile.slices / slices;

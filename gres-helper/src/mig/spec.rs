@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use node::printable;
+use host::printable;
 use serde::Deserialize;
 
 /// Largest file that is read, in bytes.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use node::registry::BootId;
-use node::state::StateDir;
+use host::BootId;
+use host::state_dir::StateDir;
 use pam_slurm_logout::clock::Instant;
 use pam_slurm_logout::daemon::Daemon;
 use pam_slurm_logout::end::{self, Ending, Progress, Under};
@@ -218,6 +218,6 @@ fn end_user(settings: &Settings, user: &str) -> Result<(), Failure> {
 }
 
 fn no_session(user: &str) -> String {
-    let user = node::printable(user, 80);
+    let user = host::printable(user, 80);
     format!("no session of {user} is recorded here; `slurm-logout status` shows all")
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use node::printable;
+use host::printable;
 
 use crate::settings::{OnError, Settings};
 

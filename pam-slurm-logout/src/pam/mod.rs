@@ -16,10 +16,10 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::time::Duration;
 
-use node::printable;
-use node::process::{Life, Pid, read};
-use node::registry::BootId;
-use node::state::StateDir;
+use host::BootId;
+use host::printable;
+use host::process::{Life, Pid, read};
+use host::state_dir::StateDir;
 
 use crate::clock::Instant;
 use crate::group;

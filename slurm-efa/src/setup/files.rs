@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
-use node::printable;
+use host::printable;
 
 /// Largest file that is edited, in bytes.
 const LARGEST: u64 = 4 * 1024 * 1024;

@@ -16,9 +16,10 @@ pub mod slurm_conf;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use node::called;
-use node::printable;
-use node::state::{Deadline, Lock, StateDir};
+use cli::called;
+use host::Deadline;
+use host::printable;
+use host::state_dir::{Lock, StateDir};
 
 use edit::Lines;
 use files::{Change, Content};
@@ -603,7 +604,7 @@ fn texts(site: &Site) -> Vec<PathBuf> {
 /// # Errors
 /// Another one has it.
 pub fn lock(site: &Site) -> Result<Lock, SetupError> {
-    let busy = |error: node::state::StateError| SetupError::Busy(error.to_string());
+    let busy = |error: host::state_dir::StateError| SetupError::Busy(error.to_string());
     let state = StateDir::open(&site.place("/run/slurm-efa")).map_err(busy)?;
     state
         .lock("setup.lock", Deadline::after(LOCK_LIMIT))
@@ -949,8 +950,8 @@ mod tests {
     use super::*;
     use std::fs;
 
-    use node::Config;
-    use node::config::MissingIs;
+    use config::Config;
+    use config::MissingIs;
 
     /// A node without Slurm's programs, whose slurm.conf is `conf`.
     fn site(dir: &Path, role: Role, conf: &str) -> Site {

@@ -6,7 +6,7 @@
 //! session line comes last, behind pam_loginuid and pam_systemd, whose work it
 //! records, and is `optional`: it can refuse nobody.
 
-use node::printable;
+use host::printable;
 
 use super::edit::{Lines, Logical};
 

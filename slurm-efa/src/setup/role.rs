@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use node::printable;
+use host::printable;
 use serde::Deserialize;
 
 /// What a node is for.

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use node::bounded::{self, Said};
-use node::printable;
+use host::exec;
+use host::exec::Said;
+use host::printable;
 
 /// How long a program may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -67,7 +68,7 @@ pub fn run(program: &Path, arguments: &[&str], slurm_conf: Option<&Path>) -> Res
     if let Some(path) = slurm_conf {
         command.env("SLURM_CONF", path);
     }
-    bounded::run(&mut command, LIMIT).map_err(|error| {
+    exec::run(&mut command, LIMIT).map_err(|error| {
         let shown = printable(&program.to_string_lossy(), 200);
         format!("{shown} cannot be run: {error}")
     })

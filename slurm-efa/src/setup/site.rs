@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use node::config::{DEFAULT_PATH, MissingIs};
-use node::{Config, Sysroot, printable};
+use config::Config;
+use config::{DEFAULT_PATH, MissingIs};
+use host::{Sysroot, printable};
 
 use super::role::{self, Role};
 use super::run;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use node::printable;
+use host::printable;
 
 use super::edit::Lines;
 

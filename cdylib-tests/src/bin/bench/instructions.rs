@@ -2,7 +2,7 @@
 //! same in every run, whatever else the machine does.
 //!
 //! Counted is everything below the hooks (the plugin, libc and the dynamic
-//! linker on its behalf) except what [`crate::host`] itself executes.
+//! linker on its behalf) except what [`crate::plugin_host`] itself executes.
 
 use std::collections::BTreeMap;
 use std::fs;

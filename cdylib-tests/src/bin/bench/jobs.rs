@@ -11,14 +11,17 @@ use std::time::{Duration, Instant};
 
 use cdylib_tests::kernel_pages;
 use cdylib_tests::pages::{copies, key, prolog};
-use node::Sysroot;
-use node::hugepages::ledger::Ledger;
-use node::hugepages::{Claim, HugePages, KernelPools, PageSize, Spread, Wish, machine, reconcile};
-use node::registry::{BootId, Existence, JobId, JobKey, Start};
-use node::state::{Deadline, StateDir};
+use host::BootId;
+use host::Deadline;
+use host::Sysroot;
+use host::state_dir::StateDir;
+use hugepages::ledger::Ledger;
+use hugepages::{Claim, HugePages, KernelPools, PageSize, Spread, Wish, machine, reconcile};
+use jobs::registry::{Existence, Start};
+use slurm::{JobId, JobKey};
 
 use crate::Outcome;
-use crate::host;
+use crate::plugin_host;
 
 const PAGES: u64 = 5128;
 const ROUNDS: usize = 9;
@@ -72,7 +75,7 @@ fn hooks(plugin: &Path) -> Outcome {
 /// # Errors
 /// When a hook fails.
 pub fn run(plugin: &Path, word: &str) -> Outcome {
-    let mut call = host::job_hooks(plugin, word)?;
+    let mut call = plugin_host::job_hooks(plugin, word)?;
     for _ in 0..10 {
         call()?;
     }

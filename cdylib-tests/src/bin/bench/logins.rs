@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use cdylib_tests::logins::{Logins, Site};
 use cdylib_tests::statistics::median;
 use cdylib_tests::testbed::{JobState, NodeOptions, Progress, Testbed};
-use node::registry::{self, BootId, Job, JobId, JobKey, Registry, Start};
-use node::state::StateDir;
+use host::BootId;
+use host::state_dir::StateDir;
+use jobs::registry;
+use jobs::registry::{Job, Registry, Start};
+use slurm::{JobId, JobKey};
 
 use crate::Outcome;
 

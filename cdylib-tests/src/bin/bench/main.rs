@@ -2,11 +2,11 @@
 //!
 //! Nothing here asserts a time; it reports what it measured and how.
 
-mod host;
 mod instructions;
 mod jobs;
 mod logins;
 mod pam;
+mod plugin_host;
 mod steps;
 
 use std::ffi::OsString;
@@ -49,11 +49,11 @@ enum Part {
     Host {
         plugin: PathBuf,
         /// The program that is played.
-        role: host::Role,
+        role: plugin_host::Role,
         /// The plugin's argument in plugstack.conf.
         word: String,
         #[command(flatten)]
-        job: host::Job,
+        job: plugin_host::Job,
     },
     /// Calls prolog and epilog many times and prints their CPU time.
     #[command(hide = true)]
@@ -92,7 +92,7 @@ fn run(arguments: Arguments) -> Outcome {
             role,
             word,
             job,
-        }) => return host::run(&plugin, role, &word, &job),
+        }) => return plugin_host::run(&plugin, role, &word, &job),
         Some(Part::Jobs { plugin, word }) => return jobs::run(&plugin, &word),
         Some(Part::Pam {
             confdir,

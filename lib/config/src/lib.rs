@@ -1,0 +1,1093 @@
+//! `/etc/slurm-efa/slurm-efa.toml`.
+//!
+//! The file decides what root does and what every job gets, so it is trusted
+//! only where nobody else could have written or swapped it: the file belongs
+//! to root or to the user this process acts as, nobody else may write it, and
+//! the same holds for every directory above it (a sticky directory such as
+//! `/tmp` may be writable, since others cannot rename in it what is not
+//! theirs). A symbolic link on the way, such as HyperPod's `/opt/slurm`, is
+//! followed if it belongs to root or that user, and what it leads to is
+//! checked in the same way.
+
+#![forbid(unsafe_code)]
+
+pub mod size;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use crate::size::{Request, SizeError};
+use host::sysroot::shown;
+use host::{Sysroot, printable};
+use slurm::NodeName;
+use slurm::node_name::{NameError, expand};
+
+/// Where the configuration lies unless a program is told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/slurm-efa/slurm-efa.toml";
+
+/// Where run-time state lies unless `state_dir` says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/run/slurm-efa";
+
+/// Largest configuration that is read, in bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Longest value of an environment variable, in bytes. Linux limits one
+/// `NAME=value` to 128 KiB; a longer one would make every exec fail.
+const LONGEST_VALUE: usize = 64 * 1024;
+
+/// Sections that belong to other parts of the suite; see [`Config::section`].
+const SECTIONS: [&str; 5] = ["hugepages", "health", "logout", "gres", "report"];
+
+const TOP_LEVEL: &str = "`sysroot`, `state_dir`, `default_profile`, `harmful`, `report_dir`, \
+                         `profile`, `hugepages`, `health`, `logout`, `gres` or `report`";
+
+const IN_PROFILE: &str = "`base`, `env`, `unset`, `devices`, `hugepages` or `memlock`";
+
+/// Words that `--efa-profile` gives a meaning of their own.
+const RESERVED_PROFILES: [&str; 3] = ["auto", "none", "list"];
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file does not exist.
+    #[error("{}: no such file", shown(path))]
+    Missing {
+        /// The configuration file.
+        path: PathBuf,
+    },
+    /// Someone else could have written or swapped the file.
+    #[error("{}: not read, because {reason}", shown(path))]
+    Untrusted {
+        /// The configuration file.
+        path: PathBuf,
+        /// What is wrong and how to put it right.
+        reason: String,
+    },
+    /// The system refused.
+    #[error("{}: {source}", shown(path))]
+    Io {
+        /// The configuration file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The content is wrong.
+    #[error("{}:{line}: {reason}", shown(path))]
+    Invalid {
+        /// The configuration file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What is wrong; safe to print.
+        reason: String,
+    },
+}
+
+/// What [`Config::load`] makes of a file that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingIs {
+    /// The defaults: nobody asked for this file in particular.
+    Default,
+    /// An error: someone named it.
+    Error,
+}
+
+/// What happens to a job whose environment is known to abort libfabric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Harmful {
+    /// It is refused at submission.
+    #[default]
+    Refuse,
+    /// It is submitted with a warning.
+    Warn,
+}
+
+/// What a profile does about `RLIMIT_MEMLOCK` of the job's tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Memlock {
+    /// No limit: EFA registers memory with the device, which locks it.
+    #[default]
+    Unlimited,
+    /// What it would be without the profile.
+    Unchanged,
+}
+
+/// One `[profile.NAME]`, as written. Whether `base` exists and has no cycle is
+/// for the reader to check, who knows the built-in profiles.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct ProfileConfig {
+    /// Line of the profile's name, from 1, for messages.
+    pub line: usize,
+    /// The profile that this one starts from.
+    pub base: Option<String>,
+    /// Environment to set.
+    pub env: BTreeMap<String, String>,
+    /// Environment variables to leave out that `base` would set.
+    pub unset: Vec<String>,
+    /// How many EFA devices the profile expects.
+    pub devices: Option<u32>,
+    /// The hugepages on each node of a job that names none itself.
+    pub hugepages: Option<Request>,
+    /// The limit of locked memory of the job's tasks.
+    pub memlock: Option<Memlock>,
+}
+
+/// The site's configuration.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The file it came from, or would have come from.
+    pub path: PathBuf,
+    /// Directory that stands for `/`, with placeholders; see [`Config::sysroot`].
+    pub sysroot: Option<String>,
+    /// Run-time state, with placeholders; see [`Config::state_dir`].
+    pub state_dir: String,
+    /// Folder of the jobs' records, with placeholders; `dir` in `[report]`
+    /// wins over it, see `usage::Settings`.
+    pub report_dir: Option<String>,
+    /// The profile of jobs that name none.
+    pub default_profile: Option<String>,
+    /// See [`Harmful`].
+    pub harmful: Harmful,
+    /// The site's own profiles by name.
+    pub profiles: BTreeMap<String, ProfileConfig>,
+    text: String,
+}
+
+impl Config {
+    /// What holds where there is no file.
+    #[must_use]
+    pub fn defaults(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            sysroot: None,
+            state_dir: DEFAULT_STATE_DIR.to_owned(),
+            report_dir: None,
+            default_profile: None,
+            harmful: Harmful::default(),
+            profiles: BTreeMap::new(),
+            text: String::new(),
+        }
+    }
+
+    /// Reads the configuration, if it can be trusted (see the module's text).
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path, missing: MissingIs) -> Result<Self, ConfigError> {
+        match read_trusted(path) {
+            Ok(text) => parse(&text, path),
+            Err(ConfigError::Missing { .. }) if missing == MissingIs::Default => {
+                Ok(Self::defaults(path))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The tree that stands for `/` on the node of this name.
+    ///
+    /// # Errors
+    /// `sysroot` contains `%n` and `node` is `None`.
+    pub fn sysroot(&self, node: Option<&NodeName>) -> Result<Sysroot, NameError> {
+        match &self.sysroot {
+            Some(path) => Ok(Sysroot::new(expand(path, node)?)),
+            None => Ok(Sysroot::real()),
+        }
+    }
+
+    /// Where run-time state lies on the node of this name.
+    ///
+    /// # Errors
+    /// `state_dir` contains `%n` and `node` is `None`.
+    pub fn state_dir(&self, node: Option<&NodeName>) -> Result<PathBuf, NameError> {
+        expand(&self.state_dir, node)
+    }
+
+    /// One of the sections `hugepages`, `health`, `logout`, `gres`, `report`, as its
+    /// owner's type; `None` where the file has no such section. A type with
+    /// `#[serde(deny_unknown_fields)]` makes a misspelt key an error.
+    ///
+    /// # Errors
+    /// The section does not fit `T`; with file, line and reason.
+    pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ConfigError> {
+        let file = File {
+            path: &self.path,
+            text: &self.text,
+        };
+        // Parsed anew, since a parsed table borrows from the text; a process
+        // asks for at most one section, and once.
+        let table = DeTable::parse(&self.text).map_err(|error| file.toml_error(&error, 0))?;
+        let section = table
+            .into_inner()
+            .into_iter()
+            .find(|(key, _)| SECTIONS.contains(&name) && key.get_ref() == name);
+        let Some((key, value)) = section else {
+            return Ok(None);
+        };
+        T::deserialize(ValueDeserializer::from(value))
+            .map(Some)
+            .map_err(|error| file.toml_error(&error, key.span().start))
+    }
+}
+
+/// Parses the text of a configuration; `path` is only for messages.
+///
+/// # Errors
+/// [`ConfigError::Invalid`], never another.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let file = File { path, text };
+    let table = DeTable::parse(text).map_err(|error| file.toml_error(&error, 0))?;
+    let mut config = Config {
+        text: text.to_owned(),
+        ..Config::defaults(path)
+    };
+    for (key, value) in table.get_ref().iter() {
+        match key.get_ref().as_ref() {
+            "sysroot" => config.sysroot = Some(file.place(value)?),
+            "state_dir" => config.state_dir = file.place(value)?,
+            "report_dir" => config.report_dir = Some(file.place(value)?),
+            "default_profile" => config.default_profile = Some(file.default_profile(value)?),
+            "harmful" => config.harmful = file.harmful(value)?,
+            "profile" => config.profiles = file.profiles(value)?,
+            name if SECTIONS.contains(&name) => {
+                file.table(value)?;
+            }
+            _ => return Err(file.unknown_key(key, TOP_LEVEL)),
+        }
+    }
+    Ok(config)
+}
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// The file being parsed, for messages.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    /// The text before `offset`.
+    fn before(&self, offset: usize) -> &[u8] {
+        let bytes = self.text.as_bytes();
+        bytes.get(..offset).unwrap_or(bytes)
+    }
+
+    fn error(&self, offset: usize, reason: String) -> ConfigError {
+        let before = self.before(offset);
+        let line_start = before
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |newline| newline + 1);
+        // Characters, not bytes: UTF-8's continuation bytes do not count.
+        let column = before[line_start..]
+            .iter()
+            .filter(|b| **b & 0xc0 != 0x80)
+            .count()
+            + 1;
+        ConfigError::Invalid {
+            path: self.path.to_owned(),
+            line: line_of(before),
+            column,
+            reason,
+        }
+    }
+
+    fn toml_error(&self, error: &toml::de::Error, otherwise: usize) -> ConfigError {
+        let offset = error.span().map_or(otherwise, |span| span.start);
+        self.error(offset, printable(error.message(), 300))
+    }
+
+    fn wrong_type(&self, value: &Value<'_>, expected: &str) -> ConfigError {
+        let found = value.get_ref().type_str();
+        self.error(
+            value.span().start,
+            format!("expected {expected}, found {found}"),
+        )
+    }
+
+    fn unknown_key(&self, key: &Spanned<impl AsRef<str>>, expected: &str) -> ConfigError {
+        let name = printable(key.get_ref().as_ref(), 80);
+        self.error(
+            key.span().start,
+            format!("unknown key `{name}`, expected {expected}"),
+        )
+    }
+
+    fn table<'v, 'i>(&self, value: &'v Value<'i>) -> Result<&'v DeTable<'i>, ConfigError> {
+        value
+            .get_ref()
+            .as_table()
+            .ok_or_else(|| self.wrong_type(value, "a table"))
+    }
+
+    fn string<'v>(&self, value: &'v Value<'_>) -> Result<&'v str, ConfigError> {
+        value
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| self.wrong_type(value, "a string"))
+    }
+
+    /// An absolute path that may contain `%n`.
+    fn place(&self, value: &Value<'_>) -> Result<String, ConfigError> {
+        let text = self.string(value)?;
+        let refuse = |why: String| Err(self.error(value.span().start, why));
+        let upwards = Path::new(text)
+            .components()
+            .any(|part| part == Component::ParentDir);
+        if !text.starts_with('/') || upwards || text.chars().any(char::is_control) {
+            let text = printable(text, 200);
+            return refuse(format!(
+                "`{text}` is not usable: give an absolute path without `..` or control characters"
+            ));
+        }
+        // Any name does: only the placeholders are of interest here.
+        match "n".parse().and_then(|node| expand(text, Some(&node))) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => refuse(error.to_string()),
+        }
+    }
+
+    fn harmful(&self, value: &Value<'_>) -> Result<Harmful, ConfigError> {
+        match self.string(value)? {
+            "refuse" => Ok(Harmful::Refuse),
+            "warn" => Ok(Harmful::Warn),
+            other => {
+                let other = printable(other, 80);
+                let reason = format!("`harmful` is `{other}`, expected `refuse` or `warn`");
+                Err(self.error(value.span().start, reason))
+            }
+        }
+    }
+
+    fn default_profile(&self, value: &Value<'_>) -> Result<String, ConfigError> {
+        let name = self.profile_name(self.string(value)?, value.span().start)?;
+        if name == "list" {
+            let reason =
+                "`default_profile` cannot be `list`: that word prints the profiles".to_owned();
+            return Err(self.error(value.span().start, reason));
+        }
+        Ok(name)
+    }
+
+    fn profile_name(&self, name: &str, offset: usize) -> Result<String, ConfigError> {
+        let fits = (1..=64).contains(&name.len())
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if fits {
+            return Ok(name.to_owned());
+        }
+        let name = printable(name, 80);
+        let reason = format!(
+            "`{name}` is not a profile name: use 1 to 64 letters, digits, `.`, `_` or `-`, \
+             starting with a letter or digit"
+        );
+        Err(self.error(offset, reason))
+    }
+
+    fn profiles(&self, value: &Value<'_>) -> Result<BTreeMap<String, ProfileConfig>, ConfigError> {
+        let mut profiles = BTreeMap::new();
+        for (key, value) in self.table(value)?.iter() {
+            let offset = key.span().start;
+            let name = self.profile_name(key.get_ref(), offset)?;
+            if RESERVED_PROFILES.contains(&name.as_str()) {
+                let reason = format!(
+                    "a profile cannot be named `{name}`: that word has a meaning of its own"
+                );
+                return Err(self.error(offset, reason));
+            }
+            profiles.insert(name, self.profile(offset, self.table(value)?)?);
+        }
+        Ok(profiles)
+    }
+
+    fn profile(&self, offset: usize, table: &DeTable<'_>) -> Result<ProfileConfig, ConfigError> {
+        let line = line_of(self.before(offset));
+        let mut profile = ProfileConfig {
+            line,
+            ..ProfileConfig::default()
+        };
+        for (key, value) in table.iter() {
+            match key.get_ref().as_ref() {
+                "base" => {
+                    profile.base = Some(self.profile_name(self.string(value)?, value.span().start)?)
+                }
+                "env" => profile.env = self.env(value)?,
+                "unset" => profile.unset = self.unset(value)?,
+                "devices" => profile.devices = Some(self.count(value)?),
+                "hugepages" => profile.hugepages = Some(self.hugepages(value)?),
+                "memlock" => profile.memlock = Some(self.memlock(value)?),
+                _ => return Err(self.unknown_key(key, IN_PROFILE)),
+            }
+        }
+        if let Some(name) = profile
+            .unset
+            .iter()
+            .find(|name| profile.env.contains_key(*name))
+        {
+            return Err(self.error(
+                offset,
+                format!("profile sets and unsets `{name}`; keep one of the two"),
+            ));
+        }
+        Ok(profile)
+    }
+
+    fn env(&self, value: &Value<'_>) -> Result<BTreeMap<String, String>, ConfigError> {
+        let mut env = BTreeMap::new();
+        for (key, value) in self.table(value)?.iter() {
+            let name = key.get_ref().as_ref();
+            self.env_name(name, key.span().start)?;
+            if let Some(why) = not_settable(name) {
+                let reason = format!("a profile may not set `{name}`: {why}");
+                return Err(self.error(key.span().start, reason));
+            }
+            let text = self.string(value)?;
+            if text.len() > LONGEST_VALUE || text.chars().any(|c| c.is_control() && c != '\t') {
+                let reason = format!(
+                    "the value of `{name}` has a line break or another control character, \
+                     or more than {LONGEST_VALUE} bytes"
+                );
+                return Err(self.error(value.span().start, reason));
+            }
+            env.insert(name.to_owned(), text.to_owned());
+        }
+        Ok(env)
+    }
+
+    fn unset(&self, value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
+        let array = value.get_ref().as_array();
+        let array = array.ok_or_else(|| self.wrong_type(value, "an array of variable names"))?;
+        let names = array.iter().map(|value| {
+            let name = self.string(value)?;
+            self.env_name(name, value.span().start)?;
+            Ok(name.to_owned())
+        });
+        names.collect()
+    }
+
+    fn env_name(&self, name: &str, offset: usize) -> Result<(), ConfigError> {
+        let fits = name.len() <= 255
+            && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if fits {
+            return Ok(());
+        }
+        let name = printable(name, 80);
+        let reason = format!(
+            "`{name}` is not a variable name: use letters, digits and `_`, not starting with a digit"
+        );
+        Err(self.error(offset, reason))
+    }
+
+    fn count(&self, value: &Value<'_>) -> Result<u32, ConfigError> {
+        let integer = value.get_ref().as_integer();
+        let integer = integer.ok_or_else(|| self.wrong_type(value, "a number of devices"))?;
+        u32::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| {
+            self.error(
+                value.span().start,
+                "expected a number of devices from 0 to 4294967295".to_owned(),
+            )
+        })
+    }
+
+    fn hugepages(&self, value: &Value<'_>) -> Result<Request, ConfigError> {
+        self.string(value)?
+            .parse()
+            .map_err(|error: SizeError| self.error(value.span().start, error.to_string()))
+    }
+
+    fn memlock(&self, value: &Value<'_>) -> Result<Memlock, ConfigError> {
+        match self.string(value)? {
+            "unlimited" => Ok(Memlock::Unlimited),
+            "unchanged" => Ok(Memlock::Unchanged),
+            other => {
+                let other = printable(other, 80);
+                let reason = format!("`memlock` is `{other}`, expected `unlimited` or `unchanged`");
+                Err(self.error(value.span().start, reason))
+            }
+        }
+    }
+}
+
+/// The line that `before` ends in, from 1.
+fn line_of(before: &[u8]) -> usize {
+    before.iter().filter(|b| **b == b'\n').count() + 1
+}
+
+/// Why a profile may not set this variable, if so.
+fn not_settable(name: &str) -> Option<&'static str> {
+    match name {
+        "LD_PRELOAD" | "LD_AUDIT" => Some("it would load code into every program of the job"),
+        "BASH_ENV" | "ENV" => Some("it would run a file at the start of every shell of the job"),
+        _ if ["SLURM_", "SLURMD_", "SPANK_"]
+            .iter()
+            .any(|own| name.starts_with(own)) =>
+        {
+            Some("names that begin like this belong to Slurm")
+        }
+        _ => None,
+    }
+}
+
+/// Reads the file if it, and every directory above it, can be trusted.
+fn read_trusted(path: &Path) -> Result<String, ConfigError> {
+    let io_error = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ConfigError::Missing {
+            path: path.to_owned(),
+        },
+        _ => ConfigError::Io {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let untrusted = |reason: String| ConfigError::Untrusted {
+        path: path.to_owned(),
+        reason,
+    };
+
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return Err(untrusted(
+            "its path is not absolute or contains `..`; give the full path".to_owned(),
+        ));
+    }
+    let real = resolve(path).map_err(|refusal| match refusal {
+        Refusal::Io(source) => io_error(source),
+        Refusal::Untrusted(reason) => untrusted(reason),
+    })?;
+    // A link could only appear here by the hand of someone who is trusted.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(real)
+        .map_err(io_error)?;
+    let meta = file.metadata().map_err(io_error)?;
+    if let Some(reason) = distrust_file(path, &meta) {
+        return Err(untrusted(reason));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io_error)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(untrusted(format!("it is larger than {LARGEST} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(&error.as_bytes()[..offset]);
+        File { path, text: &text }.error(offset, "not UTF-8 text from here on".to_owned())
+    })
+}
+
+enum Refusal {
+    Io(io::Error),
+    Untrusted(String),
+}
+
+/// The file that a path leads to, where nobody untrusted could have led it
+/// elsewhere: every directory on the way passes [`distrust_directory`], and
+/// every link belongs to someone who is trusted.
+fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
+    /// The kernel's own limit for one path (path_resolution(7)).
+    const MOST_LINKS: usize = 40;
+    let mut links = 0;
+    let mut here = PathBuf::from("/");
+    let mut ahead: Vec<OsString> = words(path);
+    while let Some(name) = ahead.pop() {
+        let directory = fs::symlink_metadata(&here).map_err(Refusal::Io)?;
+        if let Some(reason) = distrust_directory(&here, &directory) {
+            return Err(Refusal::Untrusted(reason));
+        }
+        if name == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(&name);
+        let meta = fs::symlink_metadata(&next).map_err(Refusal::Io)?;
+        if !meta.is_symlink() {
+            here = next;
+            continue;
+        }
+        links += 1;
+        let shown = shown(&next);
+        if !trusted_owner(&meta) {
+            return Err(Refusal::Untrusted(format!(
+                "{shown} is a symbolic link that belongs to uid {}; run: chown -h root {shown}",
+                meta.uid()
+            )));
+        }
+        if links > MOST_LINKS {
+            return Err(Refusal::Untrusted(format!(
+                "{shown} is a symbolic link in a circle"
+            )));
+        }
+        let target = fs::read_link(&next).map_err(Refusal::Io)?;
+        if target.is_absolute() {
+            here = PathBuf::from("/");
+        }
+        ahead.extend(words(&target));
+    }
+    Ok(here)
+}
+
+/// The names of a path, the first one last; `..` stays, `.` and `/` go.
+fn words(path: &Path) -> Vec<OsString> {
+    let word = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    };
+    path.components().rev().filter_map(word).collect()
+}
+
+fn distrust_directory(dir: &Path, meta: &Metadata) -> Option<String> {
+    let name = shown(dir);
+    if !trusted_owner(meta) {
+        return Some(format!(
+            "{name} belongs to uid {}; run: chown root {name}",
+            meta.uid()
+        ));
+    }
+    let sticky = meta.mode() & libc::S_ISVTX != 0;
+    (writable_by_others(meta) && !sticky)
+        .then(|| format!("others than its owner may write {name}; run: chmod go-w {name}"))
+}
+
+fn distrust_file(path: &Path, meta: &Metadata) -> Option<String> {
+    let name = shown(path);
+    if !meta.is_file() {
+        return Some("it is not a regular file".to_owned());
+    }
+    if !trusted_owner(meta) {
+        return Some(format!(
+            "it belongs to uid {}; run: chown root {name}",
+            meta.uid()
+        ));
+    }
+    writable_by_others(meta)
+        .then(|| format!("others than its owner may write it; run: chmod go-w {name}"))
+}
+
+fn writable_by_others(meta: &Metadata) -> bool {
+    meta.mode() & (libc::S_IWGRP | libc::S_IWOTH) != 0
+}
+
+/// Root, or the user this process acts as. The kernel gives `/proc/self` the
+/// process's effective user (proc(5)); where that cannot be read, only root
+/// is trusted.
+fn trusted_owner(meta: &Metadata) -> bool {
+    meta.uid() == 0 || fs::metadata("/proc/self").is_ok_and(|process| process.uid() == meta.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const WHOLE: &str = r#"
+sysroot = "/sim/%n"
+state_dir = "/run/efa-%n"
+default_profile = "auto"
+harmful = "warn"
+
+[profile.ours]
+base = "p5.48xlarge"
+env = { NCCL_DEBUG = "INFO" }
+unset = ["FI_PROVIDER", "LD_PRELOAD"]
+devices = 32
+hugepages = "5G"
+memlock = "unchanged"
+
+[profile."p5en.48xlarge".env]
+LD_LIBRARY_PATH = "/opt/x/lib"
+
+[logout]
+grace = "60s"
+"#;
+
+    fn parsed(text: &str) -> Result<Config, ConfigError> {
+        parse(text, Path::new("/etc/x.toml"))
+    }
+
+    fn complaint(text: &str) -> String {
+        parsed(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_configuration_is_understood() {
+        let config = parsed(WHOLE).unwrap();
+        let node: NodeName = "n1".parse().unwrap();
+        assert_eq!(
+            config.sysroot(Some(&node)).unwrap(),
+            Sysroot::new("/sim/n1".into())
+        );
+        assert_eq!(
+            config.state_dir(Some(&node)).unwrap(),
+            PathBuf::from("/run/efa-n1")
+        );
+        assert!(config.sysroot(None).is_err());
+        assert_eq!(config.default_profile.as_deref(), Some("auto"));
+        assert_eq!(config.harmful, Harmful::Warn);
+        let ours = &config.profiles["ours"];
+        assert_eq!(
+            (ours.line, ours.base.as_deref(), ours.devices),
+            (7, Some("p5.48xlarge"), Some(32))
+        );
+        assert_eq!(ours.env["NCCL_DEBUG"], "INFO");
+        assert_eq!(ours.unset, ["FI_PROVIDER", "LD_PRELOAD"]);
+        assert_eq!(ours.hugepages, "5G".parse().ok());
+        assert_eq!(ours.memlock, Some(Memlock::Unchanged));
+        assert_eq!(
+            config.profiles["p5en.48xlarge"].env["LD_LIBRARY_PATH"],
+            "/opt/x/lib"
+        );
+    }
+
+    #[test]
+    fn hugepages_and_memlock_that_mean_nothing_are_refused_where_they_stand() {
+        for (line, words) in [
+            ("hugepages = \"50%\"", "`50%` is not a size"),
+            ("hugepages = 5", "expected a string"),
+            ("memlock = \"64M\"", "expected `unlimited` or `unchanged`"),
+        ] {
+            let said = complaint(&format!("[profile.a]\n{line}\n"));
+            assert!(said.contains(words) && said.contains(":2:"), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_empty_configuration_is_the_defaults() {
+        let config = parsed("").unwrap();
+        assert_eq!(config.sysroot(None).unwrap(), Sysroot::real());
+        assert_eq!(
+            config.state_dir(None).unwrap(),
+            PathBuf::from(DEFAULT_STATE_DIR)
+        );
+        assert_eq!(
+            (config.harmful, config.default_profile),
+            (Harmful::Refuse, None)
+        );
+        assert!(config.profiles.is_empty());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_file_line_and_what_would_fit() {
+        assert_eq!(
+            complaint("\n\ndefualt_profile = 'p5'\n"),
+            format!("/etc/x.toml:3: unknown key `defualt_profile`, expected {TOP_LEVEL}")
+        );
+        assert_eq!(
+            complaint("[profile.a]\nbase = 'p5'\nenviron = {}\n"),
+            format!("/etc/x.toml:3: unknown key `environ`, expected {IN_PROFILE}")
+        );
+        assert!(complaint("[hugepage]\n").starts_with("/etc/x.toml:1: unknown key `hugepage`"));
+    }
+
+    #[test]
+    fn a_syntax_error_and_a_duplicate_key_name_their_line() {
+        for (text, line) in [
+            ("a b\n", 1),
+            ("\nharmful = 'warn'\nharmful = 'refuse'\n", 3),
+            ("[profile.a]\n[profile.a]\n", 2),
+        ] {
+            let Err(ConfigError::Invalid { line: found, .. }) = parsed(text) else {
+                panic!("{text:?}")
+            };
+            assert_eq!(found, line, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_or_meaning_is_refused_on_its_line() {
+        for text in [
+            "sysroot = 1",
+            "sysroot = 'relative'",
+            "sysroot = '/a/../b'",
+            "sysroot = '/a/%h'",
+            "state_dir = \"/a\\u0000\"",
+            "default_profile = 'list'",
+            "default_profile = ''",
+            "default_profile = '../x'",
+            "harmful = 'maybe'",
+            "harmful = true",
+            "profile = 1",
+            "profile.a = 1",
+            "profile.auto = {}",
+            "profile.none = {}",
+            "profile.'a b' = {}",
+            "profile.a.base = 1",
+            "profile.a.devices = -1",
+            "profile.a.devices = 4294967296",
+            "profile.a.devices = '1'",
+            "profile.a.env = []",
+            "profile.a.env.A = 1",
+            "profile.a.env.1A = 'x'",
+            "profile.a.env.'A=B' = 'x'",
+            "profile.a.env.'' = 'x'",
+            "profile.a.env.A = \"x\\ny\"",
+            "profile.a.env.A = \"x\\u0000y\"",
+            "profile.a.env.A = \"\\u001b[2J\"",
+            "profile.a.env.LD_PRELOAD = '/x.so'",
+            "profile.a.env.LD_AUDIT = '/x.so'",
+            "profile.a.env.BASH_ENV = '/x.sh'",
+            "profile.a.env.SLURM_JOB_ID = '1'",
+            "profile.a.unset = 'A'",
+            "profile.a.unset = [1]",
+            "profile.a.unset = ['A B']",
+            "profile.a = { env = { A = '1' }, unset = ['A'] }",
+            "logout = 'x'",
+        ] {
+            let Err(ConfigError::Invalid { line, reason, .. }) = parsed(&format!("\n{text}\n"))
+            else {
+                panic!("accepted: {text}")
+            };
+            assert_eq!(line, 2, "{text}: {reason}");
+            assert!(!reason.contains(char::is_control), "{text}: {reason:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_text_is_not_echoed_raw() {
+        let message = complaint("\"\\u001b[2J\\u202e\" = 1");
+        assert!(message.contains("`\\u{1b}[2J\\u{202e}`"), "{message:?}");
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Logout {
+        grace: String,
+    }
+
+    #[test]
+    fn a_section_becomes_its_owners_type() {
+        let logout: Logout = parsed(WHOLE).unwrap().section("logout").unwrap().unwrap();
+        assert_eq!(logout.grace, "60s");
+        let config = parsed(WHOLE).unwrap();
+        assert!(config.section::<Logout>("health").unwrap().is_none());
+        assert!(config.section::<toml::Value>("profile").unwrap().is_none());
+    }
+
+    #[test]
+    fn an_error_in_a_section_names_file_and_line() {
+        let unknown = parsed("\n[logout]\ngrace = '1s'\ngrave = 1\n").unwrap();
+        let message = unknown.section::<Logout>("logout").unwrap_err().to_string();
+        assert!(
+            message.starts_with("/etc/x.toml:4: ") && message.contains("grave"),
+            "{message}"
+        );
+        let missing = parsed("\n[logout]\n").unwrap();
+        let message = missing.section::<Logout>("logout").unwrap_err().to_string();
+        assert!(
+            message.starts_with("/etc/x.toml:2: ") && message.contains("grace"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_column_counts_characters() {
+        let Err(ConfigError::Invalid { line, column, .. }) = parsed("profile.a.env = { Ä = 'x' }")
+        else {
+            panic!()
+        };
+        assert_eq!((line, column), (1, 19));
+        let Err(ConfigError::Invalid { column, .. }) = parsed("profile = { 'ä' = {} }") else {
+            panic!()
+        };
+        assert_eq!(column, 13);
+    }
+
+    /// A directory that passes the checks, and a path in it.
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs::canonicalize(dir.path()).unwrap().join("slurm-efa.toml");
+        (dir, file)
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn distrust(file: &Path) -> String {
+        match Config::load(file, MissingIs::Default) {
+            Err(ConfigError::Untrusted { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_only_its_owner_may_write_is_read() {
+        let (_dir, file) = place();
+        fs::write(&file, "harmful = 'warn'\n").unwrap();
+        set_mode(&file, 0o644);
+        assert_eq!(
+            Config::load(&file, MissingIs::Error).unwrap().harmful,
+            Harmful::Warn
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_the_defaults_or_an_error_as_the_caller_wants() {
+        let (_dir, file) = place();
+        assert_eq!(Config::load(&file, MissingIs::Default).unwrap().path, file);
+        assert!(matches!(
+            Config::load(&file, MissingIs::Error),
+            Err(ConfigError::Missing { .. })
+        ));
+        let deeper = file.join("none/x.toml");
+        assert!(Config::load(&deeper, MissingIs::Default).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_not_read() {
+        let (_dir, file) = place();
+        fs::write(&file, "").unwrap();
+        for mode in [0o664, 0o646] {
+            set_mode(&file, mode);
+            assert!(distrust(&file).contains("chmod go-w"), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_file_below_a_directory_that_others_may_write_is_not_read_unless_it_is_sticky() {
+        let (dir, file) = place();
+        fs::write(&file, "").unwrap();
+        set_mode(&file, 0o644);
+        for (mode, trusted) in [
+            (0o757, false),
+            (0o775, false),
+            (0o1777, true),
+            (0o755, true),
+        ] {
+            set_mode(dir.path(), mode);
+            assert_eq!(
+                Config::load(&file, MissingIs::Error).is_ok(),
+                trusted,
+                "{mode:o}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_not_read() {
+        let (dir, file) = place();
+        fs::write(&file, "").unwrap();
+        // Only root can give a file away; without that there is nothing to test.
+        if std::os::unix::fs::chown(&file, Some(12345), None).is_ok() {
+            assert!(distrust(&file).contains("belongs to uid 12345"));
+            std::os::unix::fs::chown(&file, Some(0), None).unwrap();
+            std::os::unix::fs::chown(dir.path(), Some(12345), None).unwrap();
+            assert!(distrust(&file).contains("belongs to uid 12345"));
+        }
+    }
+
+    #[test]
+    fn a_link_of_roots_is_followed_and_what_it_leads_to_is_checked() {
+        let (dir, file) = place();
+        let real = dir.path().join("slurm-24.11/real.toml");
+        fs::create_dir(dir.path().join("slurm-24.11")).unwrap();
+        fs::write(&real, "harmful = \"warn\"").unwrap();
+        set_mode(&real, 0o644);
+        symlink("slurm-24.11", dir.path().join("slurm")).unwrap();
+        symlink(
+            "../slurm-24.11/./real.toml",
+            dir.path().join("slurm/link.toml"),
+        )
+        .unwrap();
+        let linked = dir.path().join("slurm/link.toml");
+        assert_eq!(
+            Config::load(&linked, MissingIs::Error).unwrap().harmful,
+            Harmful::Warn
+        );
+        set_mode(&real, 0o666);
+        assert!(distrust(&linked).contains("chmod go-w"));
+        symlink("circle", dir.path().join("circle")).unwrap();
+        assert!(distrust(&dir.path().join("circle")).contains("circle"));
+        set_mode(&real, 0o644);
+        if std::os::unix::fs::lchown(&linked, Some(12345), None).is_ok() {
+            assert!(distrust(&linked).contains("symbolic link that belongs to uid 12345"));
+        }
+        drop(file);
+    }
+
+    #[test]
+    fn fifos_and_directories_are_not_read() {
+        let (_dir, file) = place();
+        assert!(
+            std::process::Command::new("mkfifo")
+                .args(["-m", "600"])
+                .arg(&file)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(distrust(&file).contains("not a regular file"));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(distrust(&file).contains("not a regular file"));
+    }
+
+    #[test]
+    fn a_relative_path_and_one_with_dots_are_refused() {
+        assert!(distrust(Path::new("slurm-efa.toml")).contains("full path"));
+        assert!(distrust(Path::new("/etc/../etc/x.toml")).contains("full path"));
+    }
+
+    #[test]
+    fn a_huge_file_and_one_that_is_not_text_are_refused() {
+        let (_dir, file) = place();
+        fs::write(&file, vec![b'#'; LARGEST as usize + 1]).unwrap();
+        set_mode(&file, 0o644);
+        assert!(distrust(&file).contains("larger"));
+        fs::write(&file, b"# a\n# \xff").unwrap();
+        assert!(matches!(
+            Config::load(&file, MissingIs::Error),
+            Err(ConfigError::Invalid {
+                line: 2,
+                column: 3,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_not_a_stack_overflow() {
+        assert!(parsed(&format!("a = {}", "[".repeat(500_000))).is_err());
+        assert!(parsed(&format!("logout.{}b = 1", "a.".repeat(500_000))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics_and_never_echoes_controls(text in any::<String>()) {
+            if let Err(error) = parsed(&text) {
+                prop_assert!(!error.to_string().contains(char::is_control));
+            }
+        }
+
+        #[test]
+        fn parsing_something_like_a_configuration_never_panics(
+            key in "sysroot|state_dir|default_profile|harmful|profile|logout|profile\\.[a-z.]{1,4}(\\.(env|unset|base|devices|memlock)(\\.[A-Z=]{1,3})?)?",
+            value in "-?[0-9_]{1,12}|'[^']{0,9}'|\\[.{0,6}\\]|\\{.{0,9}\\}|true|1979-05-27|inf|.*",
+        ) {
+            if let Ok(config) = parsed(&format!("{key} = {value}")) {
+                let _ = config.section::<toml::Value>("logout");
+            }
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! EC2 instance types: their names, what the node says it is, and what AWS
+//! and the communication libraries say about each.
+
+use std::fmt;
+use std::str::FromStr;
+
+use host::{ReadError, Sysroot, printable};
+
+/// Where the firmware names the instance type, below the sysroot.
+pub const PRODUCT_NAME: &str = "sys/devices/virtual/dmi/id/product_name";
+
+const LONGEST_NAME: usize = 64;
+
+/// Why a text is not an instance type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{}` is not an instance type: expected something like p5.48xlarge",
+    printable(text, 80)
+)]
+pub struct InvalidType {
+    /// The start of what was given.
+    pub text: String,
+}
+
+/// Why the node's own instance type is not known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DetectError {
+    /// The firmware's product name could not be read.
+    #[error("cannot tell which instance type this node is: {0}")]
+    Unreadable(#[from] ReadError),
+    /// The firmware names something else; not an EC2 Nitro instance.
+    #[error("this node does not look like an EC2 instance: its product name {0}")]
+    NotAnInstance(#[from] InvalidType),
+}
+
+/// The checked name of an instance type, without SageMaker's `ml.` prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceType(String);
+
+impl InstanceType {
+    /// The full name: `p5.48xlarge`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part before the dot: `p5` of `p5.48xlarge`.
+    #[must_use]
+    pub fn family(&self) -> &str {
+        family_of(&self.0)
+    }
+}
+
+impl FromStr for InstanceType {
+    type Err = InvalidType;
+
+    /// Accepts `p5.48xlarge` and, as HyperPod writes it, `ml.p5.48xlarge`.
+    fn from_str(text: &str) -> Result<Self, InvalidType> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let name = text.strip_prefix("ml.").unwrap_or(text);
+        let valid = name.len() <= LONGEST_NAME
+            && name.split_once('.').is_some_and(|(family, size)| {
+                !family.is_empty()
+                    && !family.starts_with('-')
+                    // The prefix once more; what is accepted must parse back.
+                    && family != "ml"
+                    && !size.is_empty()
+                    && family.bytes().all(allowed)
+                    && size.bytes().all(allowed)
+            });
+        if valid {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(InvalidType {
+                text: text.chars().take(LONGEST_NAME + 1).collect(),
+            })
+        }
+    }
+}
+
+impl fmt::Display for InstanceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the node says it is, from DMI. On Nitro instances the product name is
+/// the bare type; HyperPod puts `ml.` before it.
+///
+/// # Errors
+/// The file is not readable, or names something that is not an instance type.
+pub fn detect(sysroot: &Sysroot) -> Result<InstanceType, DetectError> {
+    Ok(sysroot.read_small(PRODUCT_NAME)?.parse::<InstanceType>()?)
+}
+
+/// Whether NCCL over EFA moves data between device memory and network
+/// directly on this type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuDirect {
+    /// aws-ofi-nccl refuses to run without it.
+    Required,
+    /// The type has none, or no accelerator to use it with.
+    NotAvailable,
+    /// No source was found that says either.
+    Unknown,
+}
+
+/// The accelerators of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// NVIDIA GPUs.
+    Nvidia {
+        /// Marketing name, e.g. `H100`.
+        name: &'static str,
+        /// How many per instance.
+        count: u8,
+    },
+    /// AWS Neuron chips.
+    Neuron {
+        /// Marketing name, e.g. `Trainium2`.
+        name: &'static str,
+        /// How many chips (not cores) per instance.
+        count: u8,
+    },
+    /// None.
+    None,
+}
+
+/// What is known about one instance type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Full type name, e.g. `p5.48xlarge`.
+    pub name: &'static str,
+    /// Most EFA devices that can be attached. Users attach fewer: a p4d with
+    /// one exists. `None` where sources contradict each other.
+    pub efa_max: Option<u8>,
+    /// GPUs or Neuron chips.
+    pub accelerator: Accelerator,
+    /// Whether the EFA devices can read remote memory by RDMA. Another property
+    /// than GPUDirect: most types that have no GPU have it.
+    pub rdma_read: bool,
+    /// See [`GpuDirect`].
+    pub gpudirect: GpuDirect,
+    /// Where this line comes from.
+    pub source: &'static str,
+}
+
+impl Spec {
+    /// The part of the name before the dot.
+    #[must_use]
+    pub fn family(&self) -> &'static str {
+        family_of(self.name)
+    }
+}
+
+fn family_of(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(family, _)| family)
+}
+
+/// The line of [`TABLE`] for this type. `None` means that the table does not
+/// know the type, not that the type has no EFA.
+#[must_use]
+pub fn lookup(instance: &InstanceType) -> Option<&'static Spec> {
+    TABLE.iter().find(|spec| spec.name == instance.as_str())
+}
+
+/// Every family of [`TABLE`] once, in the table's order.
+pub fn families() -> impl Iterator<Item = &'static str> {
+    // The table is grouped by family (a test holds it so).
+    let new = |(i, spec): (usize, &'static Spec)| {
+        let family = spec.family();
+        (i == 0 || TABLE[i - 1].family() != family).then_some(family)
+    };
+    TABLE.iter().enumerate().filter_map(new)
+}
+
+/// The lines of [`TABLE`] of one family; none for an unknown family.
+pub fn family_specs(family: &str) -> impl Iterator<Item = &'static Spec> {
+    TABLE.iter().filter(move |spec| spec.family() == family)
+}
+
+/// [`TABLE`]'s columns in reading order.
+const fn row(
+    name: &'static str,
+    efa_max: Option<u8>,
+    accelerator: Accelerator,
+    rdma_read: bool,
+    gpudirect: GpuDirect,
+    source: &'static str,
+) -> Spec {
+    Spec {
+        name,
+        efa_max,
+        accelerator,
+        rdma_read,
+        gpudirect,
+        source,
+    }
+}
+
+const fn gpu(count: u8, name: &'static str) -> Accelerator {
+    Accelerator::Nvidia { name, count }
+}
+
+const fn neuron(count: u8, name: &'static str) -> Accelerator {
+    Accelerator::Neuron { name, count }
+}
+
+const CPU: Accelerator = Accelerator::None;
+/// RDMA read: the EC2 User Guide, "Elastic Fabric Adapter", supported instance
+/// types, lists it for every type of Nitro v4 and later. Each `source` below
+/// includes it.
+const READ: bool = true;
+/// Nitro v3.
+const NO_READ: bool = false;
+const REQUIRED: GpuDirect = GpuDirect::Required;
+const NO: GpuDirect = GpuDirect::NotAvailable;
+const NOT_VERIFIED: GpuDirect = GpuDirect::Unknown;
+
+/// Accelerators and EFA devices: karpenter-provider-aws's instance table.
+/// RDMA read: see [`READ`]. GPUDirect: the platform data of aws-ofi-nccl, main of August 2026.
+const KARPENTER_OFI: &str = "karpenter-provider-aws instance table; RDMA read: EC2 User Guide, EFA supported types; \
+     GPUDirect: aws-ofi-nccl platform data";
+/// EFA devices as above; which sizes have EFA: EC2 User Guide, "Elastic Fabric
+/// Adapter", supported instance types.
+const KARPENTER_EC2: &str =
+    "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types";
+/// As above. GPUs per size: several public tables that agree, not checked
+/// against AWS's own pages.
+const KARPENTER_EC2_GPUS: &str = "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types; \
+     GPU count: public tables, not verified";
+/// As above, with aws-ofi-nccl's word on GPUDirect.
+const KARPENTER_EC2_GPUS_OFI: &str = "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types; \
+     GPU count: public tables, not verified; GPUDirect: aws-ofi-nccl platform data";
+/// Not in the edition of the EC2 User Guide that was read; one public table
+/// gives g7.12xlarge four GPUs, the others two.
+const KARPENTER_GPUS: &str = "karpenter-provider-aws instance table; RDMA read: EC2 User Guide (Nitro v4 and later); \
+     GPU count: public tables, not verified";
+/// Sources give 4 and 0 EFA devices; neither could be verified.
+const CONFLICT: &str = "EFA count: sources conflict (4 and 0); RDMA read: EC2 User Guide (Nitro v4 and later); \
+     GPUDirect: aws-ofi-nccl platform data";
+
+/// Every type this suite knows, grouped by family. A new type is one line.
+#[rustfmt::skip]
+pub const TABLE: &[Spec] = &[
+    //  type                 EFA max   accelerators               RDMA read  GPUDirect RDMA  source
+    row("p3dn.24xlarge",      Some(1),  gpu(8, "V100"),            NO_READ,   NO,           KARPENTER_OFI),
+    row("p4d.24xlarge",       Some(4),  gpu(8, "A100"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p4de.24xlarge",      Some(4),  gpu(8, "A100"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p5.4xlarge",         Some(1),  gpu(1, "H100"),            READ,      NO,           KARPENTER_OFI),
+    row("p5.48xlarge",        Some(32), gpu(8, "H100"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p5e.48xlarge",       Some(32), gpu(8, "H200"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p5en.48xlarge",      Some(16), gpu(8, "H200"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p6-b200.48xlarge",   Some(8),  gpu(8, "B200"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p6-b300.48xlarge",   Some(16), gpu(8, "B300"),            READ,      REQUIRED,     KARPENTER_OFI),
+    row("p6e-gb200.36xlarge", None,     gpu(4, "GB200"),           READ,      REQUIRED,     CONFLICT),
+    row("trn1.32xlarge",      Some(8),  neuron(16, "Trainium1"),   READ,      REQUIRED,     KARPENTER_OFI),
+    row("trn1n.32xlarge",     Some(16), neuron(16, "Trainium1"),   READ,      REQUIRED,     KARPENTER_OFI),
+    row("trn2.3xlarge",       Some(1),  neuron(1, "Trainium2"),    READ,      REQUIRED,     KARPENTER_OFI),
+    row("trn2.48xlarge",      Some(16), neuron(16, "Trainium2"),   READ,      REQUIRED,     KARPENTER_OFI),
+    row("g4dn.8xlarge",       Some(1),  gpu(1, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.12xlarge",      Some(1),  gpu(4, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.16xlarge",      Some(1),  gpu(1, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.metal",         Some(1),  gpu(8, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g5.8xlarge",         Some(1),  gpu(1, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.12xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.16xlarge",        Some(1),  gpu(1, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.24xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.48xlarge",        Some(1),  gpu(8, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g6.8xlarge",         Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.12xlarge",        Some(1),  gpu(4, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.16xlarge",        Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.24xlarge",        Some(1),  gpu(4, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.48xlarge",        Some(1),  gpu(8, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("gr6.8xlarge",        Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.8xlarge",        Some(1),  gpu(1, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.12xlarge",       Some(1),  gpu(4, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.16xlarge",       Some(1),  gpu(1, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.24xlarge",       Some(2),  gpu(4, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.48xlarge",       Some(4),  gpu(8, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g7.8xlarge",         Some(1),  gpu(1, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.12xlarge",        Some(1),  gpu(2, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.24xlarge",        Some(1),  gpu(4, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.48xlarge",        Some(2),  gpu(8, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7e.8xlarge",        Some(1),  gpu(1, "RTX PRO 6000"),    READ,      NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g7e.12xlarge",       Some(1),  gpu(2, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("g7e.24xlarge",       Some(2),  gpu(4, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("g7e.48xlarge",       Some(4),  gpu(8, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("hpc6a.48xlarge",     Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc6id.32xlarge",    Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.12xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.24xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.48xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7a.96xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7g.4xlarge",      Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7g.8xlarge",      Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc7g.16xlarge",     Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("hpc8a.96xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
+    row("c5n.9xlarge",        Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
+    row("c5n.18xlarge",       Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
+    row("c5n.metal",          Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_sagemaker_prefix_is_dropped() {
+        let plain: InstanceType = "p5.48xlarge".parse().unwrap();
+        assert_eq!("ml.p5.48xlarge".parse::<InstanceType>().unwrap(), plain);
+        assert_eq!(
+            (plain.family(), plain.to_string()),
+            ("p5", "p5.48xlarge".into())
+        );
+        assert_eq!(
+            "p6-b200.48xlarge".parse::<InstanceType>().unwrap().family(),
+            "p6-b200"
+        );
+        assert_eq!(
+            "m8gn.metal-24xl".parse::<InstanceType>().unwrap().as_str(),
+            "m8gn.metal-24xl"
+        );
+    }
+
+    #[test]
+    fn what_is_not_an_instance_type_is_refused() {
+        let long = format!("p5.{}", "x".repeat(62));
+        for text in [
+            "",
+            "p5",
+            "p5.",
+            ".48xlarge",
+            "-p5.48xlarge",
+            "P5.48xlarge",
+            "p5.48xlarge\n",
+            "p5.48.xlarge",
+            "../p5.48xlarge",
+            "ml.p5",
+            "ml.ml.p5.48xlarge",
+            "ml.ml.xlarge",
+            "p5 .48xlarge",
+            "p5.48xlärge",
+            &long,
+        ] {
+            assert!(text.parse::<InstanceType>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_hostile_text_escaped_and_cut() {
+        let error = format!("\x1b[31m{}", "x".repeat(10_000_000))
+            .parse::<InstanceType>()
+            .unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.starts_with("`\\u{1b}[31mxxx") && message.len() < 200,
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn every_line_has_a_valid_name_that_occurs_once_and_a_source() {
+        let mut seen = BTreeSet::new();
+        for spec in TABLE {
+            let parsed: InstanceType = spec.name.parse().unwrap();
+            assert_eq!(lookup(&parsed), Some(spec));
+            assert_eq!(parsed.family(), spec.family());
+            assert!(seen.insert(spec.name), "{} twice", spec.name);
+            assert!(!spec.source.is_empty(), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn the_table_is_grouped_by_family() {
+        let families: Vec<_> = families().collect();
+        assert_eq!(
+            families.iter().collect::<BTreeSet<_>>().len(),
+            families.len()
+        );
+        assert!(families.starts_with(&["p3dn", "p4d", "p4de", "p5", "p5e"]));
+        assert_eq!(
+            family_specs("p5").map(|s| s.name).collect::<Vec<_>>(),
+            ["p5.4xlarge", "p5.48xlarge"]
+        );
+        assert_eq!(family_specs("p").count(), 0);
+    }
+
+    /// What `TABLE` must say, type by type: RDMA read, and GPUDirect.
+    #[rustfmt::skip]
+    const PROPERTIES: &[(&str, bool, GpuDirect)] = &[
+        ("p3dn.24xlarge",     false, NO),
+        ("p4d.24xlarge",      true,  REQUIRED),
+        ("p4de.24xlarge",     true,  REQUIRED),
+        ("p5.4xlarge",        true,  NO),
+        ("p5.48xlarge",       true,  REQUIRED),
+        ("p5e.48xlarge",      true,  REQUIRED),
+        ("p5en.48xlarge",     true,  REQUIRED),
+        ("p6-b200.48xlarge",  true,  REQUIRED),
+        ("p6-b300.48xlarge",  true,  REQUIRED),
+        ("p6e-gb200.36xlarge", true,  REQUIRED),
+        ("trn1.32xlarge",     true,  REQUIRED),
+        ("trn1n.32xlarge",    true,  REQUIRED),
+        ("trn2.3xlarge",      true,  REQUIRED),
+        ("trn2.48xlarge",     true,  REQUIRED),
+        ("g4dn.8xlarge",      false, NOT_VERIFIED),
+        ("g4dn.12xlarge",     false, NOT_VERIFIED),
+        ("g4dn.16xlarge",     false, NOT_VERIFIED),
+        ("g4dn.metal",        false, NOT_VERIFIED),
+        ("g5.8xlarge",        false, NO),
+        ("g5.12xlarge",       false, NO),
+        ("g5.16xlarge",       false, NO),
+        ("g5.24xlarge",       false, NO),
+        ("g5.48xlarge",       false, NO),
+        ("g6.8xlarge",        true,  NOT_VERIFIED),
+        ("g6.12xlarge",       true,  NOT_VERIFIED),
+        ("g6.16xlarge",       true,  NOT_VERIFIED),
+        ("g6.24xlarge",       true,  NOT_VERIFIED),
+        ("g6.48xlarge",       true,  NOT_VERIFIED),
+        ("gr6.8xlarge",       true,  NOT_VERIFIED),
+        ("g6e.8xlarge",       true,  NOT_VERIFIED),
+        ("g6e.12xlarge",      true,  NOT_VERIFIED),
+        ("g6e.16xlarge",      true,  NOT_VERIFIED),
+        ("g6e.24xlarge",      true,  NOT_VERIFIED),
+        ("g6e.48xlarge",      true,  NOT_VERIFIED),
+        ("g7.8xlarge",        true,  NOT_VERIFIED),
+        ("g7.12xlarge",       true,  NOT_VERIFIED),
+        ("g7.24xlarge",       true,  NOT_VERIFIED),
+        ("g7.48xlarge",       true,  NOT_VERIFIED),
+        ("g7e.8xlarge",       true,  NO),
+        ("g7e.12xlarge",      true,  REQUIRED),
+        ("g7e.24xlarge",      true,  REQUIRED),
+        ("g7e.48xlarge",      true,  REQUIRED),
+        ("hpc6a.48xlarge",    true,  NO),
+        ("hpc6id.32xlarge",   true,  NO),
+        ("hpc7a.12xlarge",    true,  NO),
+        ("hpc7a.24xlarge",    true,  NO),
+        ("hpc7a.48xlarge",    true,  NO),
+        ("hpc7a.96xlarge",    true,  NO),
+        ("hpc7g.4xlarge",     true,  NO),
+        ("hpc7g.8xlarge",     true,  NO),
+        ("hpc7g.16xlarge",    true,  NO),
+        ("hpc8a.96xlarge",    true,  NO),
+        ("c5n.9xlarge",       false, NO),
+        ("c5n.18xlarge",      false, NO),
+        ("c5n.metal",         false, NO),
+    ];
+
+    #[test]
+    fn rdma_read_is_another_property_than_gpudirect() {
+        let table: Vec<_> = TABLE
+            .iter()
+            .map(|spec| (spec.name, spec.rdma_read, spec.gpudirect))
+            .collect();
+        assert_eq!(table, PROPERTIES);
+        let without: BTreeSet<_> = TABLE
+            .iter()
+            .filter(|spec| !spec.rdma_read)
+            .map(Spec::family)
+            .collect();
+        assert_eq!(without, BTreeSet::from(["c5n", "g4dn", "g5", "p3dn"]));
+    }
+
+    #[test]
+    fn a_type_that_requires_gpudirect_has_rdma_read() {
+        for spec in TABLE.iter().filter(|s| s.gpudirect == GpuDirect::Required) {
+            assert!(spec.rdma_read, "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn a_type_without_an_accelerator_has_no_gpudirect() {
+        for spec in TABLE.iter().filter(|s| s.accelerator == Accelerator::None) {
+            assert_eq!(spec.gpudirect, GpuDirect::NotAvailable, "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn the_types_of_the_simulated_nodes_have_the_published_numbers() {
+        for (name, efa) in [
+            ("p4d.24xlarge", Some(4)),
+            ("p5.48xlarge", Some(32)),
+            ("p5en.48xlarge", Some(16)),
+            ("p6-b200.48xlarge", Some(8)),
+            ("trn1.32xlarge", Some(8)),
+            ("g5.8xlarge", Some(1)),
+            ("p6e-gb200.36xlarge", None),
+        ] {
+            assert_eq!(
+                lookup(&name.parse().unwrap()).unwrap().efa_max,
+                efa,
+                "{name}"
+            );
+        }
+        assert_eq!(lookup(&"m5.large".parse().unwrap()), None);
+    }
+
+    fn node_named(product: &[u8]) -> Result<InstanceType, DetectError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(PRODUCT_NAME);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, product).unwrap();
+        detect(&Sysroot::new(dir.path().into()))
+    }
+
+    #[test]
+    fn the_node_is_what_its_firmware_says() {
+        assert_eq!(
+            node_named(b"p5.48xlarge\n").unwrap().as_str(),
+            "p5.48xlarge"
+        );
+        assert_eq!(
+            node_named(b"ml.p5.48xlarge\n").unwrap().as_str(),
+            "p5.48xlarge"
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_no_instance_is_told_apart_from_one_that_cannot_be_read() {
+        assert!(matches!(
+            node_named(b"HVM domU\n"),
+            Err(DetectError::NotAnInstance(_))
+        ));
+        assert!(matches!(
+            node_named(b""),
+            Err(DetectError::NotAnInstance(_))
+        ));
+        assert!(matches!(
+            node_named(b"\xff"),
+            Err(DetectError::Unreadable(_))
+        ));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            detect(&Sysroot::new(empty.path().into())),
+            Err(DetectError::Unreadable(ReadError::Missing { .. }))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn an_accepted_type_prints_and_parses_back(text in "(ml\\.)?[a-z0-9.-]{0,70}|.*") {
+            if let Ok(parsed) = text.parse::<InstanceType>() {
+                prop_assert!(parsed.as_str().len() <= LONGEST_NAME);
+                if !parsed.as_str().starts_with("ml.") {
+                    prop_assert_eq!(parsed.to_string().parse::<InstanceType>().unwrap(), parsed);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! This machine: files that root may believe, hardware and software read below a
+//! [`Sysroot`], processes, programs that are run, clocks.
+//!
+//! All input is treated as hostile: reads are bounded, opening never blocks,
+//! programs are bounded in time ([`exec`]), nothing panics, and text that
+//! reaches a message passes through [`printable()`].
+
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod clock;
+pub mod exec;
+pub mod interleaving;
+pub mod late;
+mod printable;
+pub mod process;
+pub mod state_dir;
+pub mod syslog;
+pub mod sysroot;
+pub mod textfile;
+
+pub use boot::BootId;
+pub use clock::Deadline;
+pub use printable::printable;
+pub use sysroot::{ReadError, Sysroot};

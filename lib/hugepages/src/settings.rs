@@ -1,0 +1,174 @@
+//! `[hugepages]` of the configuration.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::ledger::Spread;
+use config::size::{Bytes, PageSize, Request};
+use config::{Config, ConfigError};
+use host::printable;
+
+/// Most that a job gets on a node where the site says nothing: room for AWS's
+/// own figure (`auto`) on every type of today, which is 41 GiB at 192 CPUs.
+pub const DEFAULT_MAX: Bytes = Bytes(64 << 30);
+
+/// How long a prolog looks for pages where the site says nothing.
+const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest time that a prolog may be told to look for pages.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// What happens to a job that gets fewer pages than it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnShortfall {
+    /// It runs and is told: libfabric falls back to normal pages by itself.
+    #[default]
+    Warn,
+    /// It goes back to the queue.
+    Requeue,
+}
+
+/// What the site says about hugepages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// For jobs that neither ask themselves nor have a profile that does.
+    pub default: Option<Request>,
+    /// Most that a job gets on each node.
+    pub max: Bytes,
+    /// The size of the pages.
+    pub page_size: PageSize,
+    /// Where they lie.
+    pub spread: Spread,
+    /// See [`OnShortfall`].
+    pub on_shortfall: OnShortfall,
+    /// Whether the kernel shall keep jobs from each other's pages.
+    pub isolate: bool,
+    /// How long a prolog looks for pages.
+    pub time_limit: Duration,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Section {
+    #[serde(deserialize_with = "parsed")]
+    default: Option<Request>,
+    #[serde(deserialize_with = "parsed")]
+    max: Option<Bytes>,
+    #[serde(deserialize_with = "parsed")]
+    page_size: Option<PageSize>,
+    spread: Spread,
+    on_shortfall: OnShortfall,
+    isolate: bool,
+    #[serde(deserialize_with = "duration")]
+    time_limit: Option<Duration>,
+}
+
+impl Settings {
+    /// What the configuration says.
+    ///
+    /// # Errors
+    /// With file, line and reason.
+    pub fn of(config: &Config) -> Result<Self, ConfigError> {
+        let section: Section = config.section("hugepages")?.unwrap_or_default();
+        Ok(Self {
+            default: section.default,
+            max: section.max.unwrap_or(DEFAULT_MAX),
+            page_size: section.page_size.unwrap_or(PageSize::TwoMiB),
+            spread: section.spread,
+            on_shortfall: section.on_shortfall,
+            isolate: section.isolate,
+            time_limit: section.time_limit.unwrap_or(DEFAULT_TIME_LIMIT),
+        })
+    }
+}
+
+fn parsed<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(0));
+    let factor = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        _ => None,
+    };
+    let seconds = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
+    let duration = seconds.map(Duration::from_secs);
+    match duration.filter(|it| !it.is_zero() && *it <= LONGEST) {
+        Some(duration) => Ok(Some(duration)),
+        None => Err(serde::de::Error::custom(format!(
+            "`{}` is not a time limit; write 1s to 10m",
+            printable(&text, 40)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        let config = config::parse(text, Path::new("/etc/x.toml")).unwrap();
+        Settings::of(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_a_section_nobody_gets_pages_unasked_and_a_shortfall_is_a_warning() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.default, None);
+        assert_eq!(settings.max, DEFAULT_MAX);
+        assert_eq!(settings.on_shortfall, OnShortfall::Warn);
+        assert!(!settings.isolate);
+    }
+
+    #[test]
+    fn every_key_is_understood() {
+        let text = "[hugepages]\ndefault = \"auto\"\nmax = \"10G\"\npage_size = \"1G\"\n\
+                    spread = \"strict\"\non_shortfall = \"requeue\"\nisolate = true\n\
+                    time_limit = \"2m\"\n";
+        assert_eq!(
+            settings(text).unwrap(),
+            Settings {
+                default: Some(Request::Auto),
+                max: Bytes(10 << 30),
+                page_size: PageSize::OneGiB,
+                spread: Spread::Strict,
+                on_shortfall: OnShortfall::Requeue,
+                isolate: true,
+                time_limit: Duration::from_secs(120),
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_misspelt_is_refused_with_its_line() {
+        for line in [
+            "defualt = \"auto\"",
+            "default = \"lots\"",
+            "max = \"10\"",
+            "page_size = \"4M\"",
+            "spread = \"odd\"",
+            "on_shortfall = \"drain\"",
+            "isolate = \"yes\"",
+            "time_limit = \"0s\"",
+            "time_limit = \"é\"",
+            "time_limit = \"1h\"",
+        ] {
+            let said = settings(&format!("[hugepages]\n{line}\n")).unwrap_err();
+            assert!(said.starts_with("/etc/x.toml:2: "), "{line}: {said}");
+        }
+    }
+}

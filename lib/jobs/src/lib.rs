@@ -1,0 +1,7 @@
+//! The jobs of this node: a record for each start of a job, what is kept for its
+//! end, and the rule that says whether a job still exists.
+
+#![forbid(unsafe_code)]
+
+pub mod counters_at_start;
+pub mod registry;

@@ -1,0 +1,15 @@
+//! Slurm without libslurm: its names and numbers, its files, its daemons'
+//! sockets and control groups, and `scontrol`.
+
+#![forbid(unsafe_code)]
+
+pub mod hostlist;
+pub mod ids;
+pub mod job_cgroup;
+pub mod node_name;
+pub mod scontrol;
+pub mod slurm_conf;
+pub mod stepd_sockets;
+
+pub use ids::{JobId, JobKey};
+pub use node_name::NodeName;

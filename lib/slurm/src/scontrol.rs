@@ -1,0 +1,213 @@
+//! What Slurm knows of this node, and what it is asked, by way of scontrol,
+//! which is found and called without any help of the environment and answers
+//! within a time.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::NodeName;
+use host::{exec, printable};
+
+/// Where scontrol is: ParallelCluster and HyperPod, packages, hand-built.
+const PLACES: [&str; 5] = [
+    "/opt/slurm/bin/scontrol",
+    "/usr/bin/scontrol",
+    "/usr/local/bin/scontrol",
+    "/usr/local/slurm/bin/scontrol",
+    "/usr/sbin/scontrol",
+];
+
+/// A node as Slurm shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shown {
+    /// `IDLE`, `DRAIN`, … of `State=IDLE+DRAIN`.
+    pub flags: Vec<String>,
+    /// The reason, without who gave it when.
+    pub reason: String,
+}
+
+impl Shown {
+    /// Reads a line of `scontrol show node -o`.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let state = line
+            .split_ascii_whitespace()
+            .find_map(|word| word.strip_prefix("State="))?;
+        let flags = state
+            .split('+')
+            .map(|flag| flag.trim_end_matches(['*', '~', '#', '!', '%', '$', '@', '^', '-']))
+            .map(str::to_owned)
+            .collect();
+        let reason = line.split_once(" Reason=").map_or("", |(_, rest)| rest);
+        // ` [root@2026-11-22T09:12:00]`, the last of its kind, and more fields
+        // in later releases.
+        let is_who_and_when = |at: &usize| {
+            let inside = reason[*at..].split(']').next();
+            inside.is_some_and(|inside| inside.contains('@'))
+        };
+        let mut brackets = reason.rmatch_indices(" [").map(|(at, _)| at);
+        let end = brackets.find(is_who_and_when);
+        let reason = reason[..end.unwrap_or(reason.len())].trim().to_owned();
+        Some(Self { flags, reason })
+    }
+
+    fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|f| f == flag)
+    }
+
+    /// No job is on it, whether or not one may come.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let has_any = |flags: &[&str]| flags.iter().any(|flag| self.has(flag));
+        has_any(&["IDLE", "DRAINED"]) && !has_any(&["ALLOCATED", "MIXED", "COMPLETING", "DRAINING"])
+    }
+
+    /// Taken out of service, by whomever: no new jobs start here.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        // Slurm shows one that is drained and busy as DRAINING, an idle one as DRAINED.
+        [
+            "DRAIN", "DRAINED", "DRAINING", "DOWN", "FAIL", "FAILING", "MAINT",
+        ]
+        .iter()
+        .any(|flag| self.has(flag))
+    }
+}
+
+/// What `scontrol update NodeName=…` shall say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// `DRAIN`, `FAIL`, `RESUME`.
+    pub state: &'static str,
+    /// Why; `None` leaves what is there.
+    pub reason: Option<String>,
+}
+
+/// scontrol, found and called without any help of the environment.
+#[derive(Debug, Clone)]
+pub struct Scontrol {
+    program: PathBuf,
+    slurm_conf: Option<OsString>,
+    limit: Duration,
+}
+
+impl Scontrol {
+    /// Finds it: the site's own, which the configuration names in `section`,
+    /// else the first of the usual places.
+    ///
+    /// # Errors
+    /// There is none that root may run; for a person.
+    pub fn find(
+        section: &str,
+        configured: Option<&Path>,
+        slurm_conf: Option<OsString>,
+        limit: Duration,
+    ) -> Result<Self, String> {
+        let program = match configured {
+            Some(path) => path.to_owned(),
+            None => PLACES
+                .iter()
+                .map(PathBuf::from)
+                .find(|path| path.is_file())
+                .ok_or_else(|| {
+                    format!(
+                        "no scontrol in any of {}; set `scontrol` in [{section}]",
+                        PLACES.join(", ")
+                    )
+                })?,
+        };
+        let shown = printable(&program.to_string_lossy(), 300);
+        let meta = fs::metadata(&program).map_err(|error| format!("{shown}: {error}"))?;
+        let me = rustix::process::geteuid().as_raw();
+        let open = meta.permissions().mode() & 0o022 != 0;
+        if !meta.is_file() || (meta.uid() != 0 && meta.uid() != me) || open {
+            return Err(format!(
+                "{shown}: not run, because it is not a file that root alone may write"
+            ));
+        }
+        Ok(Self {
+            program,
+            slurm_conf,
+            limit,
+        })
+    }
+
+    /// What Slurm says of the node.
+    ///
+    /// # Errors
+    /// scontrol fails or is late: slurmctld may be down. For a person.
+    pub fn show(&self, node: &NodeName) -> Result<Shown, String> {
+        let text = self.node_line(node)?;
+        Shown::parse(&text).ok_or_else(|| "scontrol shows no state of this node".to_owned())
+    }
+
+    /// What `scontrol show node -o` prints of the node.
+    ///
+    /// # Errors
+    /// As [`Scontrol::show`].
+    pub fn node_line(&self, node: &NodeName) -> Result<String, String> {
+        self.call(&["show", "node", "-o", node.as_str()])
+    }
+
+    /// Asks Slurm to change the node.
+    ///
+    /// # Errors
+    /// As [`Scontrol::show`].
+    pub fn update(&self, node: &NodeName, update: &Update) -> Result<(), String> {
+        let name = format!("NodeName={node}");
+        let state = format!("State={}", update.state);
+        let reason = update.reason.as_ref().map(|r| format!("Reason={r}"));
+        let mut args = vec!["update", &name, &state];
+        args.extend(reason.as_deref());
+        self.call(&args).map(drop)
+    }
+
+    fn call(&self, args: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .current_dir("/");
+        if let Some(conf) = &self.slurm_conf {
+            command.env("SLURM_CONF", conf);
+        }
+        let said = exec::run(&mut command, self.limit)
+            .map_err(|error| format!("scontrol did not start: {error}"))?;
+        if said.success() {
+            return Ok(said.stdout);
+        }
+        let words = said.stderr.lines().next().unwrap_or_default();
+        Err(match said.status {
+            None => format!("scontrol gave no answer in {} s", self.limit.as_secs()),
+            Some(status) => format!("scontrol failed ({status}): {}", printable(words, 200)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_and_state_are_read_without_who_and_when() {
+        let node = Shown::parse(
+            "NodeName=n1 Arch=x86_64 State=IDLE*+DRAIN ThreadsPerCore=2 Owner=N/A \
+             Reason=EFA: 31/32 devices, efa_17 gone [x] [root@2026-11-22T09:12:00]",
+        )
+        .unwrap();
+        assert_eq!(node.flags, ["IDLE", "DRAIN"]);
+        assert_eq!(node.reason, "EFA: 31/32 devices, efa_17 gone [x]");
+        assert!(node.is_out() && node.is_idle());
+        let busy = Shown::parse("NodeName=n1 State=MIXED+DRAIN").unwrap();
+        assert!(busy.is_out() && !busy.is_idle());
+        let idle = Shown::parse("NodeName=n1 State=IDLE Owner=N/A").unwrap();
+        assert!(idle.reason.is_empty() && idle.is_idle() && !idle.is_out());
+        assert_eq!(Shown::parse("slurm_load_node error"), None);
+    }
+}

@@ -1,0 +1,438 @@
+//! Did a job use EFA? The record of one job, or one of its steps, on one node.
+//!
+//! Root writes a record when the job or step ends: a line of the node's log
+//! ([`log`]) and, if the site has such a folder, a file there ([`folder`]).
+//! `slurm-efa report` reads them again, as anybody, and believes nothing it
+//! finds. What people read is made in [`text`].
+
+#![forbid(unsafe_code)]
+
+pub mod folder;
+pub mod log;
+pub mod settings;
+pub mod text;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use efa::counters::{Traffic, Usage};
+use host::printable;
+use host::state_dir::StateError;
+use host::sysroot::shown;
+use slurm::NodeName;
+
+pub use folder::load_job;
+pub use settings::Settings;
+pub use text::{no_traffic_warning, one_line, one_way_warning, speaks};
+
+/// The form of a record that this version writes and reads.
+pub const VERSION: u32 = 1;
+
+/// Longest record as JSON, in bytes. 32 devices with all counters and values
+/// of 20 digits make about 50 KiB.
+pub const LARGEST_RECORD: usize = 256 * 1024;
+
+/// Most problems that one record tells of.
+const MOST_PROBLEMS: usize = 16;
+
+/// A step of a job, as Slurm numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// One that srun started.
+    Number(u32),
+    /// The batch script.
+    Batch,
+    /// salloc's or sbatch's shell.
+    Interactive,
+    /// What runs beside the steps: logins.
+    Extern,
+}
+
+impl From<u32> for Step {
+    fn from(id: u32) -> Self {
+        match id {
+            0xffff_fffb => Self::Batch,
+            0xffff_fffa => Self::Interactive,
+            0xffff_fffc => Self::Extern,
+            number => Self::Number(number),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Batch => f.write_str("batch"),
+            Self::Interactive => f.write_str("interactive"),
+            Self::Extern => f.write_str("extern"),
+        }
+    }
+}
+
+impl FromStr for Step {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "batch" => Ok(Self::Batch),
+            "interactive" => Ok(Self::Interactive),
+            "extern" => Ok(Self::Extern),
+            number if number.bytes().all(|b| b.is_ascii_digit()) => number
+                .parse::<u32>()
+                .map(Self::from)
+                .map_err(|_| "a step's number is too large"),
+            _ => Err("a step is a number, `batch`, `interactive` or `extern`"),
+        }
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Step {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What one job, or one step, did on one node. `None` is "not known"
+/// everywhere; nothing is ever filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UsageRecord {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Slurm's job id. Second in the line: the log's reader looks for it there.
+    pub job: u32,
+    /// The step; absent for the whole job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// How often the job had been requeued.
+    #[serde(default)]
+    pub restart: Option<u32>,
+    /// What tells this start on this node from the others of the same job id.
+    #[serde(default)]
+    pub start_id: Option<String>,
+    /// Slurm's name of the node.
+    #[serde(with = "node_name")]
+    pub node: NodeName,
+    /// The node's place in the job, from 0.
+    #[serde(default)]
+    pub node_index: Option<u32>,
+    /// How many nodes the job has.
+    #[serde(default)]
+    pub nodes: Option<u32>,
+    /// Their names as Slurm writes them, e.g. `n[1-4]`.
+    #[serde(default)]
+    pub node_list: Option<String>,
+    /// Whose job it is.
+    pub uid: u32,
+    /// The profile in force.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// The node's type.
+    #[serde(default)]
+    pub instance_type: Option<String>,
+    /// When the counters were read first, in seconds since 1970 UTC.
+    #[serde(default)]
+    pub start: Option<u64>,
+    /// When they were read last, in seconds since 1970 UTC.
+    pub end: u64,
+    /// Whether other jobs ran on the node meanwhile, whose traffic the same
+    /// counters count.
+    #[serde(default)]
+    pub shared: Option<bool>,
+    /// Whether Lustre may use EFA on this node, which the same counters count.
+    #[serde(default)]
+    pub lustre: Option<bool>,
+    /// What went wrong with the record, as sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// What each device counted.
+    pub devices: Usage,
+}
+
+/// How a record is written: with the totals, for people with `jq`. They are
+/// not read back but added up again.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    record: &'a UsageRecord,
+    totals: Traffic,
+}
+
+impl UsageRecord {
+    /// The sum over the node's devices.
+    #[must_use]
+    pub fn totals(&self) -> Traffic {
+        self.devices.traffic()
+    }
+
+    /// Adds a sentence about what went wrong, made safe to show. Those beyond
+    /// the 16th are dropped.
+    pub fn add_problem(&mut self, problem: &str) {
+        if self.problems.len() < MOST_PROBLEMS {
+            self.problems.push(printable(problem, 300));
+        }
+    }
+
+    /// `job 12`, or `step 12.0`.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match self.step {
+            Some(step) => format!("step {}.{step}", self.job),
+            None => format!("job {}", self.job),
+        }
+    }
+
+    /// The record as one line of JSON, with its line break.
+    ///
+    /// # Errors
+    /// It is longer than [`LARGEST_RECORD`].
+    pub fn to_line(&self) -> Result<String, UsageError> {
+        let written = Written {
+            record: self,
+            totals: self.totals(),
+        };
+        let mut line = serde_json::to_string(&written).map_err(|error| UsageError::Record {
+            reason: error.to_string(),
+        })?;
+        line.push('\n');
+        if line.len() > LARGEST_RECORD {
+            let reason = format!("it has {} bytes, the limit is {LARGEST_RECORD}", line.len());
+            return Err(UsageError::Record { reason });
+        }
+        Ok(line)
+    }
+
+    /// Reads what [`UsageRecord::to_line`] wrote, or says why not.
+    ///
+    /// # Errors
+    /// The reason, safe to show.
+    pub fn from_line(line: &str) -> Result<Self, String> {
+        if line.len() > LARGEST_RECORD {
+            return Err(format!("longer than {LARGEST_RECORD} bytes"));
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let said = |error: serde_json::Error| printable(&error.to_string(), 200);
+        let version = serde_json::from_str::<Version>(line).map_err(said)?.version;
+        if version != VERSION {
+            return Err(format!(
+                "its form has version {version}, this program reads version {VERSION}"
+            ));
+        }
+        serde_json::from_str(line).map_err(said)
+    }
+}
+
+/// [`NodeName`] in JSON, checked again when it is read.
+mod node_name {
+    use super::{Deserialize, Deserializer, NodeName, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(name: &NodeName, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(name.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeName, D::Error> {
+        let name = String::deserialize(from)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why a record could not be written, or records not be looked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// The folder cannot be trusted, or its lock not be had.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The record itself is no good.
+    #[error("the record of a job cannot be written: {reason}")]
+    Record {
+        /// Why.
+        reason: String,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {source}{}", shown(path), hint(action, source))]
+    Io {
+        /// `write`, `open`, …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Something else lies where a file of ours should.
+    #[error("{}: not used, because {reason}", shown(path))]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and how to put it right.
+        reason: String,
+    },
+}
+
+/// What the system's reason most often means for root, who writes.
+fn hint(action: &str, source: &std::io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) if action == folder::WRITE => {
+            " (an NFS export with root_squash refuses root; use another folder, \
+             or export it with no_root_squash)"
+        }
+        Some(libc::ENOSPC | libc::EDQUOT) => "; make room there",
+        _ => "",
+    }
+}
+
+/// Something that was found and not used, as a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Problem(String);
+
+impl Problem {
+    /// A sentence, made safe to show.
+    #[must_use]
+    pub fn new(sentence: &str) -> Self {
+        Self(printable(sentence, 600))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use efa::counters::{Amount, DeviceUsage, Unknown};
+    use proptest::prelude::*;
+
+    /// A record of a job on two nodes, of which this one has two devices that
+    /// moved `bytes` each way each, by RDMA write.
+    pub(crate) fn record(job: u32, node: &str, bytes: u64) -> UsageRecord {
+        let device = || {
+            let known = Amount::Known;
+            let counters = [
+                ("tx_bytes", known(bytes)),
+                ("rx_bytes", known(bytes)),
+                ("send_wrs", known(1)),
+                ("recv_wrs", known(1)),
+                ("rdma_write_wrs", known(2)),
+                ("rdma_read_wrs", known(0)),
+                ("send_bytes", known(bytes / 32)),
+                ("recv_bytes", known(bytes / 32)),
+                ("rdma_write_bytes", known(bytes - bytes / 32)),
+                ("rdma_write_recv_bytes", known(bytes - bytes / 32)),
+                ("rdma_read_bytes", known(0)),
+                ("rdma_read_resp_bytes", known(0)),
+                ("retrans_pkts", known(0)),
+                ("rdma_read_wr_err", known(0)),
+                ("rdma_write_wr_err", known(0)),
+                ("unresponsive_remote_events", known(0)),
+                ("impaired_remote_conn_events", known(0)),
+                ("rx_drops", known(0)),
+            ];
+            let counters = counters.map(|(name, amount)| (name.to_owned(), amount));
+            DeviceUsage::Counted(counters.into_iter().collect())
+        };
+        let devices = ["rdmap79s0", "rdmap80s0"].map(|name| (name.to_owned(), device()));
+        UsageRecord {
+            version: VERSION,
+            job,
+            step: None,
+            restart: Some(0),
+            start_id: Some("1".to_owned()),
+            node: node.parse().unwrap(),
+            node_index: Some(0),
+            nodes: Some(2),
+            node_list: Some("n[1-2]".to_owned()),
+            uid: 1000,
+            profile: Some("p5".to_owned()),
+            instance_type: Some("p5.48xlarge".to_owned()),
+            start: Some(1_795_320_000),
+            end: 1_795_323_600,
+            shared: Some(false),
+            lustre: Some(false),
+            problems: Vec::new(),
+            devices: Usage(devices.into_iter().collect()),
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line_that_says_its_job_first_and_comes_back_the_same() {
+        let mut record = record(12, "n1", 4096);
+        record.step = Some(Step::Batch);
+        record.add_problem("a\nb");
+        record
+            .devices
+            .0
+            .insert("x".to_owned(), DeviceUsage::Unknown(Unknown::DeviceAdded));
+        let line = record.to_line().unwrap();
+        assert!(line.starts_with(r#"{"version":1,"job":12,"#), "{line}");
+        assert!(line.contains(r#""totals":{"sent_bytes":{"at_least":8192,"#));
+        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(UsageRecord::from_line(&line).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_refused_by_its_number() {
+        let line = record(12, "n1", 1).to_line().unwrap();
+        let line = line.replace("\"version\":1", "\"version\":9");
+        assert!(
+            UsageRecord::from_line(&line)
+                .unwrap_err()
+                .contains("version 9")
+        );
+    }
+
+    #[test]
+    fn a_record_with_a_node_name_that_is_a_path_is_refused() {
+        let line = record(12, "n1", 1).to_line().unwrap();
+        assert!(UsageRecord::from_line(&line.replace("\"n1\"", "\"../n1\"")).is_err());
+    }
+
+    #[test]
+    fn problems_beyond_the_limit_are_dropped() {
+        let mut record = record(12, "n1", 1);
+        for _ in 0..100 {
+            record.add_problem(&"x".repeat(1000));
+        }
+        assert_eq!(record.problems.len(), MOST_PROBLEMS);
+        assert!(record.to_line().unwrap().len() < LARGEST_RECORD);
+    }
+
+    #[test]
+    fn steps_have_slurms_names_and_numbers() {
+        for (id, name) in [
+            (0, "0"),
+            (0xffff_fffb, "batch"),
+            (0xffff_fffa, "interactive"),
+            (0xffff_fffc, "extern"),
+        ] {
+            assert_eq!(Step::from(id).to_string(), name);
+            assert_eq!(name.parse::<Step>().unwrap(), Step::from(id));
+        }
+        for name in ["", "-1", "+1", "99999999999", "x"] {
+            assert!(name.parse::<Step>().is_err(), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_lines_are_never_a_panic(text in any::<String>()) {
+            let _ = UsageRecord::from_line(&text);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `[report]` of the configuration.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+
+use config::{Config, ConfigError};
+use host::printable;
+use slurm::NodeName;
+use slurm::node_name::{NameError, expand};
+
+/// Where the log lies unless `log` in `[report]` says otherwise.
+pub const DEFAULT_LOG: &str = "/var/log/slurm-efa/jobs.jsonl";
+
+/// How large the log grows before it is put aside, in MiB.
+const DEFAULT_MAX_LOG_MIB: u64 = 64;
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    folder: Option<String>,
+    log: String,
+    /// The log is put aside once it has this size, in bytes.
+    pub max_log: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    #[serde(default, deserialize_with = "place")]
+    dir: Option<String>,
+    #[serde(default, deserialize_with = "place")]
+    log: Option<String>,
+    #[serde(default, deserialize_with = "mebibytes")]
+    max_log_mib: Option<u64>,
+}
+
+impl Settings {
+    /// What the configuration says: `dir`, `log`, `max_log_mib` in `[report]`;
+    /// `report_dir` at the top level is another way to say `dir`.
+    ///
+    /// # Errors
+    /// With file, line and reason.
+    pub fn of(config: &Config) -> Result<Self, ConfigError> {
+        let section = config.section::<Section>("report")?;
+        let section = section.unwrap_or(Section {
+            dir: None,
+            log: None,
+            max_log_mib: None,
+        });
+        Ok(Self {
+            folder: section.dir.or_else(|| config.report_dir.clone()),
+            log: section.log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+            max_log: section.max_log_mib.unwrap_or(DEFAULT_MAX_LOG_MIB) * 1024 * 1024,
+        })
+    }
+
+    /// The folder of the jobs' records, if the site has one; `%n` in it stands
+    /// for the node's name.
+    ///
+    /// # Errors
+    /// It contains `%n` and `node` is `None`.
+    pub fn folder(&self, node: Option<&NodeName>) -> Result<Option<PathBuf>, NameError> {
+        self.folder
+            .as_deref()
+            .map(|path| expand(path, node))
+            .transpose()
+    }
+
+    /// The node's log; `%n` in it stands for the node's name.
+    ///
+    /// # Errors
+    /// It contains `%n` and `node` is `None`.
+    pub fn log(&self, node: Option<&NodeName>) -> Result<PathBuf, NameError> {
+        expand(&self.log, node)
+    }
+}
+
+/// An absolute path that may contain `%n`.
+fn place<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let path = String::deserialize(from)?;
+    let upwards = Path::new(&path)
+        .components()
+        .any(|part| part == Component::ParentDir);
+    let named = Path::new(&path).file_name().is_some();
+    let error = |reason: String| Err(serde::de::Error::custom(reason));
+    if !path.starts_with('/') || !named || upwards || path.chars().any(char::is_control) {
+        return error(format!(
+            "`{}` is not usable: give an absolute path without `..` or control characters",
+            printable(&path, 200)
+        ));
+    }
+    // Any name does: only the placeholders are of interest here.
+    match "n".parse().and_then(|node| expand(&path, Some(&node))) {
+        Ok(_) => Ok(Some(path)),
+        Err(reason) => error(reason.to_string()),
+    }
+}
+
+fn mebibytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let number = i64::deserialize(from)?;
+    u64::try_from(number)
+        .ok()
+        .filter(|mib| (1..=4096).contains(mib))
+        .map(Some)
+        .ok_or_else(|| {
+            serde::de::Error::custom(format!("max_log_mib is {number}, expected 1 to 4096"))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::parse;
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        let config = parse(text, Path::new("/etc/x.toml")).map_err(|error| error.to_string())?;
+        Settings::of(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_a_section_there_is_a_log_and_no_folder() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.log(None).unwrap(), PathBuf::from(DEFAULT_LOG));
+        assert_eq!(settings.folder(None).unwrap(), None);
+        assert_eq!(settings.max_log, 64 << 20);
+    }
+
+    #[test]
+    fn the_section_wins_over_the_short_form_and_the_nodes_name_is_filled_in() {
+        let short = settings("report_dir = '/fsx/efa'").unwrap();
+        assert_eq!(short.folder(None).unwrap(), Some("/fsx/efa".into()));
+        let both = "report_dir = '/a'\n[report]\ndir = '/b'\nlog = '/l/%n/j'\nmax_log_mib = 1";
+        let both = settings(both).unwrap();
+        let node = "n1".parse().unwrap();
+        assert_eq!(both.folder(None).unwrap(), Some("/b".into()));
+        assert_eq!(both.log(Some(&node)).unwrap(), PathBuf::from("/l/n1/j"));
+        assert!(both.log(None).is_err());
+        assert_eq!(both.max_log, 1 << 20);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_their_line() {
+        for wrong in [
+            "dir = 'x'",
+            "dir = '/a/../b'",
+            "dir = '/%x'",
+            "log = '/'",
+            "max_log_mib = 0",
+            "max_log_mib = -1",
+            "max_log_mib = 99999",
+            "max_log_mib = 'x'",
+            "dri = '/a'",
+        ] {
+            let error = settings(&format!("[report]\n{wrong}\n")).unwrap_err();
+            assert!(error.starts_with("/etc/x.toml:2: "), "{wrong}: {error}");
+        }
+    }
+}
