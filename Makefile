@@ -42,7 +42,7 @@ modules:
 	cargo build --quiet --package efa-check --package slurm-efa
 	cargo build --quiet --package pam-slurm-logout
 	cargo build --quiet --package gres-helper --package mock-nvml
-	cargo build --quiet --package slurm-spank --examples
+	cargo build --quiet --package spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
 

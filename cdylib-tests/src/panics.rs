@@ -27,7 +27,7 @@ pub struct Forced {
     /// The word behind `panic=`.
     pub hook: &'static str,
     /// What becomes of a job that asks for a profile, as
-    /// `slurm_spank::Hook::verdict_on_panic` documents it for a `required` plugin.
+    /// `spank::Hook::verdict_on_panic` documents it for a `required` plugin.
     pub fate: Fate,
 }
 

@@ -2,7 +2,7 @@
 //! SLURM_EFA_SET, which a user may have forged: what is read is written back.
 
 use libfuzzer_sys::fuzz_target;
-use spank_efa::own::{SET, inherited, list};
+use profiles::provenance::{SET, inherited, list};
 
 fuzz_target!(|bytes: &[u8]| {
     let read = inherited(&|name| (name == SET).then(|| bytes.to_vec()));

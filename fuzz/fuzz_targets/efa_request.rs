@@ -2,8 +2,8 @@
 //! The values of --efa-profile and --efa-explain: any bytes.
 
 use libfuzzer_sys::fuzz_target;
+use profiles::request::{Explain, ProfileRequest};
 use slurm_efa_fuzz::assert_presentable;
-use spank_efa::request::{Explain, ProfileRequest};
 
 fuzz_target!(|bytes: &[u8]| {
     match ProfileRequest::parse(Some(bytes)) {

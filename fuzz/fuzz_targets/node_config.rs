@@ -7,9 +7,9 @@ use config::Config;
 use config::ConfigError;
 use efa::InstanceType;
 use libfuzzer_sys::fuzz_target;
+use profiles::profile;
+use profiles::request::ProfileName;
 use slurm_efa_fuzz::assert_presentable;
-use spank_efa::profile;
-use spank_efa::request::ProfileName;
 
 fuzz_target!(|text: &str| {
     match config::parse(text, Path::new("/etc/slurm-efa/slurm-efa.toml")) {

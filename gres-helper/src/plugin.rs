@@ -18,7 +18,7 @@ use host::{exec, printable};
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 use slurm::{JobId, JobKey};
-use slurm_spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
+use spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
 
 use crate::mps;
 use crate::settings::{Settings, Shards, Wanted};
@@ -121,7 +121,7 @@ impl Plugin for Gres {
             ));
             // An error from an `optional` plugin would be ignored and the task
             // would run. This child exists only to become the task.
-            slurm_spank::end_task();
+            spank::end_task();
         }
         log::user(&format!(
             "gres: warning: the GPU share is counted but not fenced: {failed}"
@@ -315,7 +315,7 @@ impl Share {
     }
 }
 
-slurm_spank::plugin! {
+spank::plugin! {
     name: "spank_gres",
     plugin: Gres,
     hooks: [init_post_opt, user_init, task_init_privileged],

@@ -15,7 +15,7 @@ use host::state_dir::StateDir;
 use jobs::counters_at_start;
 use slurm::JobKey;
 use slurm::NodeName;
-use slurm_spank::log;
+use spank::log;
 use usage::UsageRecord;
 
 /// For reading all counters once: 32 devices take 0.1 s.

@@ -55,7 +55,7 @@ impl Arguments {
             None => Config::load(Path::new(DEFAULT_PATH), MissingIs::Default),
         }
         .map_err(|error| error.to_string())?;
-        crate::profile::check(&config).map_err(|error| error.to_string())?;
+        profiles::profile::check(&config).map_err(|error| error.to_string())?;
         Ok(config)
     }
 }

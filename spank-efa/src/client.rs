@@ -11,14 +11,17 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use config::{Config, Harmful as HarmfulPolicy};
 use hugepages::{Request, Settings};
-use slurm_spank::{Context, OptionValue, Origin, Outcome, Spank, log};
+use spank::{Context, OptionValue, Origin, Outcome, Spank, log};
 
 use crate::arguments::Arguments;
 use crate::components::{self, Around, Change, Choices};
-use crate::explain;
-use crate::plan;
-use crate::profile::{self, Profile};
-use crate::request::{self, Explain, ProfileRequest};
+use crate::options;
+use profiles::explain;
+use profiles::plan;
+use profiles::profile;
+use profiles::profile::Profile;
+use profiles::request;
+use profiles::request::{Explain, ProfileRequest};
 
 /// The form in which an option that was given to sbatch or salloc reaches the
 /// srun and sbatch inside (Slurm's name: `SLURM_SPANK_` and the option's).
@@ -97,13 +100,13 @@ impl Client {
         origin: Origin,
         arguments: &Arguments,
     ) -> Outcome {
-        if index == request::EXPLAIN {
+        if index == options::EXPLAIN {
             if let Err(error) = Explain::parse(value) {
                 refuse(&error.to_string());
             }
             return Ok(());
         }
-        if index == request::HUGEPAGES {
+        if index == options::HUGEPAGES {
             let asked =
                 request::hugepages(value).unwrap_or_else(|error| refuse(&error.to_string()));
             judge_hugepages(asked, arguments);

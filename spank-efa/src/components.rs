@@ -27,7 +27,7 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use slurm_spank::{JobId, Origin, Spank};
+use spank::{JobId, Origin, Spank};
 
 /// The profiles that were asked for, one name for each component of a
 /// heterogeneous job or step, separated by commas; empty where nothing was

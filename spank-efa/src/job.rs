@@ -23,14 +23,19 @@ use jobs::registry::{Job, Registry, Reservation, Start};
 use slurm::hostlist;
 use slurm::{JobId, JobKey};
 use slurm::{NodeName, slurm_conf};
-use slurm_spank::{Spank, log};
+use spank::{Spank, log};
 
 use crate::account::{self, Books};
 use crate::arguments::Arguments;
 use crate::node_name::node_name;
-use crate::pages::{self, Source, Wanted};
-use crate::profile::{self, Profile};
-use crate::request::{self, OPTIONS, ProfileRequest};
+use crate::options;
+use crate::options::OPTIONS;
+use profiles::hugepage_request;
+use profiles::hugepage_request::{Source, Wanted};
+use profiles::profile;
+use profiles::profile::Profile;
+use profiles::request;
+use profiles::request::ProfileRequest;
 
 /// Where slurm.conf lies unless slurmd's environment says otherwise.
 const SLURM_CONF: &str = "/etc/slurm/slurm.conf";
@@ -54,7 +59,7 @@ impl Here {
         let sysroot = config.sysroot(Some(&node)).map_err(said)?;
         let place = config.state_dir(Some(&node)).map_err(said)?;
         let state = StateDir::open(&place).map_err(said)?;
-        let slurm_spank::JobId(job) = spank.job_id().map_err(said)?;
+        let spank::JobId(job) = spank.job_id().map_err(said)?;
         let conf = std::env::var_os("SLURM_CONF").map_or(SLURM_CONF.into(), PathBuf::from);
         Ok(Self {
             settings,
@@ -135,10 +140,10 @@ impl Asked {
             hugepages: None,
         };
         // A missing option is not an error, and a wrong one is for the steps to tell.
-        let _ = spank.job_script_option(&OPTIONS[request::PROFILE], |value| {
+        let _ = spank.job_script_option(&OPTIONS[options::PROFILE], |value| {
             asked.profile = ProfileRequest::parse(value).ok();
         });
-        let _ = spank.job_script_option(&OPTIONS[request::HUGEPAGES], |value| {
+        let _ = spank.job_script_option(&OPTIONS[options::HUGEPAGES], |value| {
             asked.hugepages = Some(request::hugepages(value).map_err(said));
         });
         asked
@@ -158,7 +163,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let profile = profile_in_force(&here, asked.profile);
     let mut registry = Registry::open(&here.state).map_err(said)?;
     forget_the_gone(&here, &mut registry);
-    let (slurm_spank::Uid(uid), slurm_spank::Gid(gid)) =
+    let (spank::Uid(uid), spank::Gid(gid)) =
         (spank.uid().map_err(said)?, spank.gid().map_err(said)?);
     let start = Start::now(here.boot.clone()).map_err(said)?;
     let mut job = Job::new(&here.key, start, uid, gid, here.spool());
@@ -179,7 +184,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
         }
         option => {
             let option = option.and_then(Result::ok);
-            pages::in_force(option, profile.as_ref(), &here.settings)
+            hugepage_request::in_force(option, profile.as_ref(), &here.settings)
         }
     };
     job.hugepages = wanted.as_ref().map(|wanted| wanted.request.to_string());
@@ -271,8 +276,8 @@ fn reserve(here: &Here, job: &Job, wanted: &Wanted) -> Reservation {
         Err(reason) => return none(reason.clone()),
     };
     let settings = &here.settings;
-    let cpus = pages::cpus(&here.sysroot);
-    let pages = match pages::decide(wanted, settings, cpus, memory) {
+    let cpus = hugepage_request::cpus(&here.sysroot);
+    let pages = match hugepage_request::decide(wanted, settings, cpus, memory) {
         Ok(pages) => pages,
         Err(reservation) => {
             if wanted.source != Source::Option {
@@ -320,7 +325,7 @@ fn reserve(here: &Here, job: &Job, wanted: &Wanted) -> Reservation {
 /// Makes the job's fence, where the kernel has one. That it has none was said
 /// when slurmd started.
 fn fence(here: &Here, reservation: Option<&Reservation>) {
-    let limits = pages::limits(&here.settings, reservation);
+    let limits = hugepage_request::limits(&here.settings, reservation);
     let made = match Controller::find() {
         Ok(Some(controller)) => controller.prepare(&here.key, &limits).map_err(said),
         Ok(None) => Ok(()),

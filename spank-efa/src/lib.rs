@@ -4,31 +4,23 @@
 //! [`client`] is what happens in srun, sbatch and salloc as the user, and
 //! [`components`] which component of a job or step an option belongs to;
 //! [`stepd`] is what happens in slurmstepd as root, [`job`] in prolog and epilog.
-//! All only carry out what the pure middle decides: [`request`] (what was
-//! asked), [`profile`] (what it means), [`rules`] (the tables), [`plan`] (what
-//! to do on this node), [`pages`] (how many hugepages) and [`explain`] (how to
-//! say it). [`account`] tells what EFA moved.
+//! All only carry out what `lib/profiles` decides. [`account`] reports what EFA
+//! moved.
 
 mod account;
 mod arguments;
 mod client;
 mod components;
-pub mod explain;
 mod job;
 mod node_name;
-pub mod own;
-pub mod pages;
-pub mod plan;
+mod options;
 pub mod plugin;
-pub mod profile;
-pub mod request;
-pub mod rules;
 mod stepd;
 
 pub use client::Export;
 use plugin::Efa;
 
-slurm_spank::plugin! {
+spank::plugin! {
     name: "spank_efa",
     plugin: Efa,
     hooks: [

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 
 use hugepages::{Settings, isolate};
-use slurm_spank::{Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Plugin, Spank, log};
+use spank::{Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Plugin, Spank, log};
 
 use crate::arguments::Arguments;
 use crate::client::Client;
 use crate::job;
-use crate::request;
+use crate::options;
 use crate::stepd::Stepd;
 
 /// The plugin's state in one process.
@@ -33,7 +33,7 @@ impl Efa {
 }
 
 impl Plugin for Efa {
-    const OPTIONS: &'static [OptionSpec] = request::OPTIONS;
+    const OPTIONS: &'static [OptionSpec] = options::OPTIONS;
 
     fn load(words: &[OsString]) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Plugin for Efa {
             self.stepd.requeue(spank);
             // An error from an `optional` plugin would be ignored and the task
             // would run. This child exists only to become the task.
-            slurm_spank::end_task();
+            spank::end_task();
         }
         Ok::<(), Failure>(())
     }

@@ -24,21 +24,26 @@ use jobs::registry;
 use jobs::registry::Job;
 use slurm::JobKey;
 use slurm::NodeName;
-use slurm_spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
+use spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
 use usage::UsageRecord;
 
 use crate::account::{self, Books};
 use crate::arguments::Arguments;
 use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE};
 use crate::components::{self, Listed};
-use crate::explain;
 use crate::job;
 use crate::node_name::node_name;
-use crate::own;
-use crate::pages::{self, Source, Wanted};
-use crate::plan::{self, Action, NodeFacts, Plan};
-use crate::profile::{self, Profile};
-use crate::request::{self, BadValue, Explain, ProfileRequest};
+use crate::options;
+use profiles::explain;
+use profiles::hugepage_request;
+use profiles::hugepage_request::{Source, Wanted};
+use profiles::plan;
+use profiles::plan::{Action, NodeFacts, Plan};
+use profiles::profile;
+use profiles::profile::Profile;
+use profiles::provenance;
+use profiles::request;
+use profiles::request::{BadValue, Explain, ProfileRequest};
 
 /// Variables whose presence means that the step runs in an image's software.
 /// The first two are pyxis' options as its users' environment carries them,
@@ -157,8 +162,8 @@ impl Stepd {
     /// An option came with the step.
     pub fn option(&mut self, index: usize, value: OptionValue<'_>) {
         match index {
-            request::PROFILE => self.request = Some(ProfileRequest::parse(value)),
-            request::HUGEPAGES => self.hugepages = Some(request::hugepages(value)),
+            options::PROFILE => self.request = Some(ProfileRequest::parse(value)),
+            options::HUGEPAGES => self.hugepages = Some(request::hugepages(value)),
             _ => self.explain = Explain::parse(value).unwrap_or_default(),
         }
     }
@@ -225,7 +230,7 @@ impl Stepd {
         }
         let settings = Settings::of(config).map_err(|error| error.to_string())?;
         let profile = self.outcome.in_force().map(|it| &it.profile);
-        let wanted = pages::in_force(hugepages.request, profile, &settings);
+        let wanted = hugepage_request::in_force(hugepages.request, profile, &settings);
         // A batch script's environment says what its own component has.
         let inherits_mib = matches!(spank.env(HUGEPAGES_MIB), Ok(Some(_)));
         // Nothing of ours: not a file is touched.
@@ -253,7 +258,7 @@ impl Stepd {
             self.fence = Some(Fence {
                 controller,
                 key: key.clone(),
-                limits: pages::limits(&settings, reservation),
+                limits: hugepage_request::limits(&settings, reservation),
             });
         }
         if let Some(reservation) = reservation {
@@ -729,7 +734,7 @@ fn apply(spank: &mut Spank<'_>, plan: &Plan, facts: Option<&NodeFacts>) -> Resul
             Action::Kept { .. } | Action::NotSet | Action::Harmful => {}
         }
     }
-    let list = own::list(plan.entries.iter().filter_map(|entry| match &entry.action {
+    let list = provenance::list(plan.entries.iter().filter_map(|entry| match &entry.action {
         Action::Set { value } => Some((entry.variable.as_str(), value.as_str())),
         _ => None,
     }));
@@ -744,7 +749,7 @@ fn apply(spank: &mut Spank<'_>, plan: &Plan, facts: Option<&NodeFacts>) -> Resul
             .map(ToString::to_string),
         (!list.is_empty()).then_some(list),
     ];
-    for (variable, value) in own::REPORT.iter().zip(values) {
+    for (variable, value) in provenance::REPORT.iter().zip(values) {
         match value {
             Some(value) => spank.set_env(variable, &value, Overwrite::Yes)?,
             None => spank.unset_env(variable)?,

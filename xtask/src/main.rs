@@ -50,7 +50,7 @@ enum Chore {
         #[arg(long, value_name = "DIR")]
         into: Option<PathBuf>,
     },
-    /// Write slurm-spank/src/bindings.rs from Slurm's headers
+    /// Write lib/spank/src/bindings.rs from Slurm's headers
     Bindings {
         /// The directory that holds slurm/spank.h
         #[arg(long, value_name = "DIR", default_value = "/usr/include")]

@@ -18,7 +18,7 @@ struct Handled {
 const HANDLED: &[Handled] = &[Handled {
     before: (21, 8),
     items: &["ESPANK_*", "spank_err_t", "slurm_err_t"],
-    because: "renumbered in 21.08; slurm-spank knows both numberings",
+    because: "renumbered in 21.08; lib/spank knows both numberings",
 }];
 
 /// Compares the bindings in the tree with those `generated` from the headers of
@@ -56,7 +56,7 @@ pub fn check(kept: &str, generated: &str, theirs: SlurmVersion) -> Result<()> {
     if faults > 0 {
         bail!(
             "{faults} items of Slurm {theirs} are not as in {FILE} (Slurm {ours}); take care of \
-             each in slurm-spank, then list it in xtask/src/bindings/check.rs"
+             each in lib/spank, then list it in xtask/src/bindings/check.rs"
         );
     }
     println!("bindings of Slurm {ours} hold for Slurm {theirs}");

@@ -13,7 +13,7 @@ use super::SlurmVersion;
 use crate::command;
 
 /// Where the bindings are kept, from the workspace's root.
-pub const FILE: &str = "slurm-spank/src/bindings.rs";
+pub const FILE: &str = "lib/spank/src/bindings.rs";
 
 /// The words in the file's first lines that come before the version.
 pub const VERSION_MARK: &str = "slurm/spank.h of Slurm ";

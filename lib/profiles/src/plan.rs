@@ -9,8 +9,8 @@ use efa::software::{Found, Stack};
 use host::printable;
 use slurm::NodeName;
 
-use crate::own;
 use crate::profile::{Fit, Profile};
+use crate::provenance;
 use crate::rules::{Component, Effect, HARMFUL, Harmful, Match, RULES, Value, When};
 
 /// The most characters of a user's value that a message shows.
@@ -280,7 +280,7 @@ pub fn plan(
         return Ok(plan);
     }
 
-    let inherited = own::inherited(env);
+    let inherited = provenance::inherited(env);
     let is_ours = |variable: &str| {
         let value = inherited.get(variable);
         value.is_some() && value.map(String::as_bytes) == env(variable).as_deref()
@@ -366,7 +366,7 @@ pub fn none(env: Env<'_>) -> Plan {
 }
 
 fn withdraw(plan: &mut Plan, env: Env<'_>, why: &str) {
-    for (variable, value) in own::inherited(env) {
+    for (variable, value) in provenance::inherited(env) {
         if env(&variable).as_deref() == Some(value.as_bytes()) {
             plan.note(&variable, Action::Removed, why);
         }

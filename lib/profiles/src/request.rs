@@ -4,36 +4,6 @@ use config::size::SizeError;
 use efa::InstanceType;
 use host::printable;
 use hugepages::Request;
-use slurm_spank::{Argument, OptionSpec, OptionValue};
-
-/// The plugin's options, in the order of their indices.
-pub const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: c"efa-profile",
-        value_name: Some(c"name"),
-        usage: c"EFA and NCCL environment of an instance family (p5), a type (p5.48xlarge), the node's own (auto), a site's profile, or none; srun --efa-profile=list shows them all",
-        argument: Argument::Required,
-    },
-    OptionSpec {
-        name: c"efa-explain",
-        value_name: Some(c"all"),
-        usage: c"print on the step's stderr what the EFA profile set, what it left alone and why (first node; \"all\": every node)",
-        argument: Argument::Optional,
-    },
-    OptionSpec {
-        name: c"efa-hugepages",
-        value_name: Some(c"size"),
-        usage: c"hugepages reserved for the job on each node: 512M, 10G, auto (as AWS computes it), or none",
-        argument: Argument::Required,
-    },
-];
-
-/// The place of `--efa-profile` in [`OPTIONS`].
-pub const PROFILE: usize = 0;
-/// The place of `--efa-explain` in [`OPTIONS`].
-pub const EXPLAIN: usize = 1;
-/// The place of `--efa-hugepages` in [`OPTIONS`].
-pub const HUGEPAGES: usize = 2;
 
 /// The longest name taken. The longest instance type is under 30 characters.
 const MAX_NAME: usize = 64;
@@ -118,7 +88,7 @@ pub enum BadValue {
 }
 
 /// Reads the value of `--efa-hugepages`: hostile, any bytes of any length.
-pub fn hugepages(value: OptionValue<'_>) -> Result<Request, BadValue> {
+pub fn hugepages(value: Option<&[u8]>) -> Result<Request, BadValue> {
     let bytes = value.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MAX_NAME)]);
     text.parse().map_err(BadValue::Hugepages)
@@ -126,7 +96,7 @@ pub fn hugepages(value: OptionValue<'_>) -> Result<Request, BadValue> {
 
 impl ProfileRequest {
     /// Reads the value of `--efa-profile`: hostile, any bytes of any length.
-    pub fn parse(value: OptionValue<'_>) -> Result<Self, BadValue> {
+    pub fn parse(value: Option<&[u8]>) -> Result<Self, BadValue> {
         let bytes = value.unwrap_or_default();
         // A name of 10 MB is not decoded whole to say that it is no name.
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MAX_NAME)]);
@@ -151,7 +121,7 @@ impl ProfileRequest {
 
 impl Explain {
     /// Reads the value of `--efa-explain`.
-    pub fn parse(value: OptionValue<'_>) -> Result<Self, BadValue> {
+    pub fn parse(value: Option<&[u8]>) -> Result<Self, BadValue> {
         match value {
             None => Ok(Self::First),
             Some(b"all") => Ok(Self::All),

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use slurm_spank::{
+use spank::{
     Argument, Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Overwrite, Plugin, Spank,
 };
 
@@ -38,7 +38,7 @@ impl Plugin for Second {
     }
 }
 
-slurm_spank::plugin! {
+spank::plugin! {
     name: "spank_second",
     plugin: Second,
     hooks: [init_post_opt],

@@ -352,7 +352,7 @@ pub fn end_task() -> ! {
 /// costs: a plugin with `job_prolog` makes Slurm run a process for every job.
 ///
 /// ```text
-/// slurm_spank::plugin! {
+/// spank::plugin! {
 ///     name: "spank_example",
 ///     plugin: Example,
 ///     hooks: [init_post_opt, task_init],
