@@ -34,14 +34,14 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 #   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
 #   target/debug/libpam_slurm_logout.so   the PAM module, and beside it its programs
 #   target/inject/debug/libpam_slurm_logout.so   the same, able to panic in any phase
-#   target/debug/libgres_helper.so        the plugin of shared GPUs
+#   target/debug/libspank_gres.so         the plugin of shared GPUs
 #   target/debug/libmock_nvml.so          NVML over a machine in a file
 #   target/debug/examples/lib*.so         plugins and a libslurm made up for tests
 modules:
 	cargo build --quiet --package spank-efa
 	cargo build --quiet --package efa-check --package slurm-efa
-	cargo build --quiet --package pam-slurm-logout
-	cargo build --quiet --package gres-helper --package mock-nvml
+	cargo build --quiet --package pam-slurm-logout --package slurm-logoutd
+	cargo build --quiet --package spank-gres --package gres-helper --package mock-nvml
 	cargo build --quiet --package spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
@@ -49,12 +49,12 @@ modules:
 bench: linker ## Measure job steps, prolog and logins, each against its rivals
 	@$(XTASK) setup --for bench
 	cargo build --quiet --release --package spank-efa --package efa-check --package gres-helper
-	cargo build --quiet --release --package pam-slurm-logout
-	cargo build --quiet --package pam-slurm-logout --package mock-nvml
+	cargo build --quiet --release --package pam-slurm-logout --package slurm-logoutd --package spank-gres
+	cargo build --quiet --package pam-slurm-logout --package slurm-logoutd --package mock-nvml
 	@cargo run --quiet --release --package cdylib-tests --bin bench
 	@cargo run --quiet --release --package efa-check --example bench
 	@cargo run --quiet --release --package gres-helper --example bench
-	@cargo run --quiet --release --package pam-slurm-logout --example bench
+	@cargo run --quiet --release --package slurm-logoutd --example bench
 
 dist: linker ## Build what is shipped, for every distribution: packages, SBOM and hashes in target/dist/
 	@$(XTASK) setup --for dist

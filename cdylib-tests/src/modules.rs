@@ -70,7 +70,7 @@ pub fn test_program(name: &str) -> PathBuf {
 /// # Panics
 /// When it has not been built.
 pub fn gres_plugin() -> PathBuf {
-    built(Path::new("debug/libgres_helper.so"), MODULES)
+    built(Path::new("debug/libspank_gres.so"), MODULES)
 }
 
 /// NVML over a machine in a file.

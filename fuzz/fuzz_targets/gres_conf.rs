@@ -1,7 +1,8 @@
 #![no_main]
 //! A running gres.conf: any text gives lines and problems that can be shown.
 
-use gres_helper::{gresconf, size};
+use gpu::size;
+use gres_helper::gresconf;
 use libfuzzer_sys::fuzz_target;
 use slurm_efa_fuzz::assert_presentable;
 

@@ -3,8 +3,8 @@
 
 use host::process::parse_stat;
 use libfuzzer_sys::fuzz_target;
-use pam_slurm_logout::pam::Arguments;
-use pam_slurm_logout::{activity, process};
+use logins::{activity, process};
+use pam_slurm_logout::Arguments;
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 //! when it is written again.
 
 use libfuzzer_sys::fuzz_target;
-use pam_slurm_logout::session::Session;
+use logins::session::Session;
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -10,8 +10,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use cdylib_tests::turns::{self, Way};
-use gres_helper::settings::Settings;
-use gres_helper::shares;
+use gpu::settings::Settings;
+use gpu::shares;
 use host::Deadline;
 use host::process::{Pid, stat};
 use mock_nvml::{Here, Machine, Process};

@@ -17,13 +17,15 @@ use slurm::NodeName;
 use slurm::scontrol::{Scontrol, Shown};
 use slurm::{JobId, JobKey};
 
-use crate::agent::{self, Agent};
-use crate::health::Grade;
-use crate::machine::{Answer, Ask, Machine, Profile};
-use crate::settings::{Settings, Shards};
 use crate::watch::Places;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
-use crate::{generate, gresconf, job, mig, shares, size, status, verify, watch};
+use crate::{generate, gresconf, job, mig, status, verify, watch};
+use gpu::health::Grade;
+use gpu::inventory::{Answer, Ask, Machine, Profile};
+use gpu::nvml_worker;
+use gpu::nvml_worker::Agent;
+use gpu::settings::{Settings, Shards};
+use gpu::{shares, size};
 
 /// Could not tell.
 const UNKNOWN: u8 = 3;
@@ -188,8 +190,8 @@ enum Mig {
 pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let program = args.next().unwrap_or_default();
     let mut args: Vec<OsString> = args.collect();
-    if args.first().is_some_and(|arg| arg == agent::AGENT) {
-        return agent::main(args.into_iter().skip(1));
+    if args.first().is_some_and(|arg| arg == nvml_worker::AGENT) {
+        return crate::nvml_worker::main(args.into_iter().skip(1));
     }
     // Slurm's Prolog= and Epilog= take a path and no arguments.
     let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
@@ -334,7 +336,7 @@ fn generate(
         None => settings.named()?,
     };
     let (machine, wanted) = wanted(settings)?;
-    if mig && !machine.gpus.iter().any(crate::machine::Gpu::in_mig_mode) {
+    if mig && !machine.gpus.iter().any(gpu::inventory::Gpu::in_mig_mode) {
         return Err("no GPU is divided by MIG; `gres-helper mig apply` does so".to_owned());
     }
     let gres = generate::gres_conf(&wanted, node);

@@ -7,8 +7,8 @@ use host::{Sysroot, printable};
 use slurm::NodeName;
 
 use crate::gresconf::Line;
-use crate::machine::{Gpu, Instance, Machine, Profile};
-use crate::settings::Settings;
+use gpu::inventory::{Gpu, Instance, Machine, Profile};
+use gpu::settings::Settings;
 
 /// What the files shall say, and what a person should know about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -20,13 +20,16 @@ use slurm::JobKey;
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 
-use crate::agent::{Agent, AgentError};
 use crate::gresconf::{self, GresConf};
-use crate::health::{self, Before, Finding, Grade};
-use crate::machine::{Ask, Gpu, Machine};
-use crate::settings::{Settings, Wanted};
-use crate::shares::{self, Record, Tier};
-use crate::{mps, verify};
+use crate::verify;
+use gpu::health;
+use gpu::health::{Before, Finding, Grade};
+use gpu::inventory::{Ask, Gpu, Machine};
+use gpu::mps;
+use gpu::nvml_worker::{Agent, AgentError};
+use gpu::settings::{Settings, Wanted};
+use gpu::shares;
+use gpu::shares::{Record, Tier};
 
 /// How long the lock is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(20);

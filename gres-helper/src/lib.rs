@@ -12,20 +12,13 @@
 //!            ── status.rs               who is where, text, JSON, metrics
 //! ```
 
-pub mod agent;
 pub mod command;
 pub mod generate;
 pub mod gresconf;
-pub mod health;
 pub mod job;
-pub mod machine;
 pub mod mig;
-pub mod mps;
 mod nvml;
-pub mod plugin;
-pub mod settings;
-pub mod shares;
-pub mod size;
+mod nvml_worker;
 pub mod status;
 pub mod verify;
 pub mod watch;

@@ -1,7 +1,7 @@
 //! The only place that speaks with NVML: safe functions over nvml-wrapper, and
 //! over nvml-wrapper-sys for what it lacks.
 //!
-//! Everything here runs in the agent (see [`crate::agent`]), a process that
+//! Everything here runs in the agent (see [`gpu::nvml_worker`]), a process that
 //! may hang or die: any of NVML's calls can.
 
 use std::ffi::{CString, c_char, c_uint, c_ulonglong};
@@ -20,7 +20,7 @@ use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::{Device, EventSet, Nvml};
 use nvml_wrapper_sys::bindings as sys;
 
-use crate::machine::{
+use gpu::inventory::{
     Answer, Ask, Compute, ComputeMode, Gpu, Health, Instance, Machine, Memory, MigMode, Place,
     Process, Profile,
 };

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::health::Finding;
-use crate::machine::{ComputeMode, Gpu, Machine};
-use crate::settings::Settings;
-use crate::shares::{Record, Tier};
 use crate::watch::Held;
+use gpu::health::Finding;
+use gpu::inventory::{ComputeMode, Gpu, Machine};
+use gpu::settings::Settings;
+use gpu::shares::{Record, Tier};
 
 /// A node's GPUs and who is on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

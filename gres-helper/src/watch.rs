@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 
-use crate::agent::{Agent, AgentError};
 use crate::job;
-use crate::machine::{Answer, Ask, Machine};
-use crate::settings::{OnOver, Settings};
-use crate::shares::{self, Record};
+use gpu::inventory::{Answer, Ask, Machine};
+use gpu::nvml_worker::{Agent, AgentError};
+use gpu::settings::{OnOver, Settings};
+use gpu::shares;
+use gpu::shares::Record;
 
 /// The lock that tells that a watchdog runs.
 pub const LOCK: &str = "watch.lock";
@@ -438,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_process_that_nvml_lists_as_a_client_of_mps_too_is_one() {
-        use crate::machine::{Gpu, Process};
+        use gpu::inventory::{Gpu, Process};
         let own = Life::of(Pid(std::process::id())).unwrap().unwrap();
         let mut places = Places(BTreeMap::from([(
             own.pid.0,

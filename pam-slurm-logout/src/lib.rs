@@ -1,35 +1,527 @@
-//! `pam_slurm_logout.so`, `slurm-logoutd` and `slurm-logout`: logins on a
-//! compute node end when the user's jobs do.
+//! The entry points that libpam calls, in sshd, as root.
 //!
-//! | who runs it | what |
-//! |---|---|
-//! | sshd, as root | [`pam`]: admits or refuses a login, records it |
-//! | root's daemon | [`daemon`]: watches, warns, ends |
-//! | an administrator | the command `slurm-logout`, with [`report`] |
+//! | fails | account | open_session |
+//! |---|---|---|
+//! | configuration, look-up, panic | `on_error` | `on_error` |
+//! | of root or an exempt user | admitted | admitted |
 //!
-//! Facts come from [`jobs`] (registry and slurmstepd sockets), [`session`]
-//! (the records that the module writes) and [`process`] (`/proc`). What to do
-//! with them is decided in [`policy`], which has neither clock nor effects;
-//! whose a process is, in [`membership`];
-//! [`end`] sends signals and [`terminal`] speaks to terminals.
-//!
-//! Failure direction: an error in looking for jobs never ends a session. At
-//! login it is the site's choice (`on_error`), but root and exempt users get
-//! in whatever fails.
+//! `close_session` never fails: libpam answers with the verdict that
+//! open_session gave, whatever it returns.
 
-pub mod activity;
-pub mod clock;
-pub mod daemon;
-pub mod end;
-pub mod group;
-pub mod jobs;
-pub mod killall;
-pub mod membership;
-pub mod pam;
-pub mod policy;
-pub mod process;
-pub mod report;
-pub mod session;
-pub mod settings;
-pub mod terminal;
-pub mod userns;
+mod account;
+mod arguments;
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
+use std::time::Duration;
+
+use host::BootId;
+use host::printable;
+use host::process::{Life, Pid, read};
+use host::state_dir::StateDir;
+
+use account::Account;
+pub use arguments::Arguments;
+use logins::clock::Instant;
+use logins::group;
+use logins::process;
+use logins::session::{Records, Session, Told, daemon_runs};
+use logins::settings::{OnError, Settings};
+use logins::user_jobs::{Job, Jobs, Presence};
+use pam::{Handle, Item, Verdict};
+
+/// How long a login may wait for slurmstepds that do not answer.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Longest argument that is read, in bytes.
+const LONGEST: usize = 4096;
+
+/// What a login is about.
+struct Login {
+    name: String,
+    service: String,
+    account: Account,
+}
+
+/// A user who cannot be looked up.
+struct Unknown {
+    name: String,
+    reason: String,
+}
+
+/// What becomes of a login, before it is turned into a number.
+enum Outcome {
+    /// Not ours to judge: another service, an unknown user.
+    NotOurs,
+    /// Come in.
+    Admit,
+    /// Stay out, with what the user is told.
+    Refuse(String),
+    /// It could not be found out.
+    Failed(String),
+}
+
+/// The settings of a login, and whether the user is exempt.
+struct Rules {
+    settings: Result<Settings, String>,
+    arguments: Arguments,
+}
+
+impl Rules {
+    fn load(words: &[String]) -> Self {
+        let arguments = Arguments::parse(words.iter().map(String::as_str));
+        for word in &arguments.unknown {
+            pam::log(
+                libc::LOG_WARNING,
+                &format!(
+                    "argument `{word}` is not understood and ignored; see pam_slurm_logout(8)"
+                ),
+            );
+        }
+        let settings = Settings::load(arguments.config.as_deref().map(Path::new))
+            .map(|settings| arguments.over(settings))
+            .map_err(|error| error.to_string());
+        Self {
+            settings,
+            arguments,
+        }
+    }
+
+    fn on_error(&self) -> OnError {
+        match &self.settings {
+            Ok(settings) => settings.on_error,
+            Err(_) => self.arguments.on_error.unwrap_or_default(),
+        }
+    }
+
+    /// Root always; others by name and group, by the arguments alone if the
+    /// file cannot be read.
+    fn exempt(&self, login: &Login) -> bool {
+        let groups = match &self.settings {
+            Ok(settings) => &settings.exempt_groups,
+            Err(_) => &self.arguments.exempt_groups,
+        };
+        login.account.uid == 0
+            || self.exempt_by_name(&login.name)
+            || account::in_groups(&login.name, login.account, groups)
+    }
+
+    /// Those who are exempt by their name alone: all that can be said where
+    /// users cannot be looked up.
+    fn exempt_by_name(&self, name: &str) -> bool {
+        let users = match &self.settings {
+            Ok(settings) => &settings.exempt_users,
+            Err(_) => &self.arguments.exempt_users,
+        };
+        name == "root" || users.iter().any(|it| it == name)
+    }
+
+    fn concerns(&self, service: &str) -> bool {
+        let services = match &self.settings {
+            Ok(settings) => &settings.services,
+            Err(_) => &self.arguments.services,
+        };
+        services.is_empty() || services.iter().any(|it| it == service)
+    }
+
+    fn debug(&self, text: &str) {
+        if self.settings.as_ref().is_ok_and(|it| it.debug) || self.arguments.debug {
+            pam::log(libc::LOG_DEBUG, text);
+        }
+    }
+}
+
+impl Login {
+    /// `Ok(None)`: nobody whom this node knows.
+    fn of(handle: &Handle) -> Result<Option<Self>, Unknown> {
+        let Some(name) = handle.item(Item::User) else {
+            return Ok(None);
+        };
+        let account = match account::account(&name) {
+            Ok(account) => account,
+            Err(reason) => return Err(Unknown { name, reason }),
+        };
+        let service = handle.item(Item::Service).unwrap_or_default();
+        Ok(account.map(|account| Self {
+            name,
+            service,
+            account,
+        }))
+    }
+}
+
+/// Whether the login may go on.
+fn judge(rules: &Rules, login: &Login) -> Outcome {
+    if rules.exempt(login) {
+        return Outcome::Admit;
+    }
+    if !rules.concerns(&login.service) {
+        return Outcome::NotOurs;
+    }
+    let settings = match &rules.settings {
+        Ok(settings) => settings,
+        Err(reason) => return Outcome::Failed(reason.clone()),
+    };
+    if !settings.require_job {
+        return Outcome::NotOurs;
+    }
+    let jobs = Jobs::look_for(settings, login.account.uid, LOOK);
+    match jobs.of(login.account.uid) {
+        Presence::Has => Outcome::Admit,
+        Presence::None => Outcome::Refuse(refusal(settings.node_name())),
+        Presence::Unknown => Outcome::Failed(jobs.doubts().join("; ")),
+    }
+}
+
+/// Root gets in to mend what is broken.
+fn judge_unknown(rules: &Rules, unknown: &Unknown) -> Outcome {
+    if rules.exempt_by_name(&unknown.name) {
+        Outcome::Admit
+    } else {
+        Outcome::Failed(unknown.reason.clone())
+    }
+}
+
+fn refusal(node: &str) -> String {
+    format!(
+        "Access to {node} is refused: you have no job running on it.\n\
+         Start one first (salloc, sbatch or srun); you may log in to its nodes while it runs."
+    )
+}
+
+fn account_phase(handle: &Handle, rules: &Rules, silent: bool) -> Verdict {
+    let outcome = match Login::of(handle) {
+        Ok(Some(login)) => {
+            let outcome = judge(rules, &login);
+            let name = printable(&login.name, 80);
+            match &outcome {
+                Outcome::Refuse(_) => pam::log(
+                    libc::LOG_NOTICE,
+                    &format!(
+                        "{name} is refused: no job of uid {} here",
+                        login.account.uid
+                    ),
+                ),
+                Outcome::Failed(reason) => pam::log(
+                    libc::LOG_ERR,
+                    &format!("{name}: {reason}; the login goes by on_error"),
+                ),
+                Outcome::Admit => rules.debug(&format!("{name} is admitted")),
+                Outcome::NotOurs => rules.debug(&format!("{name}: not judged")),
+            }
+            outcome
+        }
+        Ok(None) => Outcome::NotOurs,
+        Err(unknown) => judge_unknown(rules, &unknown),
+    };
+    match outcome {
+        Outcome::NotOurs => Verdict::Ignore,
+        Outcome::Admit => Verdict::Success,
+        Outcome::Refuse(text) => {
+            if !silent {
+                handle.tell(&text);
+            }
+            Verdict::PermissionDenied
+        }
+        Outcome::Failed(_) => match rules.on_error() {
+            // Not Ignore: libpam refuses where no module has an opinion.
+            OnError::Allow => Verdict::Success,
+            OnError::Deny => {
+                if !silent {
+                    handle.tell(
+                        "Access is refused: it cannot be found out whether you have a job here. \
+                         Ask the administrators to look at the log of this node.",
+                    );
+                }
+                Verdict::PermissionDenied
+            }
+        },
+    }
+}
+
+/// Records the session, and gives it the job's variables.
+fn open_phase(handle: &Handle, rules: &Rules) -> Verdict {
+    let failed = |reason: &str| {
+        pam::log(
+            libc::LOG_ERR,
+            &format!("the session cannot be recorded: {reason}; the login goes by on_error"),
+        );
+        match rules.on_error() {
+            OnError::Allow => Verdict::Success,
+            OnError::Deny => Verdict::SessionError,
+        }
+    };
+    let login = match Login::of(handle) {
+        Ok(Some(login)) => login,
+        Ok(None) => return Verdict::Ignore,
+        // Without a record it is never ended.
+        Err(unknown) if rules.exempt_by_name(&unknown.name) => return Verdict::Success,
+        Err(unknown) => return failed(&unknown.reason),
+    };
+    let exempt = rules.exempt(&login);
+    if !exempt && !rules.concerns(&login.service) {
+        return Verdict::Ignore;
+    }
+    let recorded = rules
+        .settings
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|settings| record(handle, settings, &login, exempt));
+    match recorded {
+        Ok(()) => Verdict::Success,
+        Err(reason) if exempt => {
+            rules.debug(&reason);
+            Verdict::Success
+        }
+        Err(reason) => failed(&reason),
+    }
+}
+
+fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> Result<(), String> {
+    let own = Pid(std::process::id());
+    let leader = Life::of(own)
+        .map_err(|error| error.to_string())?
+        .ok_or("/proc does not show this process")?;
+    let boot = BootId::current().map_err(|error| error.to_string())?;
+    let told = Told {
+        service: login.service.clone(),
+        tty: handle.item(Item::Tty),
+        remote: handle.item(Item::RemoteHost),
+    };
+    let mut session = Session::new(boot, login.account.uid, &login.name, leader, told);
+    session.audit = process::audit_session(own);
+    session.scope = read(own, "cgroup")
+        .ok()
+        .flatten()
+        .and_then(|text| process::session_scope(&text, session.uid));
+    session.exempt = exempt;
+    if !exempt {
+        // Whatever the user starts is in it. Without it the session is ended
+        // by what the daemon sees.
+        if let Err(error) = group::enter(leader, session.scope.as_deref()) {
+            pam::log(
+                libc::LOG_NOTICE,
+                &format!("the session has no control group of its own: {error}"),
+            );
+        }
+        let jobs = Jobs::look_for(settings, login.account.uid, LOOK);
+        let jobs = jobs.list(login.account.uid);
+        session.jobs = jobs.iter().map(|job| job.id).collect();
+        if settings.job_variables {
+            give_variables(handle, jobs);
+        }
+    }
+    let state = StateDir::open(&settings.state_dir).map_err(|error| error.to_string())?;
+    // The look above may have taken seconds. A notice of that time has not
+    // told this session anything.
+    session.opened = Instant::now();
+    Records::open(&state)
+        .and_then(|mut records| records.put(&session))
+        .map_err(|error| error.to_string())
+}
+
+/// The variables of the only job, or of the newest: the one with the highest
+/// id, of those in the registry if it knows any.
+fn give_variables(handle: &Handle, jobs: &[Job]) {
+    let Some(job) = jobs.last() else {
+        return;
+    };
+    let id = job.id.to_string();
+    handle.putenv("SLURM_JOB_ID", &id);
+    handle.putenv("SLURM_JOBID", &id);
+    if let Some(profile) = &job.profile {
+        handle.putenv("SLURM_EFA_PROFILE", &printable(profile, 64));
+    }
+    // By UUID: the login is not in the job's cgroup, where GPUs count from 0.
+    if !job.gpus.is_empty() && job.gpus.iter().all(|uuid| is_uuid(uuid)) {
+        handle.putenv("CUDA_VISIBLE_DEVICES", &job.gpus.join(","));
+    }
+}
+
+/// NVML's name of a GPU: `GPU-` and hexadecimal groups.
+fn is_uuid(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    text.starts_with("GPU-") && text.len() <= 80 && text.bytes().all(plain)
+}
+
+/// Removes the record. If processes of the session may be left, a daemon that
+/// runs needs it to find them, and removes it itself.
+fn close_phase(rules: &Rules) {
+    let Ok(settings) = &rules.settings else {
+        return;
+    };
+    let Ok(Some(leader)) = Life::of(Pid(std::process::id())) else {
+        return;
+    };
+    let Ok(Some(state)) = StateDir::open_existing(&settings.state_dir) else {
+        return;
+    };
+    if daemon_runs(&state) {
+        return;
+    }
+    if let Ok(Some(mut records)) = Records::open_existing(&state)
+        && let Err(error) = records.remove(leader)
+    {
+        pam::log(libc::LOG_WARNING, &error.to_string());
+    }
+}
+
+// ------------------------------------------------------------ entry points
+
+#[cfg(feature = "panic-injection")]
+fn inject(rules: &Rules, phase: &str) {
+    assert!(
+        rules.arguments.panic.as_deref() != Some(phase),
+        "injected panic in {phase}"
+    );
+}
+
+#[cfg(not(feature = "panic-injection"))]
+fn inject(_: &Rules, _: &str) {}
+
+/// Copies the arguments of an entry point.
+///
+/// # Safety
+/// `argv` is an array of `argc` C strings, as libpam passes it.
+unsafe fn words(argc: c_int, argv: *const *const c_char) -> Vec<String> {
+    let count = usize::try_from(argc).unwrap_or(0).min(arguments::MOST);
+    if argv.is_null() {
+        return Vec::new();
+    }
+    let mut words = Vec::with_capacity(count);
+    for index in 0..count {
+        // SAFETY: below `argc`, which the caller vouches for.
+        let slot = unsafe { argv.add(index) };
+        // SAFETY: a valid element of the array.
+        let word = unsafe { *slot };
+        if word.is_null() {
+            break;
+        }
+        // SAFETY: a C string that libpam keeps for the call.
+        let word = unsafe { CStr::from_ptr(word) };
+        if word.to_bytes().len() <= LONGEST {
+            words.push(word.to_string_lossy().into_owned());
+        }
+    }
+    words
+}
+
+/// Runs an entry point's body; `None` if it panicked, which the log then tells.
+fn guarded<T>(name: &str, body: impl FnOnce() -> T) -> Option<T> {
+    guard::guard(name, |line| pam::log(libc::LOG_ERR, line), body)
+}
+
+/// What a panic leads to: as any failure, but root still gets in.
+fn after_panic(handle: Option<&Handle>, words: &[String], denied: Verdict) -> Verdict {
+    let verdict = guarded("after a panic", || {
+        let login = handle.map_or(Ok(None), Login::of);
+        let rules = Rules::load(words);
+        match login {
+            Ok(Some(login)) if rules.exempt(&login) => Verdict::Success,
+            Err(unknown) if rules.exempt_by_name(&unknown.name) => Verdict::Success,
+            _ if rules.on_error() == OnError::Allow => Verdict::Success,
+            _ => denied,
+        }
+    });
+    verdict.unwrap_or(denied)
+}
+
+/// libpam's account phase: may this user log in here now?
+///
+/// # Safety
+/// As pam_sm_acct_mgmt(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_acct_mgmt(
+    raw: *mut c_void,
+    flags: c_int,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: libpam's contract for this entry point.
+    let handle = unsafe { Handle::new(raw) };
+    // SAFETY: as above.
+    let words = unsafe { words(argc, argv) };
+    let verdict = guarded("account", || {
+        let rules = Rules::load(&words);
+        inject(&rules, "account");
+        let silent = flags & pam::SILENT != 0;
+        handle.as_ref().map_or(Verdict::Ignore, |handle| {
+            account_phase(handle, &rules, silent)
+        })
+    });
+    let denied = Verdict::PermissionDenied;
+    verdict.unwrap_or_else(|| after_panic(handle.as_ref(), &words, denied)) as c_int
+}
+
+/// libpam's session phase, at the beginning.
+///
+/// # Safety
+/// As pam_sm_open_session(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_open_session(
+    raw: *mut c_void,
+    _flags: c_int,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: libpam's contract for this entry point.
+    let handle = unsafe { Handle::new(raw) };
+    // SAFETY: as above.
+    let words = unsafe { words(argc, argv) };
+    let verdict = guarded("open_session", || {
+        let rules = Rules::load(&words);
+        inject(&rules, "open_session");
+        handle
+            .as_ref()
+            .map_or(Verdict::Ignore, |handle| open_phase(handle, &rules))
+    });
+    let denied = Verdict::SessionError;
+    verdict.unwrap_or_else(|| after_panic(handle.as_ref(), &words, denied)) as c_int
+}
+
+/// libpam's session phase, at the end.
+///
+/// # Safety
+/// As pam_sm_close_session(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_close_session(
+    _raw: *mut c_void,
+    _flags: c_int,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    // SAFETY: libpam's contract for this entry point.
+    let words = unsafe { words(argc, argv) };
+    // What fails here has been logged, and has no consequence.
+    let _ = guarded("close_session", || {
+        let rules = Rules::load(&words);
+        inject(&rules, "close_session");
+        close_phase(&rules);
+    });
+    Verdict::Success as c_int
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nobody_can_be_looked_up_root_and_those_exempt_by_name_are_admitted() {
+        let given = Rules::load(&["exempt_users=alice".to_owned()]);
+        let broken = Rules {
+            settings: Err("line 1 is wrong".to_owned()),
+            arguments: Arguments::parse(["exempt_users=alice"]),
+        };
+        for rules in [given, broken] {
+            let admitted = |name: &str| {
+                let unknown = Unknown {
+                    name: name.to_owned(),
+                    reason: "the directory does not answer".to_owned(),
+                };
+                matches!(judge_unknown(&rules, &unknown), Outcome::Admit)
+            };
+            assert!(admitted("root") && admitted("alice"));
+            assert!(!admitted("bob") && !admitted("toor") && !admitted(""));
+        }
+    }
+}

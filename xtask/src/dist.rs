@@ -80,8 +80,8 @@ pub const ARTIFACTS: &[Artifact] = &[
         ],
     },
     Artifact {
-        package: "gres-helper",
-        built: "libgres_helper.so",
+        package: "spank-gres",
+        built: "libspank_gres.so",
         shipped: "spank_gres.so",
         kind: Kind::Module,
         place: Place::MODULES,
@@ -142,7 +142,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         ],
     },
     Artifact {
-        package: "pam-slurm-logout",
+        package: "slurm-logoutd",
         built: "slurm-logoutd",
         shipped: "slurm-logoutd",
         kind: Kind::Program,
@@ -152,7 +152,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         exports: &[],
     },
     Artifact {
-        package: "pam-slurm-logout",
+        package: "slurm-logoutd",
         built: "slurm-logout",
         shipped: "slurm-logout",
         kind: Kind::Program,
@@ -609,9 +609,9 @@ mod tests {
     #[test]
     fn a_path_of_the_build_machine_is_a_fault() {
         let private = [(PathBuf::from("/home/me/slurm-efa"), "/slurm-efa")];
-        let data = b"\0/home/me/slurm-efa/node/src/lib.rs\0";
+        let data = b"\0/home/me/slurm-efa/lib/host/src/lib.rs\0";
         assert_eq!(faults("x86_64", &MODULE, &fit(), data, &private).len(), 1);
-        let clean = b"\0/slurm-efa/node/src/lib.rs\0";
+        let clean = b"\0/slurm-efa/lib/host/src/lib.rs\0";
         assert!(faults("x86_64", &MODULE, &fit(), clean, &private).is_empty());
     }
 

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use host::state_dir::{StateDir, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Agent, AgentError};
-use crate::machine::{Answer, Ask, Gpu, Instance, Machine, Place, Profile};
+use gpu::inventory::{Answer, Ask, Gpu, Instance, Machine, Place, Profile};
+use gpu::nvml_worker::{Agent, AgentError};
 use spec::Rule;
 
 /// A GPU instance that shall be there.

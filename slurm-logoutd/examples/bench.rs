@@ -13,10 +13,10 @@ use host::BootId;
 use host::process::{Life, Pid};
 use host::state_dir::StateDir;
 use jobs::registry::{Job, Registry, Start};
-use pam_slurm_logout::daemon::Daemon;
-use pam_slurm_logout::session::{Records, Session, Told};
-use pam_slurm_logout::settings::Settings;
+use logins::session::{Records, Session, Told};
+use logins::settings::Settings;
 use slurm::{JobId, JobKey};
+use slurm_logoutd::daemon::Daemon;
 
 const SESSIONS: u32 = 1000;
 const JOBS: u32 = 500;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pam_slurm_logout::daemon::Daemon;
-use pam_slurm_logout::settings::Settings;
+use logins::settings::Settings;
+use slurm_logoutd::daemon::Daemon;
 
 /// Wrong use (sysexits).
 const USAGE: u8 = 64;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use host::state_dir::{StateDir, StateError};
 use serde::Serialize;
 
-use crate::clock::Instant;
 use crate::daemon;
-use crate::jobs::{Jobs, Presence};
-use crate::session::{Records, Session, daemon_runs};
-use crate::settings::Settings;
+use logins::clock::Instant;
+use logins::session::{Records, Session, daemon_runs};
+use logins::settings::Settings;
+use logins::user_jobs::{Jobs, Presence};
 
 /// The node's logins.
 #[derive(Debug, Serialize)]

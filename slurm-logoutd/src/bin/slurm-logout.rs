@@ -9,15 +9,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use host::BootId;
 use host::state_dir::StateDir;
-use pam_slurm_logout::clock::Instant;
-use pam_slurm_logout::daemon::Daemon;
-use pam_slurm_logout::end::{self, Ending, Progress, Under};
-use pam_slurm_logout::jobs::{Jobs, Presence};
-use pam_slurm_logout::membership::User;
-use pam_slurm_logout::process::Processes;
-use pam_slurm_logout::report::Status;
-use pam_slurm_logout::session::{Records, Session, daemon_runs};
-use pam_slurm_logout::settings::Settings;
+use logins::clock::Instant;
+use logins::end;
+use logins::end::{Ending, Progress, Under};
+use logins::membership::User;
+use logins::process::Processes;
+use logins::session::{Records, Session, daemon_runs};
+use logins::settings::Settings;
+use logins::user_jobs::{Jobs, Presence};
+use slurm_logoutd::daemon::Daemon;
+use slurm_logoutd::report::Status;
 
 /// Wrong use (sysexits).
 const USAGE: u8 = 64;

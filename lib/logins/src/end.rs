@@ -25,7 +25,8 @@ use crate::clock::Instant;
 use crate::group::{Frozen, Group};
 use crate::killall;
 use crate::membership::{Evidence, User, Whole, belongs, process_belongs};
-use crate::process::{self, Process, Processes};
+use crate::process;
+use crate::process::{Process, Processes};
 use crate::session::Session;
 use crate::settings::Leftovers;
 

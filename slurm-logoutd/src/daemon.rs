@@ -25,17 +25,20 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::activity::{self, Activity};
-use crate::clock::Instant;
-use crate::end::{self, Ending, Progress};
-use crate::group;
-use crate::jobs::{Jobs, Presence};
-use crate::membership::{Evidence, User};
-use crate::policy::{self, AGAIN, Notice, Seen, Verdict};
-use crate::process::{Process, Processes};
-use crate::session::{DAEMON_LOCK, Records, Session};
-use crate::settings::{Leftovers, Settings};
-use crate::terminal;
+use logins::activity;
+use logins::activity::Activity;
+use logins::clock::Instant;
+use logins::end;
+use logins::end::{Ending, Progress};
+use logins::group;
+use logins::membership::{Evidence, User};
+use logins::policy;
+use logins::policy::{AGAIN, Notice, Seen, Verdict};
+use logins::process::{Process, Processes};
+use logins::session::{DAEMON_LOCK, Records, Session};
+use logins::settings::{Leftovers, Settings};
+use logins::terminal;
+use logins::user_jobs::{Jobs, Presence};
 
 /// The folder of the notices.
 pub const FOLDER: &str = "logout";

@@ -275,7 +275,7 @@ impl Settings {
     /// MiB of one shard of a GPU with so much memory, and how many it has;
     /// `None` where GPUs are not shared or not even one shard fits.
     #[must_use]
-    pub fn shards_of(&self, memory: crate::machine::Memory) -> Option<(u64, u64)> {
+    pub fn shards_of(&self, memory: crate::inventory::Memory) -> Option<(u64, u64)> {
         let usable = memory
             .total
             .checked_sub(memory.reserved)?
@@ -310,7 +310,7 @@ fn node_name() -> Option<NodeName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Memory;
+    use crate::inventory::Memory;
 
     fn settings(text: &str) -> Result<Settings, String> {
         let path = Path::new("/etc/slurm-efa/slurm-efa.toml");

@@ -20,9 +20,10 @@ use slurm::job_cgroup::Place;
 use slurm::{JobId, JobKey};
 use spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
 
-use crate::mps;
-use crate::settings::{Settings, Shards, Wanted};
-use crate::shares::{self, Record, Tier};
+use gpu::mps;
+use gpu::settings::{Settings, Shards, Wanted};
+use gpu::shares;
+use gpu::shares::{Record, Tier};
 
 /// How long the record's lock is waited for: a task waits with it.
 const LOCK_LIMIT: Duration = Duration::from_secs(20);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::machine::{Gpu, Machine};
+use crate::inventory::{Gpu, Machine};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -185,7 +185,7 @@ fn judge_gpu(gpu: &Gpu, say: &mut impl FnMut(Grade, &'static str, String)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Health;
+    use crate::inventory::Health;
 
     fn machine(change: impl FnOnce(&mut Gpu)) -> Machine {
         let mut gpu = Gpu {

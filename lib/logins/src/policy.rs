@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
-use crate::jobs::Presence;
 use crate::settings::Settings;
+use crate::user_jobs::Presence;
 
 /// How long to wait before a look that left a doubt is repeated.
 pub const AGAIN: Duration = Duration::from_secs(5);

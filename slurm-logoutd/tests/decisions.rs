@@ -13,14 +13,14 @@ use std::time::{Duration, Instant as Clock};
 use host::BootId;
 use host::process::{Life, Pid};
 use host::state_dir::StateDir;
-use pam_slurm_logout::clock::Instant;
-use pam_slurm_logout::daemon::Daemon;
-use pam_slurm_logout::killall;
-use pam_slurm_logout::membership::User;
-use pam_slurm_logout::process::Processes;
-use pam_slurm_logout::session::{Records, Session, Told};
-use pam_slurm_logout::settings::Settings;
+use logins::clock::Instant;
+use logins::killall;
+use logins::membership::User;
+use logins::process::Processes;
+use logins::session::{Records, Session, Told};
+use logins::settings::Settings;
 use slurm::JobId;
+use slurm_logoutd::daemon::Daemon;
 
 /// No account: nobody else's processes are hers, and no other test's.
 fn alice() -> u32 {

@@ -14,7 +14,7 @@ use cdylib_tests::sigkill::{End, killed_after_change, sweep};
 use host::BootId;
 use host::process::{Life, Pid};
 use host::state_dir::{StateDir, Store};
-use pam_slurm_logout::session::{Records, Session, Told};
+use logins::session::{Records, Session, Told};
 
 /// Whose last job has ended, and who still has one. No accounts: nobody else's
 /// processes are theirs.

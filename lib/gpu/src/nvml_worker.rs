@@ -6,11 +6,10 @@
 //! a limited time, then kills the child. A child that hangs in the driver stays
 //! even so; one that ends was late for another reason (see [`host::late`]).
 
-use std::ffi::OsString;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use host::Deadline;
@@ -20,8 +19,7 @@ use host::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::machine::{Answer, Ask, Instance, Machine, Profile};
-use crate::nvml::Library;
+use crate::inventory::{Answer, Ask, Instance, Machine, Profile};
 
 /// The hidden first argument of the child.
 pub const AGENT: &str = "nvml-agent";
@@ -288,42 +286,4 @@ fn unexpected(answer: &Answer) -> AgentError {
 /// A question in short, for a message.
 fn what(ask: &Ask) -> String {
     printable(&format!("{ask:?}"), 80)
-}
-
-/// The child: `nvml-agent LIBRARY`.
-#[must_use]
-pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    // Without its parent nobody reads what it says.
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let Some(library) = args.next() else {
-        return ExitCode::from(crate::EX_USAGE);
-    };
-    let library = Library::open(&PathBuf::from(library));
-    let mut events = None;
-    for line in io::stdin().lock().lines() {
-        let Some(ask) = line
-            .ok()
-            .and_then(|line| serde_json::from_str::<Ask>(&line).ok())
-        else {
-            return ExitCode::FAILURE;
-        };
-        let answer = match &library {
-            Err(reason) => Answer::NoNvml(reason.clone()),
-            Ok(library) => {
-                if matches!(ask, Ask::Xids(_)) && events.is_none() {
-                    events = library.events().ok();
-                }
-                library.answer(&ask, &mut events)
-            }
-        };
-        let Ok(mut text) = serde_json::to_vec(&answer) else {
-            return ExitCode::FAILURE;
-        };
-        text.push(b'\n');
-        let mut out = io::stdout().lock();
-        if out.write_all(&text).and_then(|()| out.flush()).is_err() {
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
 }

@@ -16,8 +16,8 @@ use host::{exec, printable};
 use serde::{Deserialize, Serialize};
 use slurm::JobId;
 
-use crate::agent::Agent;
-use crate::machine::{Ask, ComputeMode, Gpu};
+use crate::inventory::{Ask, ComputeMode, Gpu};
+use crate::nvml_worker::Agent;
 use crate::settings::Settings;
 
 /// How long the control program may take.

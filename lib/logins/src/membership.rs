@@ -19,7 +19,8 @@
 use host::process::{Life, read};
 
 use crate::group;
-use crate::process::{self, Audit, Process, Uids};
+use crate::process;
+use crate::process::{Audit, Process, Uids};
 use crate::session::Session;
 
 /// Most bytes of `/etc/subuid` that are read.

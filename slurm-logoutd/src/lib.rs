@@ -1,0 +1,5 @@
+//! `slurm-logoutd`, the daemon that ends logins, and `slurm-logout`, the command
+//! that reports and sweeps.
+
+pub mod daemon;
+pub mod report;
