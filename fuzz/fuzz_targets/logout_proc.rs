@@ -1,10 +1,12 @@
 #![no_main]
-//! Files of /proc, and the module's arguments: parts of them are users' to choose.
+//! Files of /proc, /etc/subuid, and the module's arguments: parts of them are
+//! users' to choose.
 
-use host::process::parse_stat;
 use libfuzzer_sys::fuzz_target;
-use logins::{activity, process};
+use host::process::parse_stat;
+use logins::membership::User;
 use pam_slurm_logout::Arguments;
+use logins::{activity, process};
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -14,7 +16,8 @@ fuzz_target!(|bytes: &[u8]| {
     let stat = parse_stat(&stat).expect("a whole line");
     assert_eq!((stat.parent.0, stat.start, stat.cpu), (41, 123_456, 12));
     let _ = parse_stat(bytes);
-    let _ = process::parse_uid(bytes);
+    let _ = process::parse_uids(bytes);
+    let _ = User::parse(1000, "alice", bytes);
     let _ = activity::parse_io(bytes);
     if let Some(scope) = process::session_scope(bytes, 1000) {
         assert!(scope.starts_with("/user.slice/user-") && !scope.contains(".."));
