@@ -2,7 +2,7 @@
 //! The value of --export: what reaches the job is what it names.
 
 use libfuzzer_sys::fuzz_target;
-use spank_efa::Export;
+use profiles::export::Export;
 
 const NAME: &str = "FI_EFA_MTU_SIZE";
 

@@ -2,10 +2,10 @@
 //! Files of /proc, /etc/subuid, and the module's arguments: parts of them are
 //! users' to choose.
 
-use libfuzzer_sys::fuzz_target;
 use host::process::parse_stat;
+use libfuzzer_sys::fuzz_target;
 use logins::membership::User;
-use pam_slurm_logout::Arguments;
+use logins::module_arguments::Arguments;
 use logins::{activity, process};
 use slurm_efa_fuzz::assert_presentable;
 

@@ -9,7 +9,6 @@
 //! open_session gave, whatever it returns.
 
 mod account;
-mod arguments;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
@@ -21,9 +20,9 @@ use host::process::{Life, Pid, read};
 use host::state_dir::StateDir;
 
 use account::Account;
-pub use arguments::Arguments;
 use logins::clock::Instant;
 use logins::group;
+use logins::module_arguments::Arguments;
 use logins::process;
 use logins::session::{Records, Session, Told, daemon_runs};
 use logins::settings::{OnError, Settings};
@@ -384,7 +383,9 @@ fn inject(_: &Rules, _: &str) {}
 /// # Safety
 /// `argv` is an array of `argc` C strings, as libpam passes it.
 unsafe fn words(argc: c_int, argv: *const *const c_char) -> Vec<String> {
-    let count = usize::try_from(argc).unwrap_or(0).min(arguments::MOST);
+    let count = usize::try_from(argc)
+        .unwrap_or(0)
+        .min(logins::module_arguments::MOST);
     if argv.is_null() {
         return Vec::new();
     }

@@ -5,7 +5,6 @@
 //! `optional` plugin, and would echo the raw value of a refused option to the
 //! terminal.
 
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -17,6 +16,7 @@ use crate::arguments::Arguments;
 use crate::components::{self, Around, Change, Choices};
 use crate::options;
 use profiles::explain;
+use profiles::export::Export;
 use profiles::plan;
 use profiles::profile;
 use profiles::profile::Profile;
@@ -256,6 +256,32 @@ fn judge_hugepages(asked: Request, arguments: &Arguments) {
     }
 }
 
+/// The option as this client was given it. sbatch leaves it in
+/// `SLURM_EXPORT_ENV` before the plugin is asked; srun reads that variable
+/// and its own command line, which wins.
+fn exported() -> Export {
+    let mut found = ["SRUN_EXPORT_ENV", "SLURM_EXPORT_ENV"]
+        .iter()
+        .find_map(std::env::var_os);
+    if program().as_deref() != Some(OsStr::new("sbatch")) {
+        let mut words = std::env::args_os().skip(1);
+        while let Some(word) = words.next() {
+            if word == "--export" {
+                found = words.next();
+            } else if let Some(value) = word.as_bytes().strip_prefix(b"--export=") {
+                found = Some(OsStr::from_bytes(value).to_owned());
+            } else if !word.as_bytes().starts_with(b"-") {
+                // The user's program and its own words.
+                break;
+            }
+        }
+    }
+    found.map_or_else(
+        || Export::parse(b"ALL"),
+        |value| Export::parse(value.as_bytes()),
+    )
+}
+
 /// Refuses (or, if the site wants it, warns of) variables that abort libfabric.
 fn judge_environment(asked: &ProfileRequest, config: &Config) {
     let profile = match asked {
@@ -265,7 +291,7 @@ fn judge_environment(asked: &ProfileRequest, config: &Config) {
         // No node is known yet.
         _ => Profile::plain(asked.as_str()),
     };
-    let exported = Export::of_this_client();
+    let exported = exported();
     let env = |name: &str| {
         if profile.unset.contains_key(name) {
             None
@@ -280,76 +306,6 @@ fn judge_environment(asked: &ProfileRequest, config: &Config) {
         match config.harmful {
             HarmfulPolicy::Refuse => refuse(&format!("{sentence}. Nothing was submitted")),
             HarmfulPolicy::Warn => log::error(&format!("warning: {sentence}")),
-        }
-    }
-}
-
-/// What `--export` lets through to the job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
-    all: bool,
-    names: Vec<Vec<u8>>,
-    assigned: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-impl Export {
-    /// Reads the value of `--export`, as sbatch(1) describes it: `ALL`, `NIL`,
-    /// `NONE`, or a list of names and assignments.
-    pub fn parse(value: &[u8]) -> Self {
-        let mut export = Self {
-            all: false,
-            names: Vec::new(),
-            assigned: BTreeMap::new(),
-        };
-        for word in value.split(|byte| *byte == b',') {
-            match word.iter().position(|byte| *byte == b'=') {
-                Some(at) => {
-                    export
-                        .assigned
-                        .insert(word[..at].to_vec(), word[at + 1..].to_vec());
-                }
-                None if word.eq_ignore_ascii_case(b"ALL") => export.all = true,
-                None => export.names.push(word.to_vec()),
-            }
-        }
-        export
-    }
-
-    /// The option as this client was given it. sbatch leaves it in
-    /// `SLURM_EXPORT_ENV` before the plugin is asked; srun reads that variable
-    /// and its own command line, which wins.
-    fn of_this_client() -> Self {
-        let mut found = ["SRUN_EXPORT_ENV", "SLURM_EXPORT_ENV"]
-            .iter()
-            .find_map(std::env::var_os);
-        if program().as_deref() != Some(OsStr::new("sbatch")) {
-            let mut words = std::env::args_os().skip(1);
-            while let Some(word) = words.next() {
-                if word == "--export" {
-                    found = words.next();
-                } else if let Some(value) = word.as_bytes().strip_prefix(b"--export=") {
-                    found = Some(OsStr::from_bytes(value).to_owned());
-                } else if !word.as_bytes().starts_with(b"-") {
-                    // The user's program and its own words.
-                    break;
-                }
-            }
-        }
-        found.map_or_else(
-            || Self::parse(b"ALL"),
-            |value| Self::parse(value.as_bytes()),
-        )
-    }
-
-    /// The variable as the job will have it.
-    pub fn value(&self, name: &str, client: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-        if let Some(value) = self.assigned.get(name.as_bytes()) {
-            return Some(value.clone());
-        }
-        if self.all || self.names.iter().any(|listed| listed == name.as_bytes()) {
-            client(name)
-        } else {
-            None
         }
     }
 }
@@ -411,25 +367,4 @@ fn unset_env(name: &str) {
     let Ok(name) = CString::new(name) else { return };
     // SAFETY: as for `set_env`.
     unsafe { libc::unsetenv(name.as_ptr()) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn through(export: &str, name: &str) -> Option<Vec<u8>> {
-        Export::parse(export.as_bytes())
-            .value(name, |name| (name == "A").then(|| b"client".to_vec()))
-    }
-
-    #[test]
-    fn export_decides_which_of_the_clients_variables_the_job_has() {
-        assert_eq!(through("ALL", "A"), Some(b"client".to_vec()));
-        assert_eq!(through("NONE", "A"), None);
-        assert_eq!(through("B,C=1", "A"), None);
-        assert_eq!(through("B,A", "A"), Some(b"client".to_vec()));
-        assert_eq!(through("ALL,A=own", "A"), Some(b"own".to_vec()));
-        assert_eq!(through("A=", "A"), Some(Vec::new()));
-        assert_eq!(through("NONE", "B"), None);
-    }
 }

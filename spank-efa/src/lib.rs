@@ -14,10 +14,9 @@ mod components;
 mod job;
 mod node_name;
 mod options;
-pub mod plugin;
+mod plugin;
 mod stepd;
 
-pub use client::Export;
 use plugin::Efa;
 
 spank::plugin! {

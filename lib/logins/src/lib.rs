@@ -16,6 +16,7 @@ pub mod end;
 pub mod group;
 pub mod killall;
 pub mod membership;
+pub mod module_arguments;
 pub mod policy;
 pub mod process;
 pub mod session;

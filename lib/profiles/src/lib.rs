@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod explain;
+pub mod export;
 pub mod hugepage_request;
 pub mod plan;
 pub mod profile;

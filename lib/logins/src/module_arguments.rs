@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use host::printable;
 
-use logins::settings::{OnError, Settings};
+use crate::settings::{OnError, Settings};
 
 /// Words that are read at most; a PAM line has no more.
 pub const MOST: usize = 64;
