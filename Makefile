@@ -9,10 +9,18 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test modules bench dist matrix node-test fuzz linker
+.PHONY: help check demo test modules bench dist matrix node-test fuzz linker
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+
+# What needs root has as_root in its name.
+check: linker ## Format, lints and unit tests; needs neither root nor Slurm
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@if cargo nextest --version >/dev/null 2>&1; \
+	then set -x; cargo nextest run --workspace --exclude cdylib-tests --lib --bins --test architecture -E 'not test(as_root)'; \
+	else set -x; cargo test --quiet --workspace --exclude cdylib-tests --lib --bins --test architecture -- --skip as_root; fi
 
 demo: linker ## Show a job on a simulated pair of p5.48xlarge under a real Slurm (a few minutes)
 	@$(XTASK) setup --for demo

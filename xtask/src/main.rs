@@ -2,6 +2,7 @@
 //! names them all.
 
 mod bindings;
+mod changelog;
 mod command;
 mod deny;
 mod dist;
@@ -69,6 +70,8 @@ enum Chore {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Write CHANGELOG.md from packaging/changelog.yaml
+    Changelog,
     /// Check licences, sources and bans of the dependencies, as CI does
     CiDeny,
 }
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         }
         Chore::Bindings { headers, check } => bindings::bindings(&headers, check),
         Chore::Roots { list, names } => roots::roots(&names, list),
+        Chore::Changelog => changelog::changelog(),
         Chore::CiDeny => deny::deny(),
     };
     match outcome {
