@@ -57,6 +57,32 @@ fn the_plugin_exports_its_three_names_and_the_hooks_it_has_and_nothing_else() {
 }
 
 #[test]
+fn no_program_carries_the_symbols_of_a_plugin_or_a_pam_module() {
+    let programs = [
+        "efa-check",
+        "gres-helper",
+        "slurm-efa",
+        "slurm-logout",
+        "slurm-logoutd",
+    ];
+    for program in programs {
+        let data = fs::read(modules::program(program)).unwrap();
+        let elf = ElfFile64::<Endianness>::parse(&*data).unwrap();
+        let names: Vec<&str> = elf.symbols().filter_map(|it| it.name().ok()).collect();
+        assert!(
+            names.len() > 1000,
+            "{program}: it has no symbols to look at"
+        );
+        for name in names {
+            let exported = name == "plugin_version"
+                || name.starts_with("slurm_spank_")
+                || name.starts_with("pam_sm_");
+            assert!(!exported, "{program}: {name}");
+        }
+    }
+}
+
+#[test]
 fn the_plugin_links_nothing_of_slurm() {
     for path in builds() {
         let data = fs::read(&path).unwrap();
