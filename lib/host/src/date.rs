@@ -1,6 +1,7 @@
 //! Seconds since 1970 as a date, without a time zone's help.
 
 /// `2026-11-22 04:00:00`, UTC, in the Gregorian calendar.
+#[must_use]
 pub fn utc(unix_s: u64) -> String {
     let (mut days, seconds) = (unix_s / 86_400, unix_s % 86_400);
     // 400 years have always the same number of days.
