@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::checks::{CHECKS, Facts, Severity, Verdict};
+use crate::checks::{CHECKS, CheckOutcome, Facts, Severity};
 use crate::slurm::PREFIX;
 
 /// The longest drain reason, in bytes; `sinfo -R` shows less than that anyway.
@@ -92,14 +92,14 @@ impl Report {
                     Severity::Fatal => (Status::Fatal, message),
                     Severity::Warning => (Status::Warning, message),
                 };
-                let verdict = check.judge(facts);
-                let uncheckable = matches!(verdict, Verdict::Uncheckable(_));
-                let (status, message) = match verdict {
-                    Verdict::NotApplicable => return None,
-                    Verdict::Fine => (Status::Ok, String::new()),
-                    Verdict::Found(message) => found(check.severity, message),
-                    Verdict::FoundAs(severity, message) => found(severity, message),
-                    Verdict::Unknown(message) | Verdict::Uncheckable(message) => {
+                let outcome = check.judge(facts);
+                let uncheckable = matches!(outcome, CheckOutcome::Uncheckable(_));
+                let (status, message) = match outcome {
+                    CheckOutcome::NotApplicable => return None,
+                    CheckOutcome::Fine => (Status::Ok, String::new()),
+                    CheckOutcome::Found(message) => found(check.severity, message),
+                    CheckOutcome::FoundAs(severity, message) => found(severity, message),
+                    CheckOutcome::Unknown(message) | CheckOutcome::Uncheckable(message) => {
                         (Status::Unknown, message)
                     }
                 };
