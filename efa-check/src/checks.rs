@@ -3,6 +3,7 @@
 
 use efa::instance_types;
 use efa::instance_types::{Accelerator, GpuDirect, Spec};
+pub use findings::Severity;
 use host::printable;
 
 use crate::counters::{PACKETS, UNRESPONSIVE};
@@ -12,26 +13,6 @@ use crate::probe::Probe;
 use crate::rounds::{Changes, Rounds};
 use crate::settings::{Settings, StackPlace};
 
-/// What a finding of a check means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// No job shall start here.
-    Fatal,
-    /// Somebody should look.
-    Warning,
-}
-
-impl Severity {
-    /// For people.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Fatal => "fatal",
-            Self::Warning => "warning",
-        }
-    }
-}
-
 /// One check.
 #[derive(Debug)]
 pub struct Check {
@@ -39,7 +20,7 @@ pub struct Check {
     pub id: &'static str,
     /// What is known when it finds nothing.
     pub proves: &'static str,
-    /// See [`Severity`].
+    /// How bad a finding is: fatal or a warning.
     pub severity: Severity,
     /// What it costs.
     pub cost: &'static str,

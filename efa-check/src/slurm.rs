@@ -1,11 +1,12 @@
 //! What is to be asked of Slurm about this node: pure decisions.
 
+use findings::Domain;
 use slurm::scontrol::{Shown, Update};
 
 use crate::settings::OnFatal;
 
 /// What every reason of ours begins with, and no other does.
-pub const PREFIX: &str = "EFA: ";
+pub const PREFIX: &str = Domain::Efa.prefix();
 
 /// Slurm's reason for a prolog that failed.
 const PROLOG_ERROR: &str = "Prolog error";
