@@ -16,6 +16,7 @@ use host::Deadline;
 use host::state_dir::{StateDir, Store};
 use host::{printable, textfile};
 use slurm::NodeName;
+use slurm::drain_policy::NodeAction;
 
 use crate::checks::{self, CHECKS, Facts};
 use crate::counters::Wanted;
@@ -25,7 +26,6 @@ use crate::report::Report;
 use crate::rounds::{self, Now, Rounds};
 use crate::settings::has_profile;
 use crate::site::{self, Named, Site};
-use crate::slurm::Wish;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE, drain, metrics, pingpong, probe};
 
 /// How long a round waits for another that writes the state.
@@ -411,9 +411,9 @@ fn prolog(site: &Site) -> u8 {
     };
     ask_slurm(
         site,
-        &Wish::Drain {
+        &NodeAction::Drain {
             reason,
-            on_fatal: site.settings.on_fatal,
+            drain_as: site.settings.on_fatal.into(),
             after_prolog: true,
         },
     );
@@ -459,13 +459,13 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
     let late = still_young(site, report);
     let reason = report.findings.reason(Domain::Efa);
     if let Some(reason) = reason.filter(|_| !late) {
-        let on_fatal = settings.on_fatal;
+        let drain_as = settings.on_fatal.into();
         let after_prolog = false;
         ask_slurm(
             site,
-            &Wish::Drain {
+            &NodeAction::Drain {
                 reason,
-                on_fatal,
+                drain_as,
                 after_prolog,
             },
         );
@@ -477,7 +477,7 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
     }
     let healed = round.rounds.healthy >= settings.resume_after;
     if settings.resume && healed && round.rounds.drained {
-        ask_slurm(site, &Wish::Resume);
+        ask_slurm(site, &NodeAction::Resume);
     }
     if written {
         report.findings.exit_code()
@@ -513,12 +513,12 @@ fn still_young(site: &Site, report: &Report) -> bool {
             .all(|finding| finding.id == "device-count")
 }
 
-fn ask_slurm(site: &Site, wish: &Wish) {
+fn ask_slurm(site: &Site, action: &NodeAction) {
     let Some(node) = &site.node else {
         complain("Slurm was not told: the name of this node is not known; set --node-name");
         return;
     };
-    if let Err(error) = drain::send(wish, &site.config, node) {
+    if let Err(error) = drain::send(action, &site.config, node) {
         let text = format!("Slurm was not told, because no process could be started: {error}");
         complain(&text);
         drain::log(&text);

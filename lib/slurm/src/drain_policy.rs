@@ -1,56 +1,60 @@
-//! What is to be asked of Slurm about this node: pure decisions.
+//! What Slurm is asked to do with a node that a program found faulty or healthy
+//! again: pure decisions.
 
-use findings::Domain;
-use slurm::scontrol::{Shown, Update};
-
-use crate::settings::OnFatal;
-
-/// What every reason of ours begins with, and no other does.
-pub const PREFIX: &str = Domain::Efa.prefix();
+use crate::scontrol::{Shown, Update};
 
 /// Slurm's reason for a prolog that failed.
 const PROLOG_ERROR: &str = "Prolog error";
 
-/// What we want of Slurm.
+/// How a node is taken out of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainAs {
+    /// Drained.
+    Drain,
+    /// HyperPod replaces the instance.
+    HyperpodReplace,
+    /// HyperPod reboots it.
+    HyperpodReboot,
+}
+
+/// What a program wants of Slurm.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum NodeAction {
     /// No new jobs here, for this reason.
     Drain {
-        /// Begins with [`PREFIX`].
+        /// Begins with the program's prefix.
         reason: String,
         /// How.
-        on_fatal: OnFatal,
-        /// Whether this node's failing prolog is ours: then Slurm's words for
-        /// it may be replaced.
+        drain_as: DrainAs,
+        /// Whether this node's failing prolog is the program's own: then Slurm's
+        /// words for it may be replaced.
         after_prolog: bool,
     },
-    /// Jobs again, if it was us who drained.
+    /// Jobs again, if it was the program that drained.
     Resume,
 }
 
-fn is_ours(shown: &Shown) -> bool {
-    shown.reason.starts_with(PREFIX)
-}
-
-/// What is to be done about a node; `None`: nothing. Reasons of others stay.
+/// What is to be done about a node; `None`: nothing. `prefix` is what each
+/// reason of the program begins with, and no other does; other reasons stay.
 #[must_use]
-pub fn decide(shown: &Shown, wish: &Wish) -> Option<Update> {
-    match wish {
-        Wish::Resume => (is_ours(shown) && shown.is_out()).then_some(Update {
+pub fn decide(shown: &Shown, action: &NodeAction, prefix: &str) -> Option<Update> {
+    let is_own = shown.reason.starts_with(prefix);
+    match action {
+        NodeAction::Resume => (is_own && shown.is_out()).then_some(Update {
             state: "RESUME",
             reason: None,
         }),
-        Wish::Drain {
+        NodeAction::Drain {
             reason,
-            on_fatal,
+            drain_as,
             after_prolog,
         } => {
             let slurms_words = *after_prolog && shown.reason == PROLOG_ERROR;
-            let may_replace = shown.reason.is_empty() || is_ours(shown) || slurms_words;
-            let (state, words) = match on_fatal {
-                OnFatal::Drain => ("DRAIN", reason.clone()),
-                OnFatal::HyperpodReplace => ("FAIL", "Action:Replace".to_owned()),
-                OnFatal::HyperpodReboot => ("FAIL", "Action:Reboot".to_owned()),
+            let may_replace = shown.reason.is_empty() || is_own || slurms_words;
+            let (state, words) = match drain_as {
+                DrainAs::Drain => ("DRAIN", reason.clone()),
+                DrainAs::HyperpodReplace => ("FAIL", "Action:Replace".to_owned()),
+                DrainAs::HyperpodReboot => ("FAIL", "Action:Reboot".to_owned()),
             };
             if shown.is_out() {
                 let same = shown.reason == words;
@@ -60,9 +64,9 @@ pub fn decide(shown: &Shown, wish: &Wish) -> Option<Update> {
                 });
             }
             // In service with a note of somebody: it is drained, the note stays
-            // and, since ours is not in front, so does the drain.
-            let words = match on_fatal {
-                OnFatal::Drain if !may_replace => format!("{}; {words}", shown.reason),
+            // and, since the program's reason is not in front, so does the drain.
+            let words = match drain_as {
+                DrainAs::Drain if !may_replace => format!("{}; {words}", shown.reason),
                 _ if !may_replace => return None,
                 _ => words,
             };
@@ -78,6 +82,10 @@ pub fn decide(shown: &Shown, wish: &Wish) -> Option<Update> {
 mod tests {
     use super::*;
 
+    fn decide(shown: &Shown, action: &NodeAction) -> Option<Update> {
+        super::decide(shown, action, "EFA: ")
+    }
+
     fn shown(state: &str, reason: &str) -> Shown {
         let reason = if reason.is_empty() {
             String::new()
@@ -90,10 +98,10 @@ mod tests {
         .unwrap()
     }
 
-    fn drain(on_fatal: OnFatal, after_prolog: bool) -> Wish {
-        Wish::Drain {
+    fn drain(drain_as: DrainAs, after_prolog: bool) -> NodeAction {
+        NodeAction::Drain {
             reason: "EFA: 31/32 devices".into(),
-            on_fatal,
+            drain_as,
             after_prolog,
         }
     }
@@ -106,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_node_in_service_is_drained_with_our_reason() {
-        let update = decide(&shown("IDLE", ""), &drain(OnFatal::Drain, false));
+        let update = decide(&shown("IDLE", ""), &drain(DrainAs::Drain, false));
         assert_eq!(words(update), "DRAIN EFA: 31/32 devices");
     }
 
@@ -114,14 +122,14 @@ mod tests {
     fn a_reason_of_somebody_else_is_never_overwritten() {
         for state in ["IDLE+DRAIN", "DOWN", "MIXED+DRAIN", "DRAINED", "DOWN*"] {
             for how in [
-                OnFatal::Drain,
-                OnFatal::HyperpodReplace,
-                OnFatal::HyperpodReboot,
+                DrainAs::Drain,
+                DrainAs::HyperpodReplace,
+                DrainAs::HyperpodReboot,
             ] {
                 for after_prolog in [false, true] {
                     let node = shown(state, "disk is full");
-                    let wish = drain(how, after_prolog);
-                    assert_eq!(words(decide(&node, &wish)), "nothing", "{state} {how:?}");
+                    let action = drain(how, after_prolog);
+                    assert_eq!(words(decide(&node, &action)), "nothing", "{state} {how:?}");
                 }
             }
         }
@@ -130,42 +138,42 @@ mod tests {
     #[test]
     fn a_note_on_a_node_in_service_stays_in_front_of_ours() {
         let node = shown("IDLE", "ask bob first");
-        let update = decide(&node, &drain(OnFatal::Drain, false));
+        let update = decide(&node, &drain(DrainAs::Drain, false));
         assert_eq!(words(update), "DRAIN ask bob first; EFA: 31/32 devices");
     }
 
     #[test]
     fn our_own_reason_is_kept_up_to_date_and_not_repeated() {
         let node = shown("IDLE+DRAIN", "EFA: 30/32 devices");
-        let update = decide(&node, &drain(OnFatal::Drain, false));
+        let update = decide(&node, &drain(DrainAs::Drain, false));
         assert_eq!(words(update), "DRAIN EFA: 31/32 devices");
         let node = shown("IDLE+DRAIN", "EFA: 31/32 devices");
-        assert_eq!(decide(&node, &drain(OnFatal::Drain, false)), None);
+        assert_eq!(decide(&node, &drain(DrainAs::Drain, false)), None);
     }
 
     #[test]
     fn slurms_words_for_our_failed_prolog_are_replaced_and_those_for_another_are_not() {
         let node = shown("IDLE+DRAIN", "Prolog error");
-        let update = decide(&node, &drain(OnFatal::Drain, true));
+        let update = decide(&node, &drain(DrainAs::Drain, true));
         assert_eq!(words(update), "DRAIN EFA: 31/32 devices");
-        assert_eq!(decide(&node, &drain(OnFatal::Drain, false)), None);
+        assert_eq!(decide(&node, &drain(DrainAs::Drain, false)), None);
     }
 
     #[test]
     fn hyperpod_gets_exactly_its_words() {
         let node = shown("IDLE", "");
-        let replace = decide(&node, &drain(OnFatal::HyperpodReplace, false));
+        let replace = decide(&node, &drain(DrainAs::HyperpodReplace, false));
         assert_eq!(words(replace), "FAIL Action:Replace");
-        let reboot = decide(&node, &drain(OnFatal::HyperpodReboot, false));
+        let reboot = decide(&node, &drain(DrainAs::HyperpodReboot, false));
         assert_eq!(words(reboot), "FAIL Action:Reboot");
         // Once it is said, HyperPod owns the node.
         let node = shown("FAIL", "Action:Replace");
-        assert_eq!(decide(&node, &drain(OnFatal::HyperpodReplace, false)), None);
+        assert_eq!(decide(&node, &drain(DrainAs::HyperpodReplace, false)), None);
     }
 
     #[test]
     fn only_what_we_drained_is_resumed() {
-        let resume = |state, reason| words(decide(&shown(state, reason), &Wish::Resume));
+        let resume = |state, reason| words(decide(&shown(state, reason), &NodeAction::Resume));
         assert_eq!(resume("IDLE+DRAIN", "EFA: 31/32 devices"), "RESUME ");
         assert_eq!(
             resume("IDLE+DRAIN", "disk is full; EFA: 31/32 devices"),
