@@ -12,7 +12,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cli::called;
 use cli::called::GRES_HELPER;
-use host::{Sysroot, printable, syslog, textfile};
+use findings::Severity;
+use host::{Sysroot, date, printable, syslog, textfile};
 use slurm::NodeName;
 use slurm::scontrol::{Scontrol, Shown};
 use slurm::{JobId, JobKey};
@@ -20,15 +21,11 @@ use slurm::{JobId, JobKey};
 use crate::watch::Places;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
 use crate::{generate, gresconf, job, mig, status, verify, watch};
-use gpu::health::Grade;
 use gpu::inventory::{Answer, Ask, Machine, Profile};
 use gpu::nvml_worker;
 use gpu::nvml_worker::Agent;
 use gpu::settings::{Settings, Shards};
 use gpu::{shares, size};
-
-/// Could not tell.
-const UNKNOWN: u8 = 3;
 
 /// How long scontrol may take.
 const SCONTROL: Duration = Duration::from_secs(10);
@@ -268,7 +265,7 @@ fn run(line: &Line) -> u8 {
     };
     result.unwrap_or_else(|reason| {
         complain(&reason);
-        UNKNOWN
+        Severity::Unknown.exit_code()
     })
 }
 
@@ -386,24 +383,25 @@ fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8
     for difference in &found {
         print(&format!("{}\n", difference.text));
     }
-    let worst = found.iter().map(|difference| difference.grade).max();
+    let severities = found.iter().map(|difference| difference.severity);
+    let asked = if unknown {
+        Severity::Unknown
+    } else {
+        Severity::Ok
+    };
+    let worst = severities.fold(asked, Severity::max);
     if found.iter().any(|difference| difference.needs_drain) {
         print(&format!(
             "drain {node} first: Slurm ends jobs whose GPUs or shards are no longer configured\n"
         ));
     }
-    Ok(match (worst, unknown) {
-        (Some(verify::Grade::Wrong), _) => 2,
-        (_, true) => UNKNOWN,
-        (Some(verify::Grade::Warning), _) => 1,
-        (None, false) => {
-            print(&format!(
-                "{shown} agrees with {} lines of NVML's GPUs\n",
-                wanted.lines.len()
-            ));
-            0
-        }
-    })
+    if worst == Severity::Ok {
+        print(&format!(
+            "{shown} agrees with {} lines of NVML's GPUs\n",
+            wanted.lines.len()
+        ));
+    }
+    Ok(worst.exit_code())
 }
 
 fn collect(settings: &Settings) -> Result<status::Status, String> {
@@ -447,18 +445,13 @@ fn collect(settings: &Settings) -> Result<status::Status, String> {
 fn show_status(settings: &Settings, json: bool) -> Result<u8, String> {
     let all = collect(settings)?;
     if json {
-        let text = serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?;
+        let document = status::document(&all, settings.node.as_ref(), date::now());
+        let text = serde_json::to_string_pretty(&document).map_err(|error| error.to_string())?;
         print(&format!("{text}\n"));
     } else {
         print(&status::text(&all));
     }
-    Ok(
-        match all.findings.iter().map(|finding| finding.grade).max() {
-            Some(Grade::Fatal) => 2,
-            Some(Grade::Warning) => 1,
-            None => 0,
-        },
-    )
+    Ok(all.findings.exit_code())
 }
 
 fn metrics(settings: &Settings, file: &Path) -> Result<u8, String> {
@@ -498,8 +491,8 @@ fn for_job(settings: &Settings, phase: Phase) -> Result<u8, String> {
         }
         Phase::Epilog => job::epilog(settings, &key, uid),
     };
-    for finding in &outcome.findings {
-        complain(&finding.text);
+    for finding in &outcome.findings.0 {
+        complain(&finding.advice());
     }
     for complaint in &outcome.complaints {
         complain(complaint);

@@ -343,6 +343,42 @@ fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
 }
 
 #[test]
+fn a_status_in_json_has_version_node_time_findings() {
+    let node = Node::new("8xH100", "");
+    node.change(|machine| machine.gpus[2].lost = true);
+    let said = node.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(
+        (&status["version"], &status["node"]),
+        (&1.into(), &"n1".into())
+    );
+    let time = status["time"].as_str().unwrap();
+    assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+    assert_eq!((said.code, &status["severity"]), (2, &"fatal".into()));
+    let found = &status["findings"][0];
+    assert_eq!(found["id"], "lost");
+    assert_eq!(found["severity"], "fatal");
+    assert_eq!(found["subject"], "GPU 2");
+    assert_eq!(found["sentence"], "GPU 2 has fallen off the bus");
+    let remedy = found["remedy"].as_str().unwrap();
+    assert!(remedy.starts_with("reboot the node"), "{remedy}");
+    assert_eq!(status["gpus"].as_array().map(Vec::len), Some(8));
+}
+
+#[test]
+fn a_status_in_json_has_the_keys_of_the_last_release_too() {
+    let node = Node::new("8xH100", "");
+    node.change(|machine| machine.gpus[2].lost = true);
+    let said = node.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let found = &status["findings"][0];
+    assert_eq!(found["grade"], "fatal");
+    assert_eq!(found["check"], "lost");
+    let text = "GPU 2 has fallen off the bus; reboot the node, replace it if that does not help";
+    assert_eq!(found["text"], text);
+}
+
+#[test]
 fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
     let node = Node::new("8xH100", "");
     node.change(|machine| machine.gpus[2].lost = true);

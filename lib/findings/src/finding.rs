@@ -25,6 +25,17 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
+impl Finding {
+    /// What was found and what to do, as one line.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{}; {remedy}", self.sentence),
+            None => self.sentence.clone(),
+        }
+    }
+}
+
 /// Which findings a text contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
@@ -142,6 +153,14 @@ mod tests {
         ]);
         let ids: Vec<&str> = findings.not_ok().iter().map(|it| it.id).collect();
         assert_eq!(ids, ["c", "d", "a", "e"]);
+    }
+
+    #[test]
+    fn advice_is_what_was_found_then_what_to_do() {
+        let mut missing = finding("count", Severity::Fatal);
+        assert_eq!(missing.advice(), "one device is missing; reboot");
+        missing.remedy = None;
+        assert_eq!(missing.advice(), "one device is missing");
     }
 
     #[test]
