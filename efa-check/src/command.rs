@@ -16,7 +16,7 @@ use host::Deadline;
 use host::state_dir::{StateDir, Store};
 use host::{printable, textfile};
 use slurm::NodeName;
-use slurm::drain_policy::NodeAction;
+use slurm::drain_policy::{Failed, NodeAction};
 
 use crate::checks::{self, CHECKS, Facts};
 use crate::counters::Wanted;
@@ -414,7 +414,7 @@ fn prolog(site: &Site) -> u8 {
         &NodeAction::Drain {
             reason,
             drain_as: site.settings.on_fatal.into(),
-            after_prolog: true,
+            after: Some(Failed::Prolog),
         },
     );
     2
@@ -460,13 +460,12 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
     let reason = report.findings.reason(Domain::Efa);
     if let Some(reason) = reason.filter(|_| !late) {
         let drain_as = settings.on_fatal.into();
-        let after_prolog = false;
         ask_slurm(
             site,
             &NodeAction::Drain {
                 reason,
                 drain_as,
-                after_prolog,
+                after: None,
             },
         );
     }

@@ -13,7 +13,7 @@ use host::Deadline;
 use host::state_dir::{StateDir, Store};
 use host::syslog;
 use slurm::NodeName;
-use slurm::drain_policy::{DrainAs, NodeAction};
+use slurm::drain_policy::{DrainAs, Failed, NodeAction};
 use slurm::drain_worker::{Worker, detach, leave, slurm_conf};
 use slurm::scontrol::Scontrol;
 
@@ -51,12 +51,8 @@ pub fn send(action: &NodeAction, config: &Path, node: &NodeName) -> io::Result<(
     command.arg(SPEAKER).arg(config).arg(node.as_str());
     match action {
         NodeAction::Resume => command.arg("resume"),
-        NodeAction::Drain {
-            reason,
-            after_prolog,
-            ..
-        } => command
-            .arg(if *after_prolog { "prolog" } else { "watch" })
+        NodeAction::Drain { reason, after, .. } => command
+            .arg(if after.is_some() { "prolog" } else { "watch" })
             .arg(reason),
     };
     detach(command)
@@ -91,7 +87,7 @@ fn speak(config: &Path, node: &str, how: &str, reason: Option<String>) -> Result
         Some(reason) => NodeAction::Drain {
             reason,
             drain_as: site.settings.on_fatal.into(),
-            after_prolog: how == "prolog",
+            after: (how == "prolog").then_some(Failed::Prolog),
         },
     };
     let settings = &site.settings;

@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
         let action = NodeAction::Drain {
             reason: "EFA: 31/32 devices".to_owned(),
             drain_as,
-            after_prolog: false,
+            after: None,
         };
         let update = decide(&shown, &action, PREFIX);
         if drained && !ours && !shown.reason.is_empty() {

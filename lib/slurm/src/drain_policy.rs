@@ -3,8 +3,25 @@
 
 use crate::scontrol::{Shown, Update};
 
-/// Slurm's reason for a prolog that failed.
-const PROLOG_ERROR: &str = "Prolog error";
+/// A program of Slurm's that fails, for which slurmd drains the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// Prolog.
+    Prolog,
+    /// Epilog.
+    Epilog,
+}
+
+impl Failed {
+    /// Slurm's own reason for such a drain.
+    #[must_use]
+    pub fn slurms_reason(self) -> &'static str {
+        match self {
+            Self::Prolog => "Prolog error",
+            Self::Epilog => "Epilog error",
+        }
+    }
+}
 
 /// How a node is taken out of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +43,9 @@ pub enum NodeAction {
         reason: String,
         /// How.
         drain_as: DrainAs,
-        /// Whether this node's failing prolog is the program's own: then Slurm's
-        /// words for it may be replaced.
-        after_prolog: bool,
+        /// What the program is about to fail as: then Slurm's words for that may
+        /// be replaced.
+        after: Option<Failed>,
     },
     /// Jobs again, if it was the program that drained.
     Resume,
@@ -47,9 +64,9 @@ pub fn decide(shown: &Shown, action: &NodeAction, prefix: &str) -> Option<Update
         NodeAction::Drain {
             reason,
             drain_as,
-            after_prolog,
+            after,
         } => {
-            let slurms_words = *after_prolog && shown.reason == PROLOG_ERROR;
+            let slurms_words = after.is_some_and(|failed| shown.reason == failed.slurms_reason());
             let may_replace = shown.reason.is_empty() || is_own || slurms_words;
             let (state, words) = match drain_as {
                 DrainAs::Drain => ("DRAIN", reason.clone()),
@@ -98,11 +115,11 @@ mod tests {
         .unwrap()
     }
 
-    fn drain(drain_as: DrainAs, after_prolog: bool) -> NodeAction {
+    fn drain(drain_as: DrainAs, after: Option<Failed>) -> NodeAction {
         NodeAction::Drain {
             reason: "EFA: 31/32 devices".into(),
             drain_as,
-            after_prolog,
+            after,
         }
     }
 
@@ -114,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_node_in_service_is_drained_with_our_reason() {
-        let update = decide(&shown("IDLE", ""), &drain(DrainAs::Drain, false));
+        let update = decide(&shown("IDLE", ""), &drain(DrainAs::Drain, None));
         assert_eq!(words(update), "DRAIN EFA: 31/32 devices");
     }
 
@@ -126,9 +143,9 @@ mod tests {
                 DrainAs::HyperpodReplace,
                 DrainAs::HyperpodReboot,
             ] {
-                for after_prolog in [false, true] {
+                for after in [None, Some(Failed::Prolog), Some(Failed::Epilog)] {
                     let node = shown(state, "disk is full");
-                    let action = drain(how, after_prolog);
+                    let action = drain(how, after);
                     assert_eq!(words(decide(&node, &action)), "nothing", "{state} {how:?}");
                 }
             }
@@ -138,37 +155,53 @@ mod tests {
     #[test]
     fn a_note_on_a_node_in_service_stays_in_front_of_ours() {
         let node = shown("IDLE", "ask bob first");
-        let update = decide(&node, &drain(DrainAs::Drain, false));
+        let update = decide(&node, &drain(DrainAs::Drain, None));
         assert_eq!(words(update), "DRAIN ask bob first; EFA: 31/32 devices");
     }
 
     #[test]
     fn our_own_reason_is_kept_up_to_date_and_not_repeated() {
         let node = shown("IDLE+DRAIN", "EFA: 30/32 devices");
-        let update = decide(&node, &drain(DrainAs::Drain, false));
+        let update = decide(&node, &drain(DrainAs::Drain, None));
         assert_eq!(words(update), "DRAIN EFA: 31/32 devices");
         let node = shown("IDLE+DRAIN", "EFA: 31/32 devices");
-        assert_eq!(decide(&node, &drain(DrainAs::Drain, false)), None);
+        assert_eq!(decide(&node, &drain(DrainAs::Drain, None)), None);
     }
 
     #[test]
-    fn slurms_words_for_our_failed_prolog_are_replaced_and_those_for_another_are_not() {
-        let node = shown("IDLE+DRAIN", "Prolog error");
-        let update = decide(&node, &drain(DrainAs::Drain, true));
-        assert_eq!(words(update), "DRAIN EFA: 31/32 devices");
-        assert_eq!(decide(&node, &drain(DrainAs::Drain, false)), None);
+    fn slurms_words_are_replaced_only_for_the_failure_that_is_the_programs_own() {
+        for (after, words_of_slurm, expected) in [
+            (
+                Some(Failed::Prolog),
+                "Prolog error",
+                "DRAIN EFA: 31/32 devices",
+            ),
+            (
+                Some(Failed::Epilog),
+                "Epilog error",
+                "DRAIN EFA: 31/32 devices",
+            ),
+            (Some(Failed::Prolog), "Epilog error", "nothing"),
+            (Some(Failed::Epilog), "Prolog error", "nothing"),
+            (None, "Prolog error", "nothing"),
+            (None, "Epilog error", "nothing"),
+        ] {
+            let node = shown("IDLE+DRAIN", words_of_slurm);
+            let update = decide(&node, &drain(DrainAs::Drain, after));
+            assert_eq!(words(update), expected, "{after:?} {words_of_slurm}");
+        }
     }
 
     #[test]
     fn hyperpod_gets_exactly_its_words() {
         let node = shown("IDLE", "");
-        let replace = decide(&node, &drain(DrainAs::HyperpodReplace, false));
+        let replace = decide(&node, &drain(DrainAs::HyperpodReplace, None));
         assert_eq!(words(replace), "FAIL Action:Replace");
-        let reboot = decide(&node, &drain(DrainAs::HyperpodReboot, false));
+        let reboot = decide(&node, &drain(DrainAs::HyperpodReboot, None));
         assert_eq!(words(reboot), "FAIL Action:Reboot");
         // Once it is said, HyperPod owns the node.
         let node = shown("FAIL", "Action:Replace");
-        assert_eq!(decide(&node, &drain(DrainAs::HyperpodReplace, false)), None);
+        assert_eq!(decide(&node, &drain(DrainAs::HyperpodReplace, None)), None);
     }
 
     #[test]
