@@ -5,30 +5,27 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cli::called;
 use cli::called::GRES_HELPER;
-use findings::Severity;
+use findings::{Domain, Severity};
 use host::{Sysroot, date, printable, syslog, textfile};
 use slurm::NodeName;
-use slurm::scontrol::{Scontrol, Shown};
+use slurm::drain_policy::Failed;
+use slurm::scontrol::Shown;
 use slurm::{JobId, JobKey};
 
 use crate::watch::Places;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
-use crate::{generate, gresconf, job, mig, status, verify, watch};
+use crate::{drain, generate, gresconf, job, mig, status, verify, watch};
 use gpu::inventory::{Answer, Ask, Machine, Profile};
 use gpu::nvml_worker;
 use gpu::nvml_worker::Agent;
 use gpu::settings::{Settings, Shards};
 use gpu::{shares, size};
-
-/// How long scontrol may take.
-const SCONTROL: Duration = Duration::from_secs(10);
 
 /// Fractional GPUs in Slurm: configuration, shares, health, MIG.
 #[derive(Debug, Parser)]
@@ -190,6 +187,9 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     if args.first().is_some_and(|arg| arg == nvml_worker::AGENT) {
         return crate::nvml_worker::main(args.into_iter().skip(1));
     }
+    if args.first().is_some_and(|arg| arg == drain::SPEAKER) {
+        return drain::speaker_main(args.into_iter().skip(1));
+    }
     // Slurm's Prolog= and Epilog= take a path and no arguments.
     let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
     if let Some(command) = GRES_HELPER.command(&program) {
@@ -254,8 +254,8 @@ fn run(line: &Line) -> u8 {
             verify(&settings, gres_conf.as_deref(), *offline)
         }
         Command::Status { json } => show_status(&settings, *json),
-        Command::Prolog => for_job(&settings, Phase::Prolog),
-        Command::Epilog => for_job(&settings, Phase::Epilog),
+        Command::Prolog => for_job(&settings, Failed::Prolog),
+        Command::Epilog => for_job(&settings, Failed::Epilog),
         Command::Watch { once } => watch::run(&settings, *once).map(|()| 0),
         Command::ForgetXids { gpu } => job::forget_xids(&settings, gpu.as_deref()).map(|()| 0),
         Command::Mig { command } => mig(&settings, command),
@@ -350,11 +350,6 @@ fn generate(
     Ok(0)
 }
 
-fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
-    let conf = std::env::var_os("SLURM_CONF");
-    Scontrol::find("gres", settings.scontrol.as_deref(), conf, SCONTROL)
-}
-
 fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8, String> {
     let node = settings.named()?;
     let (_, wanted) = wanted(settings)?;
@@ -372,7 +367,7 @@ fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8
     let mut found = verify::compare(&running, &wanted);
     let mut unknown = false;
     if !offline {
-        match scontrol(settings).and_then(|scontrol| scontrol.node_line(node)) {
+        match drain::scontrol(settings).and_then(|scontrol| scontrol.node_line(node)) {
             Ok(line) => found.extend(verify::compare_with_slurm(&line, &wanted, node)),
             Err(reason) => {
                 complain(&format!("slurmctld was not asked: {reason}"));
@@ -465,13 +460,8 @@ fn metrics(settings: &Settings, file: &Path) -> Result<u8, String> {
     }
 }
 
-enum Phase {
-    Prolog,
-    Epilog,
-}
-
 /// The job is slurmd's word; a user can forge none of these variables.
-fn for_job(settings: &Settings, phase: Phase) -> Result<u8, String> {
+fn for_job(settings: &Settings, phase: Failed) -> Result<u8, String> {
     let number = |name: &str| -> Option<u32> { std::env::var(name).ok()?.parse().ok() };
     let (Some(job), Some(uid)) = (number("SLURM_JOB_ID"), number("SLURM_JOB_UID")) else {
         return Err(
@@ -485,11 +475,11 @@ fn for_job(settings: &Settings, phase: Phase) -> Result<u8, String> {
         node: settings.named()?.clone(),
     };
     let outcome = match phase {
-        Phase::Prolog => {
+        Failed::Prolog => {
             let positions = std::env::var("SLURM_JOB_GPUS").ok();
             job::prolog(settings, &key, uid, positions.as_deref())
         }
-        Phase::Epilog => job::epilog(settings, &key, uid),
+        Failed::Epilog => job::epilog(settings, &key, uid),
     };
     for finding in &outcome.findings.0 {
         complain(&finding.advice());
@@ -497,7 +487,16 @@ fn for_job(settings: &Settings, phase: Phase) -> Result<u8, String> {
     for complaint in &outcome.complaints {
         complain(complaint);
     }
-    Ok(if outcome.is_fatal() { 2 } else { 0 })
+    let Some(reason) = outcome.findings.reason(Domain::Gpu) else {
+        return Ok(0);
+    };
+    // The exit code drains the node; this gives the drain a reason.
+    if let Err(error) = drain::send(settings, phase, &reason) {
+        let text = format!("Slurm was not given the reason `{reason}`: {error}");
+        complain(&text);
+        syslog::warn(GRES_HELPER.name, &text);
+    }
+    Ok(2)
 }
 
 fn fence(settings: &Settings, job: u32, pid: u32) -> Result<u8, String> {
@@ -555,7 +554,7 @@ fn refusal(
 
 fn not_drained(settings: &Settings) -> Result<Option<String>, String> {
     let node = settings.named()?;
-    let shown: Shown = scontrol(settings)?.show(node)?;
+    let shown: Shown = drain::scontrol(settings)?.show(node)?;
     let has = |flags: &[&str]| {
         shown
             .flags
