@@ -3,6 +3,7 @@
 use std::fs;
 
 use cdylib_tests::gres::{self, GENERATED};
+use cdylib_tests::health;
 use cdylib_tests::logins::{Logins, Site};
 use cdylib_tests::modules;
 use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Running, Testbed};
@@ -367,4 +368,23 @@ fn twelve_gpus_are_shared_as_well_as_four() {
             .unwrap()
             .success()
     );
+}
+
+#[test]
+fn a_node_that_is_drained_for_a_gpu_shows_the_gpu_as_its_reason() {
+    let (tb, nvml) = cluster("");
+    nvml.change(|machine| machine.gpus[2].lost = true).unwrap();
+    let job = tb
+        .sbatch("alice", "#!/bin/bash\ntrue\n", &["--gres=gpu:h100:1"])
+        .unwrap();
+    let drained = |tb: &Testbed| {
+        health::wait_node(tb, "n1", "a drain with its reason", |reason, drained| {
+            drained && reason.starts_with("GPU: GPU 2 has fallen off the bus [root@")
+        })
+    };
+    drained(&tb).unwrap();
+    // It stays: Slurm's own words, which come by another way, do not replace it.
+    health::wait_for_speakers(&tb).unwrap();
+    drained(&tb).unwrap();
+    tb.scancel(job).unwrap();
 }

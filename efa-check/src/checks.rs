@@ -3,6 +3,7 @@
 
 use efa::instance_types;
 use efa::instance_types::{Accelerator, GpuDirect, Spec};
+pub use findings::Severity;
 use host::printable;
 
 use crate::counters::{PACKETS, UNRESPONSIVE};
@@ -12,26 +13,6 @@ use crate::probe::Probe;
 use crate::rounds::{Changes, Rounds};
 use crate::settings::{Settings, StackPlace};
 
-/// What a finding of a check means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// No job shall start here.
-    Fatal,
-    /// Somebody should look.
-    Warning,
-}
-
-impl Severity {
-    /// For people.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Fatal => "fatal",
-            Self::Warning => "warning",
-        }
-    }
-}
-
 /// One check.
 #[derive(Debug)]
 pub struct Check {
@@ -39,7 +20,7 @@ pub struct Check {
     pub id: &'static str,
     /// What is known when it finds nothing.
     pub proves: &'static str,
-    /// See [`Severity`].
+    /// How bad a finding is: fatal or a warning.
     pub severity: Severity,
     /// What it costs.
     pub cost: &'static str,
@@ -47,12 +28,12 @@ pub struct Check {
     pub source: &'static str,
     /// What to do about a finding.
     pub remedy: &'static str,
-    judge: fn(&Facts<'_>) -> Verdict,
+    judge: fn(&Facts<'_>) -> CheckOutcome,
 }
 
 /// What a check makes of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckOutcome {
     /// Nothing is wrong.
     Fine,
     /// It has no meaning on this node.
@@ -267,7 +248,7 @@ pub fn find(id: &str) -> Option<&'static Check> {
 impl Check {
     /// What this check makes of a node.
     #[must_use]
-    pub fn judge(&self, facts: &Facts<'_>) -> Verdict {
+    pub fn judge(&self, facts: &Facts<'_>) -> CheckOutcome {
         (self.judge)(facts)
     }
 }
@@ -278,12 +259,12 @@ fn spec(facts: &Facts<'_>) -> Option<&'static Spec> {
 
 /// Devices of the node, or why they are not known. A node without any is
 /// judged by `device-count` alone.
-fn devices<'a>(facts: &Facts<'a>) -> Result<&'a [Seen], Verdict> {
+fn devices<'a>(facts: &Facts<'a>) -> Result<&'a [Seen], CheckOutcome> {
     match &facts.seen.devices {
-        Ok(devices) if devices.is_empty() => Err(Verdict::NotApplicable),
+        Ok(devices) if devices.is_empty() => Err(CheckOutcome::NotApplicable),
         Ok(devices) => Ok(devices),
         // That is device-count's finding.
-        Err(_) => Err(Verdict::NotApplicable),
+        Err(_) => Err(CheckOutcome::NotApplicable),
     }
 }
 
@@ -293,11 +274,13 @@ fn has_efa(facts: &Facts<'_>) -> bool {
         || facts.seen.devices.as_ref().is_ok_and(|d| !d.is_empty())
 }
 
-fn device_count(facts: &Facts<'_>) -> Verdict {
+fn device_count(facts: &Facts<'_>) -> CheckOutcome {
     let seen = facts.seen;
     let devices = match &seen.devices {
         Ok(devices) => devices,
-        Err(reason) => return Verdict::Unknown(format!("the devices cannot be listed: {reason}")),
+        Err(reason) => {
+            return CheckOutcome::Unknown(format!("the devices cannot be listed: {reason}"));
+        }
     };
     let have = devices.len();
     let Some(want) = facts.expected.count else {
@@ -305,17 +288,17 @@ fn device_count(facts: &Facts<'_>) -> Verdict {
             Ok(instance) => format!("nothing says how many devices a {instance} shall have"),
             Err(reason) => reason.clone(),
         };
-        return Verdict::Unknown(format!(
+        return CheckOutcome::Unknown(format!(
             "{have} devices, and {type_}; run `efa-check record` while the node is healthy, \
              or set `expected_devices`{}",
             note(facts)
         ));
     };
     if have > want as usize {
-        return Verdict::FoundAs(Severity::Warning, too_many(have, want, facts));
+        return CheckOutcome::FoundAs(Severity::Warning, too_many(have, want, facts));
     }
     if have == want as usize {
-        return Verdict::Fine;
+        return CheckOutcome::Fine;
     }
     let mut text = format!("{have}/{want} devices");
     let gone = gone(facts, devices);
@@ -336,7 +319,7 @@ fn device_count(facts: &Facts<'_>) -> Verdict {
             note(facts)
         ));
     }
-    Verdict::Found(text)
+    CheckOutcome::Found(text)
 }
 
 /// An expectation that was too low: from a record of a broken node, for example.
@@ -424,14 +407,14 @@ fn some<'a>(all: impl Iterator<Item = (&'a Seen, String)>) -> Option<String> {
     (!all.is_empty()).then_some(text)
 }
 
-fn found(text: Option<String>) -> Verdict {
-    text.map_or(Verdict::Fine, Verdict::Found)
+fn found(text: Option<String>) -> CheckOutcome {
+    text.map_or(CheckOutcome::Fine, CheckOutcome::Found)
 }
 
-fn counters(facts: &Facts<'_>) -> Verdict {
+fn counters(facts: &Facts<'_>) -> CheckOutcome {
     let devices = match devices(facts) {
         Ok(devices) => devices,
-        Err(verdict) => return verdict,
+        Err(outcome) => return outcome,
     };
     let bad = some(devices.iter().filter_map(|device| match &device.probe {
         Probe::Failed { reason } => Some((device, format!("cannot be read: {reason}"))),
@@ -439,22 +422,22 @@ fn counters(facts: &Facts<'_>) -> Verdict {
         Probe::Values(_) | Probe::Unknown { .. } => None,
     }));
     if let Some(bad) = bad {
-        return Verdict::Found(format!("counters of {bad}"));
+        return CheckOutcome::Found(format!("counters of {bad}"));
     }
     let unknown = some(devices.iter().filter_map(|device| match &device.probe {
         Probe::Unknown { reason } => Some((device, format!("not read: {reason}"))),
         _ => None,
     }));
     match unknown {
-        Some(text) => Verdict::Unknown(format!("counters of {text}")),
-        None => Verdict::Fine,
+        Some(text) => CheckOutcome::Unknown(format!("counters of {text}")),
+        None => CheckOutcome::Fine,
     }
 }
 
-fn admin_queue(facts: &Facts<'_>) -> Verdict {
+fn admin_queue(facts: &Facts<'_>) -> CheckOutcome {
     let devices = match devices(facts) {
         Ok(devices) => devices,
-        Err(verdict) => return verdict,
+        Err(outcome) => return outcome,
     };
     found(some(facts.changes.unanswered.iter().filter_map(
         |(name, commands)| {
@@ -465,21 +448,21 @@ fn admin_queue(facts: &Facts<'_>) -> Verdict {
     )))
 }
 
-fn modules(facts: &Facts<'_>) -> Verdict {
+fn modules(facts: &Facts<'_>) -> CheckOutcome {
     if !has_efa(facts) {
-        return Verdict::NotApplicable;
+        return CheckOutcome::NotApplicable;
     }
     let missing = &facts.seen.modules_missing;
     if missing.is_empty() {
-        return Verdict::Fine;
+        return CheckOutcome::Fine;
     }
-    Verdict::Found(format!("kernel module {} not loaded", missing.join(", ")))
+    CheckOutcome::Found(format!("kernel module {} not loaded", missing.join(", ")))
 }
 
-fn uverbs(facts: &Facts<'_>) -> Verdict {
+fn uverbs(facts: &Facts<'_>) -> CheckOutcome {
     let devices = match devices(facts) {
         Ok(devices) => devices,
-        Err(verdict) => return verdict,
+        Err(outcome) => return outcome,
     };
     found(some(devices.iter().filter_map(|device| {
         let what = match &device.uverbs {
@@ -498,13 +481,13 @@ fn uverbs(facts: &Facts<'_>) -> Verdict {
     })))
 }
 
-fn gpudirect(facts: &Facts<'_>) -> Verdict {
+fn gpudirect(facts: &Facts<'_>) -> CheckOutcome {
     if spec(facts).is_none_or(|spec| spec.gpudirect != GpuDirect::Required) {
-        return Verdict::NotApplicable;
+        return CheckOutcome::NotApplicable;
     }
     let devices = match devices(facts) {
         Ok(devices) => devices,
-        Err(verdict) => return verdict,
+        Err(outcome) => return outcome,
     };
     let those = |has_p2p: Option<bool>, what: &str| {
         some(
@@ -515,25 +498,25 @@ fn gpudirect(facts: &Facts<'_>) -> Verdict {
         )
     };
     if let Some(text) = those(Some(false), "has no GPUDirect: device/p2p is empty") {
-        return Verdict::Found(text);
+        return CheckOutcome::Found(text);
     }
     match those(None, "has no readable device/p2p") {
-        None => Verdict::Fine,
-        Some(_) if facts.seen.kernels_driver => Verdict::Uncheckable(
+        None => CheckOutcome::Fine,
+        Some(_) if facts.seen.kernels_driver => CheckOutcome::Uncheckable(
             "the kernel's own efa driver has no p2p file; GPUDirect goes by dma-buf there and \
              cannot be checked this way"
                 .to_owned(),
         ),
-        Some(text) => Verdict::Unknown(format!("{text}, so GPUDirect cannot be checked")),
+        Some(text) => CheckOutcome::Unknown(format!("{text}, so GPUDirect cannot be checked")),
     }
 }
 
-fn stack(facts: &Facts<'_>) -> Verdict {
+fn stack(facts: &Facts<'_>) -> CheckOutcome {
     let Some(software) = facts.seen.stack else {
-        return Verdict::NotApplicable;
+        return CheckOutcome::NotApplicable;
     };
     if facts.settings.stack == StackPlace::Container || !has_efa(facts) {
-        return Verdict::NotApplicable;
+        return CheckOutcome::NotApplicable;
     }
     let nccl = spec(facts).is_some_and(|s| matches!(s.accelerator, Accelerator::Nvidia { .. }));
     let mut missing = Vec::new();
@@ -544,20 +527,20 @@ fn stack(facts: &Facts<'_>) -> Verdict {
         missing.push("aws-ofi-nccl");
     }
     if missing.is_empty() {
-        return Verdict::Fine;
+        return CheckOutcome::Fine;
     }
     let text = format!("{} not installed", missing.join(" and "));
     if facts.settings.default_profile {
-        Verdict::FoundAs(Severity::Fatal, text)
+        CheckOutcome::FoundAs(Severity::Fatal, text)
     } else {
-        Verdict::Found(text)
+        CheckOutcome::Found(text)
     }
 }
 
-fn rate(id: &str, facts: &Facts<'_>) -> Verdict {
+fn rate(id: &str, facts: &Facts<'_>) -> CheckOutcome {
     let devices = match devices(facts) {
         Ok(devices) => devices,
-        Err(verdict) => return verdict,
+        Err(outcome) => return outcome,
     };
     found(some(facts.changes.excess.iter().filter_map(|excess| {
         let device = devices.iter().find(|d| d.name == excess.device)?;
@@ -571,12 +554,12 @@ fn rate(id: &str, facts: &Facts<'_>) -> Verdict {
     })))
 }
 
-fn security_group(facts: &Facts<'_>) -> Verdict {
+fn security_group(facts: &Facts<'_>) -> CheckOutcome {
     /// Fewer packets may be an attempt or two.
     const ENOUGH: u64 = 100;
     let devices = match devices(facts) {
         Ok(devices) => devices,
-        Err(verdict) => return verdict,
+        Err(outcome) => return outcome,
     };
     let sum = |counter| -> Option<u64> {
         let values = devices.iter().filter_map(|device| match &device.probe {
@@ -587,23 +570,23 @@ fn security_group(facts: &Facts<'_>) -> Verdict {
     };
     let [sent, received] = PACKETS.map(sum);
     match (sent, received, sum(UNRESPONSIVE)) {
-        (Some(sent), Some(0), Some(1..)) if sent >= ENOUGH => Verdict::Found(format!(
+        (Some(sent), Some(0), Some(1..)) if sent >= ENOUGH => CheckOutcome::Found(format!(
             "{sent} packets sent, none ever received, and remotes are silent: check that the \
              security group allows all traffic to and from itself"
         )),
-        (Some(_), Some(_), Some(_)) => Verdict::Fine,
-        _ => Verdict::NotApplicable,
+        (Some(_), Some(_), Some(_)) => CheckOutcome::Fine,
+        _ => CheckOutcome::NotApplicable,
     }
 }
 
-fn loopback(facts: &Facts<'_>) -> Verdict {
+fn loopback(facts: &Facts<'_>) -> CheckOutcome {
     let result = facts.rounds.loopback.as_ref();
     let Some(result) = result.filter(|_| facts.settings.pingpong_every.is_some()) else {
-        return Verdict::NotApplicable;
+        return CheckOutcome::NotApplicable;
     };
     let devices = match devices(facts) {
         Ok(devices) => devices,
-        Err(verdict) => return verdict,
+        Err(outcome) => return outcome,
     };
     found(some(result.failed.iter().filter_map(|(name, reason)| {
         let device = devices.iter().find(|device| device.name == *name)?;
@@ -614,31 +597,33 @@ fn loopback(facts: &Facts<'_>) -> Verdict {
     })))
 }
 
-fn memlock(facts: &Facts<'_>) -> Verdict {
+fn memlock(facts: &Facts<'_>) -> CheckOutcome {
     match facts.seen.memlock {
         Some(bytes) if bytes < facts.settings.memlock && has_efa(facts) => {
-            Verdict::Found(format!("slurmd may lock only {bytes} bytes of memory"))
+            CheckOutcome::Found(format!("slurmd may lock only {bytes} bytes of memory"))
         }
-        Some(_) => Verdict::Fine,
-        None => Verdict::NotApplicable,
+        Some(_) => CheckOutcome::Fine,
+        None => CheckOutcome::NotApplicable,
     }
 }
 
-fn ptrace_scope(facts: &Facts<'_>) -> Verdict {
+fn ptrace_scope(facts: &Facts<'_>) -> CheckOutcome {
     match &facts.seen.ptrace_scope {
-        None => Verdict::NotApplicable,
-        Some(_) if !has_efa(facts) => Verdict::NotApplicable,
-        Some(Ok(0)) => Verdict::Fine,
-        Some(Ok(scope)) => Verdict::Found(format!("kernel.yama.ptrace_scope is {scope}, not 0")),
-        Some(Err(reason)) => Verdict::Unknown(reason.clone()),
+        None => CheckOutcome::NotApplicable,
+        Some(_) if !has_efa(facts) => CheckOutcome::NotApplicable,
+        Some(Ok(0)) => CheckOutcome::Fine,
+        Some(Ok(scope)) => {
+            CheckOutcome::Found(format!("kernel.yama.ptrace_scope is {scope}, not 0"))
+        }
+        Some(Err(reason)) => CheckOutcome::Unknown(reason.clone()),
     }
 }
 
-fn hugepages(facts: &Facts<'_>) -> Verdict {
+fn hugepages(facts: &Facts<'_>) -> CheckOutcome {
     let pools = match &facts.seen.hugepages {
-        Ok(pools) if pools.is_empty() => return Verdict::NotApplicable,
+        Ok(pools) if pools.is_empty() => return CheckOutcome::NotApplicable,
         Ok(pools) => pools,
-        Err(reason) => return Verdict::Unknown(reason.clone()),
+        Err(reason) => return CheckOutcome::Unknown(reason.clone()),
     };
     let short: Vec<String> = pools
         .iter()

@@ -11,20 +11,21 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use cli::called;
 use cli::called::EFA_CHECK;
+use findings::{Domain, Finding, Severity, Show};
 use host::Deadline;
 use host::state_dir::{StateDir, Store};
 use host::{printable, textfile};
 use slurm::NodeName;
+use slurm::drain_policy::{Failed, NodeAction};
 
-use crate::checks::{self, CHECKS, Facts, Severity};
+use crate::checks::{self, CHECKS, Facts};
 use crate::counters::Wanted;
 use crate::expect::{self, Expectation};
 use crate::observe::{self, Ask, Observation};
-use crate::report::{Finding, Report, Status};
+use crate::report::Report;
 use crate::rounds::{self, Now, Rounds};
 use crate::settings::has_profile;
 use crate::site::{self, Named, Site};
-use crate::slurm::Wish;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE, drain, metrics, pingpong, probe};
 
 /// How long a round waits for another that writes the state.
@@ -350,13 +351,14 @@ fn node(site: &Site, json: bool, verbose: bool, file: Option<&Path>) -> u8 {
     let round = round(site, &how, |_, _| {});
     let report = &round.report;
     if json {
-        print_json(report);
+        print_json(&report.document(site.node.as_ref(), round.now.unix));
     } else {
-        print(&report.text(verbose));
+        let show = if verbose { Show::All } else { Show::NotOk };
+        print(&report.text(show));
     }
     let written = write_metrics(file, &round);
     if written {
-        report.status.code()
+        report.findings.exit_code()
     } else {
         EX_CANTCREAT
     }
@@ -395,24 +397,24 @@ fn prolog(site: &Site) -> u8 {
         confirmed: None,
     };
     let round = round(site, &how, |report, rounds| {
-        if report.status == Status::Fatal {
+        if report.worst() == Severity::Fatal {
             rounds.healthy = 0;
             rounds.drained = true;
         }
     });
     let report = round.report;
-    for finding in report.findings() {
-        complain(&format!("{}: {}", finding.check, finding.message));
+    for finding in report.findings.not_ok() {
+        complain(&format!("{}: {}", finding.id, finding.sentence));
     }
-    if report.status != Status::Fatal {
+    let Some(reason) = report.findings.reason(Domain::Efa) else {
         return 0;
-    }
+    };
     ask_slurm(
         site,
-        &Wish::Drain {
-            reason: report.reason(),
-            on_fatal: site.settings.on_fatal,
-            after_prolog: true,
+        &NodeAction::Drain {
+            reason,
+            drain_as: site.settings.on_fatal.into(),
+            after: Some(Failed::Prolog),
         },
     );
     2
@@ -433,7 +435,7 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
     let early = site::now(&site.sysroot);
     let mut to_test = false;
     let round = round(site, &how, |report, rounds| {
-        if report.status == Status::Fatal {
+        if report.worst() == Severity::Fatal {
             rounds.drained = true;
         } else if let Some(every) = every {
             let loopback = rounds.loopback.get_or_insert_default();
@@ -443,28 +445,27 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
             }
         }
         rounds.healthy = match worst_for_jobs(site, report) {
-            Status::Ok => rounds.healthy.saturating_add(1),
+            Severity::Ok => rounds.healthy.saturating_add(1),
             // Neither healthy nor the opposite.
-            Status::Unknown => rounds.healthy,
+            Severity::Unknown => rounds.healthy,
             // The next job, or the next one with a profile, would be held again.
-            Status::Warning | Status::Fatal => 0,
+            Severity::Warning | Severity::Fatal => 0,
         };
     });
     let report = &round.report;
-    print(&report.text(false));
+    print(&report.text(Show::NotOk));
     let written = write_metrics(file, &round);
     let settings = &site.settings;
     let late = still_young(site, report);
-    if report.status == Status::Fatal && !late {
-        let reason = report.reason();
-        let on_fatal = settings.on_fatal;
-        let after_prolog = false;
+    let reason = report.findings.reason(Domain::Efa);
+    if let Some(reason) = reason.filter(|_| !late) {
+        let drain_as = settings.on_fatal.into();
         ask_slurm(
             site,
-            &Wish::Drain {
+            &NodeAction::Drain {
                 reason,
-                on_fatal,
-                after_prolog,
+                drain_as,
+                after: None,
             },
         );
     }
@@ -475,10 +476,10 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
     }
     let healed = round.rounds.healthy >= settings.resume_after;
     if settings.resume && healed && round.rounds.drained {
-        ask_slurm(site, &Wish::Resume);
+        ask_slurm(site, &NodeAction::Resume);
     }
     if written {
-        report.status.code()
+        report.findings.exit_code()
     } else {
         EX_CANTCREAT
     }
@@ -486,36 +487,37 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
 
 /// The worst that any job may be held for: a warning that holds none, or one
 /// that could not be looked for, keeps no node out of service.
-fn worst_for_jobs(site: &Site, report: &Report) -> Status {
+fn worst_for_jobs(site: &Site, report: &Report) -> Severity {
     let holds = |finding: &&Finding| {
         let fatal = |check: &checks::Check| check.severity == Severity::Fatal;
-        finding.status == Status::Fatal
-            || finding.status == Status::Unknown && checks::find(finding.check).is_some_and(fatal)
-            || site.settings.hold.iter().any(|id| id == finding.check)
+        finding.severity == Severity::Fatal
+            || finding.severity == Severity::Unknown && checks::find(finding.id).is_some_and(fatal)
+            || site.settings.hold.iter().any(|id| id == finding.id)
     };
-    let findings = report.checks.iter().filter(holds);
+    let findings = report.findings.0.iter().filter(holds);
     findings
-        .map(|finding| finding.status)
+        .map(|finding| finding.severity)
         .max()
-        .unwrap_or(Status::Ok)
+        .unwrap_or(Severity::Ok)
 }
 
 /// Whether all that is wrong is that devices are missing just after boot.
 fn still_young(site: &Site, report: &Report) -> bool {
     is_young(site)
         && report
-            .checks
+            .findings
+            .0
             .iter()
-            .filter(|finding| finding.status == Status::Fatal)
-            .all(|finding| finding.check == "device-count")
+            .filter(|finding| finding.severity == Severity::Fatal)
+            .all(|finding| finding.id == "device-count")
 }
 
-fn ask_slurm(site: &Site, wish: &Wish) {
+fn ask_slurm(site: &Site, action: &NodeAction) {
     let Some(node) = &site.node else {
         complain("Slurm was not told: the name of this node is not known; set --node-name");
         return;
     };
-    if let Err(error) = drain::send(wish, &site.config, node) {
+    if let Err(error) = drain::send(action, &site.config, node) {
         let text = format!("Slurm was not told, because no process could be started: {error}");
         complain(&text);
         drain::log(&text);
@@ -537,23 +539,25 @@ fn record(site: &Site, place: &Place, force: bool, expect: Option<u32>) -> u8 {
     // How many there are is what is being written down.
     let findings: Vec<_> = round
         .report
-        .findings()
-        .filter(|finding| finding.check != "device-count" && finding.status != Status::Warning)
+        .findings
+        .not_ok()
+        .into_iter()
+        .filter(|finding| finding.id != "device-count" && finding.severity != Severity::Warning)
         .collect();
     for finding in &findings {
-        complain(&format!("{}: {}", finding.check, finding.message));
+        complain(&format!("{}: {}", finding.id, finding.sentence));
     }
     if !findings.is_empty() && !force {
         complain(
             "nothing was recorded, because the node is not healthy; --force records it anyway",
         );
-        return round.report.status.code();
+        return round.report.findings.exit_code();
     }
     let record = match expect::record_of(&round.seen, round.now.unix) {
         Ok(record) => record,
         Err(reason) => {
             complain(&format!("nothing was recorded: {reason}"));
-            return Status::Unknown.code();
+            return Severity::Unknown.exit_code();
         }
     };
     // One that cannot be used is none.
@@ -562,7 +566,7 @@ fn record(site: &Site, place: &Place, force: bool, expect: Option<u32>) -> u8 {
     let confirmed = expect::confirm(&record, last.as_ref(), expect, &site.settings, &command);
     if let Err(reason) = confirmed {
         complain(&format!("nothing was recorded: {reason}"));
-        return Status::Fatal.code();
+        return Severity::Fatal.exit_code();
     }
     if let Err(reason) = expect::write(&site.record, &record) {
         complain(&format!("nothing was recorded: {reason}"));
@@ -657,7 +661,7 @@ fn pingpong(site: &Site, only: Option<&str>, json: bool) -> u8 {
         Ok(devices) => devices,
         Err(error) => {
             complain(&error.to_string());
-            return Status::Unknown.code();
+            return Severity::Unknown.exit_code();
         }
     };
     let names: Vec<&str> = devices
@@ -670,7 +674,7 @@ fn pingpong(site: &Site, only: Option<&str>, json: bool) -> u8 {
             Some(_) => "there is no such EFA device; `efa-check node` counts them",
             None => "there is no EFA device",
         });
-        return Status::Unknown.code();
+        return Severity::Unknown.exit_code();
     }
     let mut results = Vec::new();
     for (done, name) in names.iter().enumerate() {

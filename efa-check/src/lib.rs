@@ -7,7 +7,7 @@
 //!            ── rounds.rs    what changed since the last round
 //!            ── checks.rs    the table, and each check's judgement (pure)
 //!            ── report.rs    text, JSON, drain reason ── metrics.rs
-//!            ── slurm.rs     what to ask of Slurm (pure) ── drain.rs   who asks
+//!            ── drain.rs     who asks Slurm (slurm::drain_policy: for what)
 //! ```
 //!
 //! It runs as root in slurmd's prolog and health check. It starts no thread,
@@ -28,7 +28,6 @@ pub mod report;
 pub mod rounds;
 pub mod settings;
 pub mod site;
-pub mod slurm;
 
 /// sysexits(3): the command line is wrong.
 pub const EX_USAGE: u8 = 64;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use efa::counters::{DEVICE, PORT};
+use findings::prometheus::{escape, head};
 
 use crate::observe::Observation;
 use crate::probe::Probe;
@@ -39,23 +40,16 @@ pub fn text(report: &Report, seen: &Observation, unix: u64) -> String {
         );
         let _ = writeln!(text, "efa_devices_expected {count}");
     }
-    head(
+    report.findings.worst_metric(
         &mut text,
         "efa_health_status",
-        "gauge",
         "Health of the node: 0 healthy, 1 warnings, 2 fatal, 3 could not tell.",
     );
-    let _ = writeln!(text, "efa_health_status {}", report.status.code());
-    head(
+    report.findings.each_metric(
         &mut text,
         "efa_check_status",
-        "gauge",
         "Result of one check: 0 fine, 1 warning, 2 fatal, 3 could not tell.",
     );
-    for finding in &report.checks {
-        let (check, code) = (finding.check, finding.status.code());
-        let _ = writeln!(text, "efa_check_status{{check=\"{check}\"}} {code}");
-    }
     head(
         &mut text,
         "efa_check_duration_seconds",
@@ -110,29 +104,7 @@ pub fn text(report: &Report, seen: &Observation, unix: u64) -> String {
     text
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
 fn labels(device: &str, pci: Option<&str>) -> String {
     let pci = pci.unwrap_or_default();
     format!("device=\"{}\",pci=\"{}\"", escape(device), escape(pci))
-}
-
-/// A label's value, as the text format of Prometheus wants it.
-fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_cannot_break_out_of_its_quotes() {
-        assert_eq!(escape("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
-    }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use host::Deadline;
 use host::state_dir::{StateDir, Store};
 use host::{exec, printable};
-use slurm::NodeName;
+use slurm::{NodeName, drain_worker};
 
 use crate::rounds::{self, Rounds};
 use crate::settings::Settings;
@@ -105,13 +105,13 @@ pub fn test(settings: &Settings, device: &str) -> Result<Duration, String> {
 pub fn send(config: &Path, node: &NodeName) -> io::Result<()> {
     let mut command = Command::new(own_program());
     command.arg(TESTER).arg(config).arg(node.as_str());
-    drain::detach(command)
+    drain_worker::detach(command)
 }
 
 /// The child: `loopback-tester CONFIG NODE`.
 #[must_use]
 pub fn tester_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    drain::leave();
+    drain_worker::leave();
     let mut text = || args.next().and_then(|arg| arg.into_string().ok());
     let (Some(config), Some(node)) = (text(), text()) else {
         return ExitCode::from(crate::EX_USAGE);

@@ -5,33 +5,27 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cli::called;
 use cli::called::GRES_HELPER;
-use host::{Sysroot, printable, syslog, textfile};
+use findings::{Domain, Severity};
+use host::{Sysroot, date, printable, syslog, textfile};
 use slurm::NodeName;
-use slurm::scontrol::{Scontrol, Shown};
+use slurm::drain_policy::Failed;
+use slurm::scontrol::Shown;
 use slurm::{JobId, JobKey};
 
 use crate::watch::Places;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
-use crate::{generate, gresconf, job, mig, status, verify, watch};
-use gpu::health::Grade;
+use crate::{drain, generate, gresconf, job, mig, status, verify, watch};
 use gpu::inventory::{Answer, Ask, Machine, Profile};
 use gpu::nvml_worker;
 use gpu::nvml_worker::Agent;
 use gpu::settings::{Settings, Shards};
 use gpu::{shares, size};
-
-/// Could not tell.
-const UNKNOWN: u8 = 3;
-
-/// How long scontrol may take.
-const SCONTROL: Duration = Duration::from_secs(10);
 
 /// Fractional GPUs in Slurm: configuration, shares, health, MIG.
 #[derive(Debug, Parser)]
@@ -193,6 +187,9 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     if args.first().is_some_and(|arg| arg == nvml_worker::AGENT) {
         return crate::nvml_worker::main(args.into_iter().skip(1));
     }
+    if args.first().is_some_and(|arg| arg == drain::SPEAKER) {
+        return drain::speaker_main(args.into_iter().skip(1));
+    }
     // Slurm's Prolog= and Epilog= take a path and no arguments.
     let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
     if let Some(command) = GRES_HELPER.command(&program) {
@@ -257,8 +254,8 @@ fn run(line: &Line) -> u8 {
             verify(&settings, gres_conf.as_deref(), *offline)
         }
         Command::Status { json } => show_status(&settings, *json),
-        Command::Prolog => for_job(&settings, Phase::Prolog),
-        Command::Epilog => for_job(&settings, Phase::Epilog),
+        Command::Prolog => for_job(&settings, Failed::Prolog),
+        Command::Epilog => for_job(&settings, Failed::Epilog),
         Command::Watch { once } => watch::run(&settings, *once).map(|()| 0),
         Command::ForgetXids { gpu } => job::forget_xids(&settings, gpu.as_deref()).map(|()| 0),
         Command::Mig { command } => mig(&settings, command),
@@ -268,7 +265,7 @@ fn run(line: &Line) -> u8 {
     };
     result.unwrap_or_else(|reason| {
         complain(&reason);
-        UNKNOWN
+        Severity::Unknown.exit_code()
     })
 }
 
@@ -353,11 +350,6 @@ fn generate(
     Ok(0)
 }
 
-fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
-    let conf = std::env::var_os("SLURM_CONF");
-    Scontrol::find("gres", settings.scontrol.as_deref(), conf, SCONTROL)
-}
-
 fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8, String> {
     let node = settings.named()?;
     let (_, wanted) = wanted(settings)?;
@@ -375,7 +367,7 @@ fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8
     let mut found = verify::compare(&running, &wanted);
     let mut unknown = false;
     if !offline {
-        match scontrol(settings).and_then(|scontrol| scontrol.node_line(node)) {
+        match drain::scontrol(settings).and_then(|scontrol| scontrol.node_line(node)) {
             Ok(line) => found.extend(verify::compare_with_slurm(&line, &wanted, node)),
             Err(reason) => {
                 complain(&format!("slurmctld was not asked: {reason}"));
@@ -386,24 +378,25 @@ fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8
     for difference in &found {
         print(&format!("{}\n", difference.text));
     }
-    let worst = found.iter().map(|difference| difference.grade).max();
+    let severities = found.iter().map(|difference| difference.severity);
+    let asked = if unknown {
+        Severity::Unknown
+    } else {
+        Severity::Ok
+    };
+    let worst = severities.fold(asked, Severity::max);
     if found.iter().any(|difference| difference.needs_drain) {
         print(&format!(
             "drain {node} first: Slurm ends jobs whose GPUs or shards are no longer configured\n"
         ));
     }
-    Ok(match (worst, unknown) {
-        (Some(verify::Grade::Wrong), _) => 2,
-        (_, true) => UNKNOWN,
-        (Some(verify::Grade::Warning), _) => 1,
-        (None, false) => {
-            print(&format!(
-                "{shown} agrees with {} lines of NVML's GPUs\n",
-                wanted.lines.len()
-            ));
-            0
-        }
-    })
+    if worst == Severity::Ok {
+        print(&format!(
+            "{shown} agrees with {} lines of NVML's GPUs\n",
+            wanted.lines.len()
+        ));
+    }
+    Ok(worst.exit_code())
 }
 
 fn collect(settings: &Settings) -> Result<status::Status, String> {
@@ -447,18 +440,13 @@ fn collect(settings: &Settings) -> Result<status::Status, String> {
 fn show_status(settings: &Settings, json: bool) -> Result<u8, String> {
     let all = collect(settings)?;
     if json {
-        let text = serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?;
+        let document = status::document(&all, settings.node.as_ref(), date::now());
+        let text = serde_json::to_string_pretty(&document).map_err(|error| error.to_string())?;
         print(&format!("{text}\n"));
     } else {
         print(&status::text(&all));
     }
-    Ok(
-        match all.findings.iter().map(|finding| finding.grade).max() {
-            Some(Grade::Fatal) => 2,
-            Some(Grade::Warning) => 1,
-            None => 0,
-        },
-    )
+    Ok(all.findings.exit_code())
 }
 
 fn metrics(settings: &Settings, file: &Path) -> Result<u8, String> {
@@ -472,13 +460,8 @@ fn metrics(settings: &Settings, file: &Path) -> Result<u8, String> {
     }
 }
 
-enum Phase {
-    Prolog,
-    Epilog,
-}
-
 /// The job is slurmd's word; a user can forge none of these variables.
-fn for_job(settings: &Settings, phase: Phase) -> Result<u8, String> {
+fn for_job(settings: &Settings, phase: Failed) -> Result<u8, String> {
     let number = |name: &str| -> Option<u32> { std::env::var(name).ok()?.parse().ok() };
     let (Some(job), Some(uid)) = (number("SLURM_JOB_ID"), number("SLURM_JOB_UID")) else {
         return Err(
@@ -492,19 +475,28 @@ fn for_job(settings: &Settings, phase: Phase) -> Result<u8, String> {
         node: settings.named()?.clone(),
     };
     let outcome = match phase {
-        Phase::Prolog => {
+        Failed::Prolog => {
             let positions = std::env::var("SLURM_JOB_GPUS").ok();
             job::prolog(settings, &key, uid, positions.as_deref())
         }
-        Phase::Epilog => job::epilog(settings, &key, uid),
+        Failed::Epilog => job::epilog(settings, &key, uid),
     };
-    for finding in &outcome.findings {
-        complain(&finding.text);
+    for finding in &outcome.findings.0 {
+        complain(&finding.advice());
     }
     for complaint in &outcome.complaints {
         complain(complaint);
     }
-    Ok(if outcome.is_fatal() { 2 } else { 0 })
+    let Some(reason) = outcome.findings.reason(Domain::Gpu) else {
+        return Ok(0);
+    };
+    // The exit code drains the node; this gives the drain a reason.
+    if let Err(error) = drain::send(settings, phase, &reason) {
+        let text = format!("Slurm was not given the reason `{reason}`: {error}");
+        complain(&text);
+        syslog::warn(GRES_HELPER.name, &text);
+    }
+    Ok(2)
 }
 
 fn fence(settings: &Settings, job: u32, pid: u32) -> Result<u8, String> {
@@ -562,7 +554,7 @@ fn refusal(
 
 fn not_drained(settings: &Settings) -> Result<Option<String>, String> {
     let node = settings.named()?;
-    let shown: Shown = scontrol(settings)?.show(node)?;
+    let shown: Shown = drain::scontrol(settings)?.show(node)?;
     let has = |flags: &[&str]| {
         shown
             .flags

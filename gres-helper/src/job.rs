@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use findings::{Finding, Findings, Severity};
 use host::BootId;
 use host::Deadline;
 use host::process::{Life, Pid};
@@ -23,7 +24,7 @@ use slurm::job_cgroup::Place;
 use crate::gresconf::{self, GresConf};
 use crate::verify;
 use gpu::health;
-use gpu::health::{Before, Finding, Grade};
+use gpu::health::Before;
 use gpu::inventory::{Ask, Gpu, Machine};
 use gpu::mps;
 use gpu::nvml_worker::{Agent, AgentError};
@@ -129,7 +130,7 @@ pub fn look(
     settings: &Settings,
     state: Option<&StateDir>,
     agent: &mut Agent,
-) -> Result<(Machine, Vec<Finding>), AgentError> {
+) -> Result<(Machine, Findings), AgentError> {
     let machine = agent.machine()?;
     let seen = state.map(seen).unwrap_or_default();
     let before = Before {
@@ -151,7 +152,7 @@ pub fn look(
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// What speaks against the GPUs.
-    pub findings: Vec<Finding>,
+    pub findings: Findings,
     /// What else went wrong; never a reason to drain.
     pub complaints: Vec<String>,
 }
@@ -160,9 +161,7 @@ impl Outcome {
     /// Whether no job should start here.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        self.findings
-            .iter()
-            .any(|finding| finding.grade == Grade::Fatal)
+        self.findings.worst() == Severity::Fatal
     }
 
     fn note<T>(&mut self, result: Result<T, String>) -> Option<T> {
@@ -181,10 +180,12 @@ impl Outcome {
                 Some(machine)
             }
             Err(error @ AgentError::Hangs { .. }) => {
-                self.findings.push(Finding {
-                    grade: Grade::Fatal,
-                    check: "answer",
-                    text: error.to_string(),
+                self.findings.0.push(Finding {
+                    id: "answer",
+                    severity: Severity::Fatal,
+                    subject: None,
+                    sentence: error.to_string(),
+                    remedy: None,
                 });
                 None
             }

@@ -7,12 +7,14 @@
 //!            ── agent.rs ── nvml.rs     a child speaks with NVML: it may hang
 //!            ── generate.rs, gresconf.rs, verify.rs   gres.conf
 //!            ── job.rs ── health.rs, shares.rs, mps.rs   prolog, epilog, fence
+//!            ── drain.rs                who gives a drain its reason
 //!            ── watch.rs                pid → job → share
 //!            ── mig/                    layouts, and the way back
 //!            ── status.rs               who is where, text, JSON, metrics
 //! ```
 
 pub mod command;
+pub mod drain;
 pub mod generate;
 pub mod gresconf;
 pub mod job;

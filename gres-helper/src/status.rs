@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use findings::prometheus::{escape, head};
+use findings::{Document, Finding, Findings, Remedies, Severity, Show};
 use serde::Serialize;
+use slurm::NodeName;
 
 use crate::watch::Held;
-use gpu::health::Finding;
 use gpu::inventory::{ComputeMode, Gpu, Machine};
 use gpu::settings::Settings;
 use gpu::shares::{Record, Tier};
@@ -20,8 +22,9 @@ pub struct Status {
     pub watchdog: bool,
     /// The GPUs.
     pub gpus: Vec<GpuStatus>,
-    /// What speaks against them.
-    pub findings: Vec<Finding>,
+    /// What speaks against them; the document shows it in its own way.
+    #[serde(skip)]
+    pub findings: Findings,
     /// What could not be found out.
     pub problems: Vec<String>,
 }
@@ -96,7 +99,7 @@ pub fn status(
         driver: machine.driver.clone(),
         watchdog,
         gpus,
-        findings: Vec::new(),
+        findings: Findings::default(),
         problems: Vec::new(),
     }
 }
@@ -183,6 +186,33 @@ fn gpu_status(
     }
 }
 
+/// A finding, with the keys that it had up to 0.1, for one release.
+#[derive(Debug, Serialize)]
+pub struct ShownFinding<'a> {
+    #[serde(flatten)]
+    finding: &'a Finding,
+    grade: Severity,
+    check: &'static str,
+    text: String,
+}
+
+/// For a program.
+#[must_use]
+pub fn document<'a>(
+    status: &'a Status,
+    node: Option<&'a NodeName>,
+    unix: u64,
+) -> Document<'a, ShownFinding<'a>, &'a Status> {
+    let shown = |finding: &'a Finding| ShownFinding {
+        finding,
+        grade: finding.severity,
+        check: finding.id,
+        text: finding.advice(),
+    };
+    let node = node.map(NodeName::as_str);
+    status.findings.document(node, unix, shown, status)
+}
+
 /// For a person.
 #[must_use]
 pub fn text(status: &Status) -> String {
@@ -231,9 +261,7 @@ pub fn text(status: &Status) -> String {
             }
         }
     }
-    for finding in &status.findings {
-        let _ = writeln!(text, "{:?}: {}", finding.grade, finding.text);
-    }
+    text.push_str(&status.findings.text(Show::NotOk, Remedies::Shown));
     for problem in &status.problems {
         let _ = writeln!(text, "not known: {problem}");
     }
@@ -265,7 +293,7 @@ pub fn metrics(status: &Status) -> String {
     ];
     let mut text = String::new();
     for (name, help, of) in ROWS {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        head(&mut text, name, "gauge", help);
         for gpu in &status.gpus {
             if let Some(value) = of(gpu) {
                 let _ = writeln!(
@@ -287,7 +315,7 @@ pub fn metrics(status: &Status) -> String {
             Some(job.used_mib)
         }),
     ] {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        head(&mut text, name, "gauge", help);
         let jobs: BTreeMap<u32, &JobStatus> = status
             .gpus
             .iter()
@@ -304,19 +332,12 @@ pub fn metrics(status: &Status) -> String {
             }
         }
     }
-    let _ = writeln!(
-        text,
-        "# HELP gres_findings What speaks against the node's GPUs.\n# TYPE gres_findings gauge\n\
-         gres_findings {}",
-        status.findings.len()
+    head(
+        &mut text,
+        "gres_findings",
+        "gauge",
+        "What speaks against the node's GPUs.",
     );
+    let _ = writeln!(text, "gres_findings {}", status.findings.0.len());
     text
-}
-
-/// A label's value, as the text format of Prometheus wants it.
-fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
 }

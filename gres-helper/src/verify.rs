@@ -3,25 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use findings::Severity;
 use slurm::NodeName;
 
 use crate::generate::{self, Wanted};
 use crate::gresconf::{GresConf, Line, minor};
 
-/// How bad a difference is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Grade {
-    /// Jobs run, but not as well as they could.
-    Warning,
-    /// Jobs get other GPUs or other amounts than the files say.
-    Wrong,
-}
-
 /// A difference, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// How bad it is.
-    pub grade: Grade,
+    /// How bad it is: a warning where jobs run, but not as well as they could;
+    /// fatal where they get other GPUs or other amounts than the files say.
+    pub severity: Severity,
     /// `- ` what runs, `+ ` what should; in a diff's manner, with a reason.
     pub text: String,
     /// Whether applying it changes what running jobs were promised.
@@ -56,14 +49,14 @@ pub fn compare(running: &GresConf, wanted: &Wanted) -> Vec<Difference> {
         .problems
         .iter()
         .map(|problem| Difference {
-            grade: Grade::Wrong,
+            severity: Severity::Fatal,
             text: format!("! {problem}"),
             needs_drain: false,
         })
         .collect();
     if let Some(detect) = &running.autodetect {
         found.push(Difference {
-            grade: Grade::Warning,
+            severity: Severity::Warning,
             text: format!(
                 "! AutoDetect={detect}: Slurm adds what it finds itself to these lines; they \
                  cannot be compared with certainty"
@@ -90,7 +83,7 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
     };
     let (runs, should) = (by_file(&running.lines), by_file(&wanted.lines));
     let wrong = |text: String| Difference {
-        grade: Grade::Wrong,
+        severity: Severity::Fatal,
         text,
         needs_drain: true,
     };
@@ -129,13 +122,13 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
             found.push(wrong(format!("- {runs}\n+ {line}")));
         } else if runs.cores != line.cores || (line.links.is_some() && runs.links != line.links) {
             found.push(Difference {
-                grade: Grade::Warning,
+                severity: Severity::Warning,
                 text: format!("- {runs}\n+ {line}"),
                 needs_drain: false,
             });
         } else if runs.kind.is_none() && line.kind.is_some() {
             found.push(Difference {
-                grade: Grade::Warning,
+                severity: Severity::Warning,
                 text: format!("- {runs}\n+ {line}\n  without Type= a job cannot ask for the model"),
                 needs_drain: true,
             });
@@ -158,7 +151,7 @@ fn order(running: &GresConf, wanted: &Wanted, found: &mut Vec<Difference>) {
     sorted.1.sort_unstable();
     if sorted.0 == sorted.1 && runs != should {
         found.push(Difference {
-            grade: Grade::Wrong,
+            severity: Severity::Fatal,
             text: format!(
                 "! the files are in the order {runs:?}, PCI order is {should:?}: the numbers that \
                  jobs see would be those of other GPUs"
@@ -177,7 +170,7 @@ pub fn compare_with_slurm(line: &str, wanted: &Wanted, node: &NodeName) -> Optio
         .unwrap_or_default();
     let (slurm, should) = (counts(shown), counts(&generate::gres(&wanted.lines)));
     (slurm != should).then(|| Difference {
-        grade: Grade::Wrong,
+        severity: Severity::Fatal,
         text: format!(
             "- slurm.conf: NodeName={node} Gres={}\n+ slurm.conf: NodeName={node} Gres={}",
             host::printable(shown, 300),

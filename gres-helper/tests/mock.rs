@@ -56,7 +56,8 @@ impl Node {
         }
         let toml = format!(
             "sysroot = \"{0}/root\"\nstate_dir = \"{0}/state\"\n[gres]\nnvml_library = \"{1}\"\n\
-             gres_conf = \"{0}/gres.conf\"\nspool_dir = \"{0}/spool\"\nmps_control = \"{2}\"\n{gres}\n",
+             gres_conf = \"{0}/gres.conf\"\nspool_dir = \"{0}/spool\"\nmps_control = \"{2}\"\n\
+             scontrol = \"{0}/scontrol\"\n{gres}\n",
             path.display(),
             nvml.library().display(),
             cdylib_tests::modules::program("nvidia-cuda-mps-control").display()
@@ -340,6 +341,105 @@ fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
         said.code == 0 && said.err.contains("NVML is not there"),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_status_in_json_has_version_node_time_findings() {
+    let node = Node::new("8xH100", "");
+    node.change(|machine| machine.gpus[2].lost = true);
+    let said = node.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(
+        (&status["version"], &status["node"]),
+        (&1.into(), &"n1".into())
+    );
+    let time = status["time"].as_str().unwrap();
+    assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+    assert_eq!((said.code, &status["severity"]), (2, &"fatal".into()));
+    let found = &status["findings"][0];
+    assert_eq!(found["id"], "lost");
+    assert_eq!(found["severity"], "fatal");
+    assert_eq!(found["subject"], "GPU 2");
+    assert_eq!(found["sentence"], "GPU 2 has fallen off the bus");
+    let remedy = found["remedy"].as_str().unwrap();
+    assert!(remedy.starts_with("reboot the node"), "{remedy}");
+    assert_eq!(status["gpus"].as_array().map(Vec::len), Some(8));
+}
+
+#[test]
+fn a_status_in_json_has_the_keys_of_the_last_release_too() {
+    let node = Node::new("8xH100", "");
+    node.change(|machine| machine.gpus[2].lost = true);
+    let said = node.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let found = &status["findings"][0];
+    assert_eq!(found["grade"], "fatal");
+    assert_eq!(found["check"], "lost");
+    let text = "GPU 2 has fallen off the bus; reboot the node, replace it if that does not help";
+    assert_eq!(found["text"], text);
+}
+
+/// A scontrol that shows the node in this state, and notes what it is asked.
+fn scontrol(node: &Node, shown: &str) {
+    let dir = node.dir.path().display();
+    let script = format!(
+        "#!/bin/sh\ncd {dir}\ncase $1 in show) echo 'NodeName=n1 {shown}' ;;\n\
+         *) printf '%s|' \"$@\" >>called ;; esac\n"
+    );
+    fs::write(node.path("scontrol"), script).unwrap();
+    fs::set_permissions(node.path("scontrol"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What Slurm was asked to do with the node.
+fn asked(node: &Node) -> String {
+    let late = Instant::now() + Duration::from_secs(30);
+    loop {
+        let called = fs::read_to_string(node.path("called")).unwrap_or_default();
+        if !called.is_empty() {
+            return called;
+        }
+        assert!(Instant::now() < late, "scontrol was not called");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_node_whose_gpu_fails_the_prolog_is_drained_with_the_gpu_as_reason() {
+    let node = Node::new("8xH100", "");
+    scontrol(&node, "State=IDLE Owner=N/A");
+    node.change(|machine| machine.gpus[2].lost = true);
+    assert_eq!(node.job("prolog", 1, 1000, "0").code, 2);
+    let reason = "update|NodeName=n1|State=DRAIN|Reason=GPU: GPU 2 has fallen off the bus|";
+    assert_eq!(asked(&node), reason);
+}
+
+#[test]
+fn the_reason_of_a_gpu_that_fails_the_epilog_replaces_slurms_words() {
+    let node = Node::new("8xH100", "");
+    let slurms = "State=IDLE+DRAIN Reason=Epilog error [slurm@2026-11-22T09:12:00]";
+    scontrol(&node, slurms);
+    node.change(|machine| machine.gpus[2].lost = true);
+    assert_eq!(node.job("epilog", 1, 1000, "0").code, 2);
+    let reason = "update|NodeName=n1|State=DRAIN|Reason=GPU: GPU 2 has fallen off the bus|";
+    assert_eq!(asked(&node), reason);
+}
+
+#[test]
+fn a_warning_about_a_gpu_drains_nothing() {
+    let node = Node::new("8xH100", "");
+    scontrol(&node, "State=IDLE Owner=N/A");
+    node.change(|machine| machine.gpus[2].ecc_uncorrected = Some(2));
+    let said = node.job("prolog", 1, 1000, "0");
+    assert!(
+        said.code == 0 && said.err.contains("2 uncorrected memory errors"),
+        "{said:?}"
+    );
+    // Slurm is asked for the next fault, and was asked for nothing before it.
+    node.change(|machine| machine.gpus[3].lost = true);
+    assert_eq!(node.job("prolog", 2, 1000, "0").code, 2);
+    let asked = asked(&node);
+    assert_eq!(asked.matches("update|").count(), 1, "{asked}");
+    assert!(asked.contains("GPU 3 has fallen off the bus|"), "{asked}");
 }
 
 #[test]

@@ -8,66 +8,55 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cli::called;
+use findings::{Document, Finding, Findings, Remedies, Severity, Show};
 use host::Deadline;
 use host::printable;
 use host::state_dir::{StateDir, StateError};
 use serde::Serialize;
+use slurm::NodeName;
 
 use crate::setup::role::Role;
 use crate::setup::site::{self, Site};
 use crate::setup::slurm_conf::{all_logical, plugin_of, value_of, values_of};
 use crate::setup::{self, login, pam, run};
 
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Grade {
-    /// As it should be.
-    Ok,
-    /// It could not be told.
-    Unknown,
-    /// Something is less than it should be.
-    Warning,
-    /// Something does not work.
-    Fatal,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, Serialize)]
-pub struct Finding {
-    /// Its name, the same in every version.
-    pub id: &'static str,
-    /// How bad it is.
-    pub grade: Grade,
-    /// What was seen.
-    pub evidence: String,
-    /// What to do; nothing if it is as it should be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-}
-
 /// All that was looked at.
-#[derive(Debug, Serialize)]
-pub struct Findings {
+#[derive(Debug)]
+pub struct Examination {
     /// The node's role.
     pub role: Option<Role>,
     /// In the order of the looks.
-    pub findings: Vec<Finding>,
+    pub findings: Findings,
+}
+
+/// The key of the JSON document beside those of every [`Document`].
+#[derive(Debug, Serialize)]
+pub struct Keys {
+    role: Option<Role>,
+}
+
+/// A finding, with the keys that it had up to 0.1, for one release.
+#[derive(Debug, Serialize)]
+pub struct ShownFinding<'a> {
+    #[serde(flatten)]
+    finding: &'a Finding,
+    grade: Severity,
+    evidence: &'a str,
 }
 
 /// What one look found.
-type Look = Result<String, (Grade, String, String)>;
+type Look = Result<String, (Severity, String, String)>;
 
 fn fatal(evidence: impl Into<String>, remedy: impl Into<String>) -> Look {
-    Err((Grade::Fatal, evidence.into(), remedy.into()))
+    Err((Severity::Fatal, evidence.into(), remedy.into()))
 }
 
 fn warning(evidence: impl Into<String>, remedy: impl Into<String>) -> Look {
-    Err((Grade::Warning, evidence.into(), remedy.into()))
+    Err((Severity::Warning, evidence.into(), remedy.into()))
 }
 
 fn unknown(evidence: impl Into<String>, remedy: impl Into<String>) -> Look {
-    Err((Grade::Unknown, evidence.into(), remedy.into()))
+    Err((Severity::Unknown, evidence.into(), remedy.into()))
 }
 
 const SETUP: &str = "run `slurm-efa setup` here";
@@ -78,11 +67,11 @@ const REINSTALL: &str = "install the package slurm-efa again";
 
 /// Looks at everything that the node's role has to do with.
 #[must_use]
-pub fn examine(site: &Site) -> Findings {
+pub fn examine(site: &Site) -> Examination {
     let role = site.role();
-    let mut all = Findings {
+    let mut all = Examination {
         role: role.as_ref().ok().copied(),
-        findings: Vec::new(),
+        findings: Findings::default(),
     };
     all.add(
         "role",
@@ -142,17 +131,17 @@ pub fn examine(site: &Site) -> Findings {
     all
 }
 
-impl Findings {
+impl Examination {
     fn add(&mut self, id: &'static str, look: Look) {
-        let (grade, evidence, remedy) = match look {
-            Ok(evidence) => (Grade::Ok, evidence, None),
-            Err((grade, evidence, remedy)) => (grade, evidence, Some(remedy)),
+        let (severity, evidence, remedy) = match look {
+            Ok(evidence) => (Severity::Ok, evidence, None),
+            Err((severity, evidence, remedy)) => (severity, evidence, Some(remedy)),
         };
-        let evidence = printable(&evidence, 600);
-        self.findings.push(Finding {
+        self.findings.0.push(Finding {
             id,
-            grade,
-            evidence,
+            severity,
+            subject: None,
+            sentence: printable(&evidence, 600),
             remedy,
         });
     }
@@ -177,35 +166,27 @@ impl Findings {
         self.add("logoutd", logoutd(site));
     }
 
-    /// The exit code: 0 fine, 1 warnings, 2 fatal, 3 could not tell.
-    #[must_use]
-    pub fn code(&self) -> u8 {
-        let worst = self.findings.iter().map(|it| it.grade).max();
-        match worst {
-            None | Some(Grade::Ok) => 0,
-            Some(Grade::Warning) => 1,
-            Some(Grade::Fatal) => 2,
-            Some(Grade::Unknown) => 3,
-        }
-    }
-
     /// For a person: a line for each, and what to do below.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        for it in &self.findings {
-            let grade = match it.grade {
-                Grade::Ok => "ok",
-                Grade::Unknown => "UNKNOWN",
-                Grade::Warning => "WARNING",
-                Grade::Fatal => "FATAL",
-            };
-            text += &format!("{grade:<8} {:<20} {}\n", it.id, it.evidence);
-            if let Some(remedy) = &it.remedy {
-                text += &format!("{:<29} -> {remedy}\n", "");
-            }
-        }
-        text
+        self.findings.text(Show::All, Remedies::Shown)
+    }
+
+    /// For a program.
+    #[must_use]
+    pub fn document<'a>(
+        &'a self,
+        node: Option<&'a NodeName>,
+        unix: u64,
+    ) -> Document<'a, ShownFinding<'a>, Keys> {
+        let shown = |finding: &'a Finding| ShownFinding {
+            finding,
+            grade: finding.severity,
+            evidence: &finding.sentence,
+        };
+        let node = node.map(NodeName::as_str);
+        self.findings
+            .document(node, unix, shown, Keys { role: self.role })
     }
 }
 
@@ -848,5 +829,65 @@ fn left_over(site: &Site) -> Look {
             "run `slurm-efa setup` again",
         ),
         None => Ok("no set-up was interrupted".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examined(severities: &[Severity]) -> Examination {
+        let mut all = Examination {
+            role: None,
+            findings: Findings::default(),
+        };
+        for severity in severities {
+            let look = match severity {
+                Severity::Ok => Ok("seen".to_owned()),
+                Severity::Warning => warning("seen", "look"),
+                Severity::Unknown => unknown("seen", "look"),
+                Severity::Fatal => fatal("seen", "look"),
+            };
+            all.add("slurm", look);
+        }
+        all
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_the_worst_finding() {
+        use Severity::{Fatal, Ok, Unknown, Warning};
+        for (severities, code) in [
+            (&[Ok] as &[Severity], 0),
+            (&[Ok, Warning], 1),
+            (&[Unknown, Ok], 3),
+            (&[Warning, Unknown], 3),
+            (&[Unknown, Warning, Fatal], 2),
+        ] {
+            let examination = examined(severities);
+            assert_eq!(examination.findings.exit_code(), code, "{severities:?}");
+        }
+    }
+
+    #[test]
+    fn a_finding_in_json_has_the_keys_of_the_last_release_too() {
+        let examination = examined(&[Severity::Unknown]);
+        let node: NodeName = "n1".parse().unwrap();
+        let document = examination.document(Some(&node), 0);
+        let expected = serde_json::json!({
+            "version": 1,
+            "node": "n1",
+            "time": "1970-01-01T00:00:00Z",
+            "severity": "unknown",
+            "findings": [{
+                "id": "slurm",
+                "severity": "unknown",
+                "sentence": "seen",
+                "remedy": "look",
+                "grade": "unknown",
+                "evidence": "seen",
+            }],
+            "role": null,
+        });
+        assert_eq!(serde_json::to_value(document).unwrap(), expected);
     }
 }

@@ -1,6 +1,5 @@
 //! `slurm-efa`: see `slurm-efa --help` and slurm-efa(8).
 
-mod date;
 mod node_setup;
 mod reconcile;
 mod report;

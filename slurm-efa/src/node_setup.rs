@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use host::date;
+use slurm::node_name;
 use slurm_efa::doctor;
 use slurm_efa::setup::role::Role;
 use slurm_efa::setup::site::{Site, Wanted};
@@ -176,13 +178,15 @@ fn carry_out(
 
 pub fn doctor(arguments: DoctorArguments) -> anyhow::Result<u8> {
     let json = arguments.json;
-    let findings = doctor::examine(&arguments.place.look());
+    let examination = doctor::examine(&arguments.place.look());
     if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?;
+        let node = node_name::of_this_machine();
+        let document = examination.document(node.as_ref(), date::now());
+        print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
     } else {
-        print(&findings.to_text())?;
+        print(&examination.to_text())?;
     }
-    Ok(findings.code())
+    Ok(examination.findings.exit_code())
 }
 
 /// Anybody may look.

@@ -12,8 +12,8 @@ use slurm::hostlist;
 use usage::text::{Share, bytes, share, unknown_devices};
 use usage::{Problem, Settings, Step, UsageRecord, folder, log};
 
-use crate::date::utc;
 use crate::table::table;
+use host::date::utc;
 
 /// By how much the clocks of two nodes may differ, in seconds: munge's own
 /// limit, without which Slurm does not work.

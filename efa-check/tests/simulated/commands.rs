@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cdylib_tests::simnode::Spec;
+use serde_json::Value;
 
 use crate::{Node, eventually, fifo, said};
 
@@ -40,6 +41,42 @@ fn called(node: &Node) -> String {
     eventually("a call of scontrol", || {
         fs::read_to_string(node.path("called")).ok()
     })
+}
+
+#[test]
+fn a_report_in_json_has_version_node_time_findings() {
+    let node = sick("");
+    let said = node.run(&["node", "--json"]);
+    let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["node"], "n1");
+    assert_eq!(report["severity"], "fatal");
+    let time = report["time"].as_str().unwrap();
+    let day = host::date::rfc3339(host::date::now());
+    assert!(time.len() == day.len() && time.ends_with('Z'), "{time}");
+    let found = &report["findings"][0];
+    assert_eq!(found["id"], "device-count");
+    assert_eq!(found["severity"], "fatal");
+    let sentence = found["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("3/4 devices"), "{sentence}");
+    let remedy = found["remedy"].as_str().unwrap();
+    assert!(remedy.starts_with("Compare with `lspci"), "{remedy}");
+}
+
+#[test]
+fn a_report_in_json_has_the_keys_of_the_last_release_too() {
+    let node = sick("");
+    let said = node.run(&["node", "--json"]);
+    let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
+    assert_eq!(report["status"], report["severity"]);
+    let (old, new) = (&report["checks"], &report["findings"]);
+    let count = new.as_array().unwrap().len();
+    assert!(count > 1 && old.as_array().unwrap().len() == count);
+    for at in 0..count {
+        assert_eq!(old[at]["check"], new[at]["id"]);
+        assert_eq!(old[at]["status"], new[at]["severity"]);
+        assert_eq!(old[at]["message"], new[at]["sentence"]);
+    }
 }
 
 #[test]

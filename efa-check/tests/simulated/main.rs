@@ -93,11 +93,11 @@ impl Node {
         said(&mut self.command(args))
     }
 
-    /// What `node` finds: `check: status`, without those that are fine.
+    /// What `node` finds: `check: severity`, without those that are fine.
     fn findings(&self) -> Vec<String> {
         let said = self.run(&["node", "--json"]);
         let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
-        let code = match report["status"].as_str().unwrap() {
+        let code = match report["severity"].as_str().unwrap() {
             "ok" => 0,
             "warning" => 1,
             "fatal" => 2,
@@ -105,12 +105,12 @@ impl Node {
             other => panic!("{other}"),
         };
         assert_eq!(said.code, code, "{said:?}");
-        report["checks"]
+        report["findings"]
             .as_array()
             .unwrap()
             .iter()
-            .filter(|finding| finding["status"] != "ok")
-            .map(|f| format!("{}: {}", f["check"], f["status"]).replace('"', ""))
+            .filter(|finding| finding["severity"] != "ok")
+            .map(|f| format!("{}: {}", f["id"], f["severity"]).replace('"', ""))
             .collect()
     }
 

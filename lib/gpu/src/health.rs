@@ -1,29 +1,8 @@
 //! Whether a node's GPUs are fit for the next job.
 
-use serde::Serialize;
+use findings::{Finding, Findings, Severity};
 
 use crate::inventory::{Gpu, Machine};
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Grade {
-    /// To be mended at the next occasion.
-    Warning,
-    /// No job should start here.
-    Fatal,
-}
-
-/// Something wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub grade: Grade,
-    /// Which check found it.
-    pub check: &'static str,
-    /// What happened and what to do, for a person.
-    pub text: String,
-}
 
 /// XID errors that speak against the GPU or its board, and not against a
 /// program that ran on it. Source: NVIDIA XID Errors documentation, "common
@@ -51,63 +30,72 @@ pub struct Before {
 
 /// Judges a machine.
 #[must_use]
-pub fn judge(machine: &Machine, before: &Before) -> Vec<Finding> {
+pub fn judge(machine: &Machine, before: &Before) -> Findings {
     let mut found = Vec::new();
-    let mut say = |grade, check, text: String| found.push(Finding { grade, check, text });
     let now: Vec<&str> = machine.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
     for uuid in before.uuids.iter().flatten() {
         if !now.contains(&uuid.as_str()) {
-            say(
-                Grade::Fatal,
-                "uuid",
-                format!("the GPU {uuid} was here and is not any more; reboot or replace the node"),
-            );
+            found.push(Finding {
+                id: "uuid",
+                severity: Severity::Fatal,
+                subject: Some(uuid.clone()),
+                sentence: format!("the GPU {uuid} was here and is not any more"),
+                remedy: Some("reboot or replace the node".to_owned()),
+            });
         }
     }
     if let Some(configured) = before
         .configured
         .filter(|count| *count > machine.gpus.len())
     {
-        say(
-            Grade::Fatal,
-            "count",
-            format!(
-                "gres.conf gives this node {configured} GPUs, NVML finds {}; look for Xid in the \
-                 kernel's log",
+        found.push(Finding {
+            id: "count",
+            severity: Severity::Fatal,
+            subject: None,
+            sentence: format!(
+                "gres.conf gives this node {configured} GPUs, NVML finds {}",
                 machine.gpus.len()
             ),
-        );
+            remedy: Some("look for Xid in the kernel's log".to_owned()),
+        });
     }
     for gpu in &machine.gpus {
-        judge_gpu(gpu, &mut say);
+        judge_gpu(gpu, &mut found);
     }
     // GPUs of one board that need a fabric manager have none without all.
     for (uuid, xid) in &before.xids {
         let Some((_, meaning)) = FATAL_XIDS.iter().find(|(number, _)| number == xid) else {
             continue;
         };
-        say(
-            Grade::Fatal,
-            "xid",
-            format!(
-                "{uuid}: Xid {xid} since boot: {meaning}; reboot the node, or reset the GPU and run \
-                 `gres-helper forget-xids {uuid}`"
-            ),
-        );
+        found.push(Finding {
+            id: "xid",
+            severity: Severity::Fatal,
+            subject: Some(uuid.clone()),
+            sentence: format!("{uuid}: Xid {xid} since boot: {meaning}"),
+            remedy: Some(format!(
+                "reboot the node, or reset the GPU and run `gres-helper forget-xids {uuid}`"
+            )),
+        });
     }
-    found
+    Findings(found)
 }
 
-fn judge_gpu(gpu: &Gpu, say: &mut impl FnMut(Grade, &'static str, String)) {
+fn judge_gpu(gpu: &Gpu, found: &mut Vec<Finding>) {
+    use Severity::{Fatal, Warning};
     let label = gpu.label();
+    let mut say = |severity, id, sentence: String, remedy: Option<&str>| {
+        found.push(Finding {
+            id,
+            severity,
+            subject: Some(label.clone()),
+            sentence,
+            remedy: remedy.map(str::to_owned),
+        });
+    };
     if gpu.lost {
-        say(
-            Grade::Fatal,
-            "lost",
-            format!(
-                "{label} has fallen off the bus; reboot the node, replace it if that does not help"
-            ),
-        );
+        let sentence = format!("{label} has fallen off the bus");
+        let remedy = "reboot the node, replace it if that does not help";
+        say(Fatal, "lost", sentence, Some(remedy));
         return;
     }
     if gpu.uuid.is_empty() {
@@ -115,28 +103,26 @@ fn judge_gpu(gpu: &Gpu, say: &mut impl FnMut(Grade, &'static str, String)) {
             .trouble
             .first()
             .map_or("no reason given", String::as_str);
+        let sentence = format!("{label} does not answer: {reason}");
         say(
-            Grade::Fatal,
+            Fatal,
             "answer",
-            format!("{label} does not answer: {reason}; reset it or reboot the node"),
+            sentence,
+            Some("reset it or reboot the node"),
         );
         return;
     }
     let health = &gpu.health;
     if health.remap_failed == Some(true) {
-        say(
-            Grade::Fatal,
-            "remap-failed",
-            format!("{label}: a memory row could not be remapped; replace the GPU"),
-        );
+        let sentence = format!("{label}: a memory row could not be remapped");
+        say(Fatal, "remap-failed", sentence, Some("replace the GPU"));
     }
     match health.recovery {
         // NVML_GPU_RECOVERY_ACTION_DRAIN_P2P
-        Some(3) => say(
-            Grade::Warning,
-            "recovery",
-            format!("{label}: the driver asks to drain peer-to-peer traffic"),
-        ),
+        Some(3) => {
+            let sentence = format!("{label}: the driver asks to drain peer-to-peer traffic");
+            say(Warning, "recovery", sentence, None);
+        }
         Some(action @ 1..) => {
             let what = match action {
                 1 => "a reset of the GPU",
@@ -144,41 +130,38 @@ fn judge_gpu(gpu: &Gpu, say: &mut impl FnMut(Grade, &'static str, String)) {
                 4 => "draining and a reset of the GPU",
                 _ => "a recovery that is not known here",
             };
-            say(
-                Grade::Fatal,
-                "recovery",
-                format!("{label}: the driver asks for {what}"),
-            );
+            let sentence = format!("{label}: the driver asks for {what}");
+            say(Fatal, "recovery", sentence, None);
         }
         Some(0) | None => {}
     }
     if matches!(health.fabric, Some(1 | 2)) {
-        say(
-            Grade::Fatal,
-            "fabric",
-            format!("{label}: its NVLink fabric is not up; look at nvidia-fabricmanager's log"),
-        );
+        let sentence = format!("{label}: its NVLink fabric is not up");
+        let remedy = "look at nvidia-fabricmanager's log";
+        say(Fatal, "fabric", sentence, Some(remedy));
     }
     if health.remap_pending == Some(true) {
+        let sentence = format!("{label}: memory rows wait for a reset to be remapped");
         say(
-            Grade::Warning,
+            Warning,
             "remap-pending",
-            format!("{label}: memory rows wait for a reset to be remapped; drain and reset it"),
+            sentence,
+            Some("drain and reset it"),
         );
     }
     if health.retired_pending == Some(true) {
+        let sentence = format!("{label}: memory pages wait for a reset to be retired");
         say(
-            Grade::Warning,
+            Warning,
             "retired-pending",
-            format!("{label}: memory pages wait for a reset to be retired; drain and reset it"),
+            sentence,
+            Some("drain and reset it"),
         );
     }
     if let Some(count @ 1..) = health.ecc_uncorrected {
-        say(
-            Grade::Warning,
-            "ecc",
-            format!("{label}: {count} uncorrected memory errors since the driver was loaded"),
-        );
+        let sentence =
+            format!("{label}: {count} uncorrected memory errors since the driver was loaded");
+        say(Warning, "ecc", sentence, None);
     }
 }
 
@@ -201,10 +184,11 @@ mod tests {
         }
     }
 
-    fn grades(machine: &Machine, before: &Before) -> Vec<(Grade, &'static str)> {
+    fn severities(machine: &Machine, before: &Before) -> Vec<(Severity, &'static str)> {
         judge(machine, before)
+            .0
             .iter()
-            .map(|it| (it.grade, it.check))
+            .map(|it| (it.severity, it.id))
             .collect()
     }
 
@@ -216,12 +200,12 @@ mod tests {
             // An error of a program is not the GPU's.
             xids: vec![("GPU-1".to_owned(), 13), ("GPU-1".to_owned(), 43)],
         };
-        assert_eq!(grades(&machine(|_| {}), &before), []);
+        assert_eq!(severities(&machine(|_| {}), &before), []);
     }
 
     #[test]
     fn each_sign_is_found_and_graded() {
-        use Grade::{Fatal, Warning};
+        use Severity::{Fatal, Warning};
         let none = Before::default();
         let with = |health: Health| machine(|gpu| gpu.health = health);
         let health = Health::default;
@@ -278,7 +262,7 @@ mod tests {
                 (Warning, "ecc"),
             ),
         ] {
-            assert_eq!(grades(&machine, &none), [expected]);
+            assert_eq!(severities(&machine, &none), [expected]);
         }
         let before = Before {
             uuids: Some(vec!["GPU-2".to_owned()]),
@@ -286,6 +270,6 @@ mod tests {
             xids: vec![("GPU-1".to_owned(), 79)],
         };
         let expected = [(Fatal, "uuid"), (Fatal, "count"), (Fatal, "xid")];
-        assert_eq!(grades(&machine(|_| {}), &before), expected);
+        assert_eq!(severities(&machine(|_| {}), &before), expected);
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod boot;
 pub mod clock;
+pub mod date;
 pub mod exec;
 pub mod interleaving;
 pub mod late;

@@ -1,8 +1,10 @@
 //! Slurm without libslurm: its names and numbers, its files, its daemons'
-//! sockets and control groups, and `scontrol`.
+//! sockets and control groups, `scontrol`, and drains.
 
 #![forbid(unsafe_code)]
 
+pub mod drain_policy;
+pub mod drain_worker;
 pub mod hostlist;
 pub mod ids;
 pub mod job_cgroup;

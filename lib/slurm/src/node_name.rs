@@ -79,6 +79,20 @@ impl fmt::Display for NodeName {
     }
 }
 
+/// The name of the node that this process runs on: what slurmd says in the
+/// environment of a prolog and a health check, else the machine's name up to the
+/// first dot, as slurmd itself reads it.
+#[must_use]
+pub fn of_this_machine() -> Option<NodeName> {
+    let given = std::env::var_os("SLURMD_NODENAME").and_then(|name| name.into_string().ok());
+    if let Some(name) = given {
+        return name.parse().ok();
+    }
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_str().ok()?;
+    host.split('.').next()?.parse().ok()
+}
+
 /// Replaces `%n` by the node's name and `%%` by `%`, as slurm.conf does.
 ///
 /// # Errors

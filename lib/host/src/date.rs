@@ -1,6 +1,22 @@
 //! Seconds since 1970 as a date, without a time zone's help.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The seconds since 1970 now; 0 on a clock that is set to before 1970.
+#[must_use]
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// `2026-11-22T04:00:00Z`, as RFC 3339 writes it.
+#[must_use]
+pub fn rfc3339(unix_s: u64) -> String {
+    format!("{}Z", utc(unix_s).replace(' ', "T"))
+}
+
 /// `2026-11-22 04:00:00`, UTC, in the Gregorian calendar.
+#[must_use]
 pub fn utc(unix_s: u64) -> String {
     let (mut days, seconds) = (unix_s / 86_400, unix_s % 86_400);
     // 400 years have always the same number of days.
@@ -36,7 +52,7 @@ fn days_of(year: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use super::{rfc3339, utc};
 
     #[test]
     fn dates_are_those_of_date_u() {
@@ -50,5 +66,10 @@ mod tests {
             assert_eq!(utc(seconds), date);
         }
         let _ = utc(u64::MAX);
+    }
+
+    #[test]
+    fn a_time_in_json_is_that_of_rfc_3339() {
+        assert_eq!(rfc3339(951_782_461), "2000-02-29T00:01:01Z");
     }
 }
