@@ -326,6 +326,29 @@ impl StateDir {
         }
     }
 
+    /// Opens a file in it to read, if [`trust::judge_file`] believes it; `None`
+    /// where there is no such file.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn open_file(&self, name: &str) -> Result<Option<File>, StateError> {
+        Ok(self.opened(name)?.map(|(file, _)| file))
+    }
+
+    fn opened(&self, name: &str) -> Result<Option<(File, Stat)>, StateError> {
+        check_name(self.path(), name)?;
+        let path = self.path().join(name);
+        let flags = OFlags::RDONLY | ALWAYS;
+        interleaving::step();
+        let file = match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(open_error(&path, errno)),
+        };
+        let status = judge_file(&path, &file)?;
+        Ok(Some((file, status)))
+    }
+
     /// Writes a temporary file and returns its name.
     fn write_temporary(&self, bytes: &[u8]) -> Result<String, StateError> {
         let name = format!("{TEMPORARY}{}", nonce(self.path())?);
@@ -372,16 +395,10 @@ impl StateDir {
 
 impl Store for StateDir {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
-        check_name(self.path(), name)?;
-        let path = self.path().join(name);
-        let flags = OFlags::RDONLY | ALWAYS;
-        interleaving::step();
-        let file = match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(open_error(&path, errno)),
+        let Some((file, status)) = self.opened(name)? else {
+            return Ok(None);
         };
-        let status = judge_file(&path, &file)?;
+        let path = self.path().join(name);
         // One byte more than there is, so that a single read meets the end.
         let expected = usize::try_from(status.st_size).unwrap_or(0).min(LARGEST) + 1;
         let mut bytes = Vec::with_capacity(expected);
