@@ -254,20 +254,6 @@ impl Call {
     }
 }
 
-/// Runs `command` for at most `limit`.
-///
-/// # Errors
-/// It could not be started.
-pub fn run(command: &mut Command, limit: Duration) -> io::Result<Said> {
-    let deadline = Instant::now() + limit;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    Ok(hear(&mut child, deadline))
-}
-
 /// One output of a child.
 struct Stream {
     pipe: Option<File>,
