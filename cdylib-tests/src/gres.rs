@@ -21,6 +21,9 @@ const CONFIG: &str = "site/gres.toml";
 /// A link to the program under test, relative to the testbed's directory.
 const HELPER: &str = "gres-helper";
 
+/// The control program of MPS, in a testbed's directory.
+const MPS_CONTROL: &str = "nvidia-cuda-mps-control";
+
 /// Where library and machine are, relative to the testbed's directory.
 const NVML: &str = "nvml";
 
@@ -102,9 +105,8 @@ pub fn cluster_of(site: Site, model: &str, toml: &str, symbols: &[&'static str])
     let text = format!(
         "sysroot = \"{{dir}}/sysroots/%n\"\nstate_dir = \"{{dir}}/run-%n\"\n[gres]\n\
          nvml_library = \"{{dir}}/{NVML}/libnvidia-ml.so.1\"\nspool_dir = \"{{dir}}/spool/%n\"\n\
-         helper = \"{}\"\nmps_control = \"{}\"\nshard_size = \"10G\"\n{toml}",
-        helper.display(),
-        modules::program("nvidia-cuda-mps-control").display()
+         helper = \"{{dir}}/{HELPER}\"\nmps_control = \"{{dir}}/{MPS_CONTROL}\"\n\
+         shard_size = \"10G\"\n{toml}",
     );
     let symbols = symbols.to_vec();
     let builder = match root {
@@ -155,7 +157,8 @@ fn prepare(dir: &Path, machine: &Machine, helper: &Path, symbols: &[&str]) -> io
     if !said.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&said.stderr)));
     }
-    std::os::unix::fs::symlink(helper, dir.join(HELPER))?;
+    modules::put(helper, dir)?;
+    modules::put(&modules::program(MPS_CONTROL), dir)?;
     fs::write(dir.join(GENERATED), said.stdout)
 }
 

@@ -107,6 +107,20 @@ pub fn shipped_injected() -> PathBuf {
     built(&dir.join("spank_efa.so"), "`cargo xtask dist --inject`")
 }
 
+/// Puts a program into a folder of root's: as a link, or as a copy where root
+/// does not believe the program itself, such as in a checkout of another user.
+///
+/// # Errors
+/// It cannot be put there.
+pub fn put(program: &Path, dir: &Path) -> std::io::Result<PathBuf> {
+    let there = dir.join(program.file_name().unwrap_or_default());
+    match host::trust::program(program) {
+        Ok(_) => std::os::unix::fs::symlink(program, &there)?,
+        Err(_) => drop(std::fs::copy(program, &there)?),
+    }
+    Ok(there)
+}
+
 const MODULES: &str = "`make test`, or `make modules` first";
 
 fn built(file: &Path, fix: &str) -> PathBuf {

@@ -676,10 +676,17 @@ fn pingpong(site: &Site, only: Option<&str>, json: bool) -> u8 {
         });
         return Severity::Unknown.exit_code();
     }
+    let program = match pingpong::program(&site.settings) {
+        Ok(program) => program,
+        Err(reason) => {
+            complain(&reason);
+            return Severity::Unknown.exit_code();
+        }
+    };
     let mut results = Vec::new();
     for (done, name) in names.iter().enumerate() {
         let shown = printable(name, 60);
-        let result = pingpong::test(&site.settings, name);
+        let result = pingpong::test(&program, &site.settings, name);
         let words = match &result {
             Ok(took) => format!("fine, {} ms", took.as_millis()),
             Err(reason) => format!("FAILED: {reason}"),

@@ -13,12 +13,14 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use host::Deadline;
+use host::exec::{self, Call, ExecError};
+use host::printable;
 use host::state_dir::{StateDir, Store};
-use host::{exec, printable};
+use host::trust::TrustedProgram;
 use slurm::{NodeName, drain_worker};
 
 use crate::rounds::{self, Rounds};
@@ -40,38 +42,41 @@ const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Where the two ends of a test meet, on loopback.
 const CONTROL_PORT: u16 = 47_592;
 
+/// The program that tests, if root may run it.
+///
+/// # Errors
+/// Why not, which is no device's fault; for a person.
+pub fn program(settings: &Settings) -> Result<TrustedProgram, String> {
+    exec::program(&settings.fi_pingpong).map_err(|error| error.to_string())
+}
+
 /// Tests one device; the reason if it fails.
 ///
 /// # Errors
 /// The first words of who failed, for a person.
-pub fn test(settings: &Settings, device: &str) -> Result<Duration, String> {
+pub fn test(
+    program: &TrustedProgram,
+    settings: &Settings,
+    device: &str,
+) -> Result<Duration, String> {
     let start = Instant::now();
-    let command = || {
-        let mut command = Command::new(&settings.fi_pingpong);
-        command
+    let not_run = |error: ExecError| error.to_string();
+    let call = || {
+        Call::of(program)
             .args(["-p", "efa", "-e", "rdm", "-I", "10", "-S", "4096"])
             .args(["-d", &format!("{device}-rdm")])
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
             .env("FI_EFA_ENABLE_SHM_TRANSFER", "0")
-            .current_dir("/");
-        command
     };
-    let program = printable(&settings.fi_pingpong.to_string_lossy(), 200);
-    let mut server = command()
+    let mut server = call()
         .args(["-B", &CONTROL_PORT.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("{program}: {error}"))?;
+        .start()
+        .map_err(not_run)?;
     let result = loop {
         let left = settings.pingpong_limit.saturating_sub(start.elapsed());
-        let mut client = command();
-        client.args(["-P", &CONTROL_PORT.to_string(), "127.0.0.1"]);
-        let said = match exec::run(&mut client, left) {
+        let client = call().args(["-P", &CONTROL_PORT.to_string(), "127.0.0.1"]);
+        let said = match client.run(left) {
             Ok(said) => said,
-            Err(error) => break Err(format!("{program}: {error}")),
+            Err(error) => break Err(not_run(error)),
         };
         if said.success() {
             break Ok(start.elapsed());
@@ -133,13 +138,14 @@ fn test_idle_node(config: &Path, node: &str) -> Result<(), String> {
         return Ok(());
     };
     let scontrol = drain::scontrol(&site.settings)?;
+    let program = program(&site.settings)?;
     let devices = efa::devices::devices(&site.sysroot).map_err(|error| error.to_string())?;
     let mut failed = Vec::new();
     if !scontrol.show(&node)?.is_idle() {
         return Ok(());
     }
     for device in devices.iter() {
-        let result = test(&site.settings, &device.name);
+        let result = test(&program, &site.settings, &device.name);
         if !scontrol.show(&node)?.is_idle() {
             return Ok(());
         }

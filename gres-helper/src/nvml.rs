@@ -6,10 +6,12 @@
 
 use std::ffi::{CString, c_char, c_uint, c_ulonglong};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use host::printable;
+use host::trust;
+use host::trust::TrustError;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device as wrapped;
 use nvml_wrapper::enums::device::UsedGpuMemory;
@@ -109,12 +111,30 @@ fn mib(bytes: u64) -> u64 {
     bytes >> 20
 }
 
+/// The library, if root may load it. A bare name is looked for by the loader,
+/// where only root puts libraries. It is judged here, in the child, because a
+/// file system that hangs may hang this, too.
+fn believed(library: &Path) -> Result<PathBuf, Reason> {
+    if library.is_relative() {
+        return Ok(library.to_owned());
+    }
+    match trust::library(library) {
+        Ok(real) => Ok(real),
+        // The loader's own words for that follow.
+        Err(TrustError::Missing { .. }) => Ok(library.to_owned()),
+        Err(error) => Err(format!(
+            "`nvml_library` in [gres] is not loaded, because {error}"
+        )),
+    }
+}
+
 impl Library {
     /// Loads the library and speaks with the driver.
     ///
     /// # Errors
     /// What is missing.
     pub fn open(library: &Path) -> Result<Self, Reason> {
+        let library = &believed(library)?;
         let nvml = Nvml::builder()
             .lib_path(library.as_os_str())
             .init()

@@ -30,6 +30,10 @@ struct Node {
     nvml: Here,
 }
 
+fn mps_control() -> PathBuf {
+    cdylib_tests::modules::program("nvidia-cuda-mps-control")
+}
+
 impl Node {
     fn new(model: &str, gres: &str) -> Self {
         Self::without(model, gres, &[])
@@ -60,7 +64,9 @@ impl Node {
              scontrol = \"{0}/scontrol\"\n{gres}\n",
             path.display(),
             nvml.library().display(),
-            cdylib_tests::modules::program("nvidia-cuda-mps-control").display()
+            cdylib_tests::modules::put(&mps_control(), path)
+                .unwrap()
+                .display()
         );
         fs::write(path.join("slurm-efa.toml"), toml).unwrap();
         fs::create_dir(path.join("spool")).unwrap();
@@ -163,6 +169,14 @@ impl Node {
 
     fn agent(&self) -> Agent {
         Agent::new(self.nvml.library(), Duration::from_secs(20)).with_program(helper())
+    }
+
+    /// Puts a script in the place of MPS' control program.
+    fn fake_mps_control(&self, script: &str) {
+        let program = self.path("nvidia-cuda-mps-control");
+        fs::remove_file(&program).unwrap();
+        fs::write(&program, script).unwrap();
+        set_mode(&program, 0o755);
     }
 
     /// Generates gres.conf, and puts it where the running one is.
@@ -323,6 +337,80 @@ fn verify_finds_each_single_edit() {
         said.code == 2 && said.out.contains("there is no such GPU"),
         "{said:?}"
     );
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_library_that_others_may_change_is_not_loaded_as_nvml() {
+    let node = Node::new("A10G", "");
+    let library = node.nvml.library();
+    for spoilt in [library.as_path(), library.parent().unwrap()] {
+        set_mode(spoilt, 0o777);
+        let said = node.run(&["status"]);
+        assert_eq!(said.code, 3, "{said:?}");
+        assert!(
+            said.err.contains("is not loaded, because others"),
+            "{said:?}"
+        );
+        // A node's fault, but none of its GPUs'.
+        assert_eq!(node.job("prolog", 1, 1000, "0").code, 0);
+        set_mode(spoilt, 0o755);
+    }
+    assert_eq!(node.run(&["status"]).code, 0);
+}
+
+#[test]
+fn an_mps_control_that_others_may_change_is_not_run() {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    let ran = node.path("ran");
+    let folder = node.path("folder");
+    fs::create_dir(&folder).unwrap();
+    node.fake_mps_control(&format!("#!/bin/sh\necho >>{}\n", ran.display()));
+    let program = node.path("nvidia-cuda-mps-control");
+    let control = folder.join("control");
+    fs::rename(&program, &control).unwrap();
+    std::os::unix::fs::symlink(&control, &program).unwrap();
+    for spoilt in [&control, &folder] {
+        set_mode(spoilt, 0o777);
+        assert_eq!(node.job("prolog", 1, 1000, "0").code, 0);
+        let status = node.run(&["status", "--json"]).out;
+        assert!(status.contains("not run, because others"), "{status}");
+        assert!(!ran.exists());
+        set_mode(spoilt, 0o755);
+        node.job("epilog", 1, 1000, "0");
+        fs::remove_file(&ran).unwrap();
+    }
+}
+
+#[test]
+fn a_descendant_that_keeps_mps_controls_output_does_not_hold_the_epilog() {
+    let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
+    node.generate();
+    let before = node.nvml.read().unwrap();
+    let fifo = node.path("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    node.fake_mps_control(&format!(
+        "#!/bin/sh\n[ \"$1\" = -d ] && exit 0\nread words\n(read line <{} && :) &\n",
+        fifo.display()
+    ));
+    assert_eq!(node.job("prolog", 1, 1000, "0").code, 0);
+    assert_eq!(node.mode(0), 3);
+    let mut command = node.for_job("epilog", 1, 1000, "0");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut epilog = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let ended = host::exec::ended_by(&mut epilog, deadline);
+    // The descendant waits at its end of the FIFO and ends with this line.
+    fs::write(&fifo, "\n").unwrap();
+    epilog.wait().unwrap();
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
+    assert_eq!(node.nvml.read().unwrap().gpus, before.gpus);
+    assert_eq!(node.left(), [] as [&str; 0]);
 }
 
 #[test]
@@ -699,7 +787,7 @@ fn a_server_that_serves_already_gets_the_smallest_share_too_and_only_then_is_mps
     node.generate();
     let uuid = node.nvml.read().unwrap().gpus[0].uuid.clone();
     let say = |words: &str| {
-        let mut control = Command::new(cdylib_tests::modules::program("nvidia-cuda-mps-control"))
+        let mut control = Command::new(mps_control())
             .env(
                 "CUDA_MPS_PIPE_DIRECTORY",
                 node.path(&format!("state/gres/mps/{uuid}-1000/pipe")),
@@ -745,7 +833,7 @@ fn a_server_that_serves_already_gets_the_smallest_share_too_and_only_then_is_mps
 fn a_daemon_that_does_not_say_that_it_quits_is_not_forgotten() {
     let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
     node.generate();
-    let program = cdylib_tests::modules::program("nvidia-cuda-mps-control");
+    let program = node.path("nvidia-cuda-mps-control");
     let (script, hang) = (node.path("control"), node.path("hang"));
     let text = format!(
         "#!/bin/sh\n[ -n \"$1\" ] || [ ! -e {} ] || exec sleep 600\nexec {} \"$@\"\n",

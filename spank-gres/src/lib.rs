@@ -8,13 +8,13 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use config::DEFAULT_PATH;
 use host::Deadline;
+use host::exec::Call;
+use host::printable;
 use host::process::{Life, Pid};
-use host::{exec, printable};
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 use slurm::{JobId, JobKey};
@@ -288,22 +288,17 @@ impl Share {
     fn fence(&self) -> Result<(), String> {
         // NVML can hang, so another process asks it.
         let limit = self.settings.nvml_limit * 3 + LOCK_LIMIT;
-        let mut command = Command::new(&self.settings.helper);
+        let mut call = Call::to(&self.settings.helper).map_err(|error| error.to_string())?;
         // The default file may be missing; one that was named may not.
         if self.settings.config != Path::new(DEFAULT_PATH) {
-            command.arg("--config").arg(&self.settings.config);
+            call = call.arg("--config").arg(&self.settings.config);
         }
-        let said = exec::run(
-            command
-                .args(["--node-name", self.key.node.as_str(), "fence"])
-                .args([self.key.job.to_string(), std::process::id().to_string()])
-                .env_clear()
-                .env("PATH", "/usr/bin:/bin")
-                .current_dir("/"),
-            limit,
-        );
+        let said = call
+            .args(["--node-name", self.key.node.as_str(), "fence"])
+            .args([self.key.job.to_string(), std::process::id().to_string()])
+            .run(limit)
+            .map_err(|error| error.to_string())?;
         let helper = self.settings.helper.display();
-        let said = said.map_err(|error| format!("{helper} did not start: {error}"))?;
         if said.success() {
             return Ok(());
         }
@@ -325,6 +320,44 @@ spank::plugin! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_helper_that_others_may_change_is_not_run() {
+        use std::fs::{Permissions, create_dir, set_permissions, write};
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("bin");
+        let (helper, config) = (folder.join("gres-helper"), dir.path().join("gres.toml"));
+        create_dir(&folder).unwrap();
+        write(&helper, "#!/bin/sh\n").unwrap();
+        write(
+            &config,
+            format!("[gres]\nhelper = \"{}\"\n", helper.display()),
+        )
+        .unwrap();
+        let set_mode = |path: &Path, mode| {
+            set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        set_mode(&folder, 0o755);
+        set_mode(&helper, 0o755);
+        let node: slurm::NodeName = "n1".parse().unwrap();
+        let share = Share {
+            settings: Settings::load(Some(&config), Some(node.clone())).unwrap(),
+            key: JobKey {
+                job: JobId(1),
+                node,
+            },
+            uid: 1000,
+            fence: Fence::Set,
+        };
+        assert_eq!(share.fence(), Ok(()));
+        for spoilt in [helper.as_path(), &folder] {
+            set_mode(spoilt, 0o777);
+            let reason = share.fence().unwrap_err();
+            assert!(reason.contains("not run, because others"), "{reason}");
+            set_mode(spoilt, 0o755);
+        }
+    }
 
     #[test]
     fn only_a_plain_count_is_one() {

@@ -865,6 +865,32 @@ fn pingpong_tests_each_device_and_names_the_one_that_fails() {
 }
 
 #[test]
+fn a_fi_pingpong_that_others_may_change_is_not_run_and_no_device_is_blamed() {
+    let node = untested("State=IDLE");
+    let folder = node.path("bin");
+    fs::create_dir(&folder).unwrap();
+    let program = folder.join("fi_pingpong");
+    fs::rename(node.path("fi_pingpong"), &program).unwrap();
+    std::os::unix::fs::symlink(&program, node.path("fi_pingpong")).unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&folder, 0o755);
+    for spoilt in [&program, &folder] {
+        mode(spoilt, 0o777);
+        let said = node.run(&["pingpong"]);
+        assert_eq!(said.code, 3, "{said:?}");
+        assert!(said.err.contains("not run, because others"), "{said:?}");
+        assert_eq!(node.run(&["watch"]).code, 0);
+        wait_for_tester(&node);
+        let said = node.run(&["watch"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        mode(spoilt, 0o755);
+    }
+    assert_eq!(node.run(&["pingpong"]).code, 2);
+}
+
+#[test]
 fn a_warning_that_holds_jobs_is_not_health_and_resumes_nothing() {
     let node = Node::named("g5.8xlarge");
     let scope = "proc/sys/kernel/yama/ptrace_scope";

@@ -1,23 +1,15 @@
 //! `/etc/slurm-efa/slurm-efa.toml`.
 //!
-//! The file decides what root does and what every job gets, so it is trusted
-//! only where nobody else could have written or swapped it: the file belongs
-//! to root or to the user this process acts as, nobody else may write it, and
-//! the same holds for every directory above it (a sticky directory such as
-//! `/tmp` may be writable, since others cannot rename in it what is not
-//! theirs). A symbolic link on the way, such as HyperPod's `/opt/slurm`, is
-//! followed if it belongs to root or that user, and what it leads to is
-//! checked in the same way.
+//! The file decides what root does and what every job gets, so it is read only
+//! where [`host::trust`] believes it. A symbolic link on the way, such as
+//! HyperPod's `/opt/slurm`, is followed under the same rule.
 
 #![forbid(unsafe_code)]
 
 pub mod size;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -26,6 +18,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::size::{Request, SizeError};
 use host::sysroot::shown;
+use host::trust;
+use host::trust::TrustError;
 use host::{Sysroot, printable};
 use slurm::NodeName;
 use slurm::node_name::{NameError, expand};
@@ -560,25 +554,14 @@ fn read_trusted(path: &Path) -> Result<String, ConfigError> {
         reason,
     };
 
-    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-        return Err(untrusted(
-            "its path is not absolute or contains `..`; give the full path".to_owned(),
-        ));
-    }
-    let real = resolve(path).map_err(|refusal| match refusal {
-        Refusal::Io(source) => io_error(source),
-        Refusal::Untrusted(reason) => untrusted(reason),
+    let file = trust::open_linked_file(path).map_err(|error| match error {
+        TrustError::Missing { .. } => ConfigError::Missing {
+            path: path.to_owned(),
+        },
+        TrustError::Untrusted { .. } => untrusted(error.reason(path)),
+        TrustError::Io { source, .. } => io_error(source),
+        other => io_error(io::Error::other(other)),
     })?;
-    // A link could only appear here by the hand of someone who is trusted.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(real)
-        .map_err(io_error)?;
-    let meta = file.metadata().map_err(io_error)?;
-    if let Some(reason) = distrust_file(path, &meta) {
-        return Err(untrusted(reason));
-    }
     let mut bytes = Vec::new();
     file.take(LARGEST + 1)
         .read_to_end(&mut bytes)
@@ -593,112 +576,13 @@ fn read_trusted(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-enum Refusal {
-    Io(io::Error),
-    Untrusted(String),
-}
-
-/// The file that a path leads to, where nobody untrusted could have led it
-/// elsewhere: every directory on the way passes [`distrust_directory`], and
-/// every link belongs to someone who is trusted.
-fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
-    /// The kernel's own limit for one path (path_resolution(7)).
-    const MOST_LINKS: usize = 40;
-    let mut links = 0;
-    let mut here = PathBuf::from("/");
-    let mut ahead: Vec<OsString> = words(path);
-    while let Some(name) = ahead.pop() {
-        let directory = fs::symlink_metadata(&here).map_err(Refusal::Io)?;
-        if let Some(reason) = distrust_directory(&here, &directory) {
-            return Err(Refusal::Untrusted(reason));
-        }
-        if name == ".." {
-            here.pop();
-            continue;
-        }
-        let next = here.join(&name);
-        let meta = fs::symlink_metadata(&next).map_err(Refusal::Io)?;
-        if !meta.is_symlink() {
-            here = next;
-            continue;
-        }
-        links += 1;
-        let shown = shown(&next);
-        if !trusted_owner(&meta) {
-            return Err(Refusal::Untrusted(format!(
-                "{shown} is a symbolic link that belongs to uid {}; run: chown -h root {shown}",
-                meta.uid()
-            )));
-        }
-        if links > MOST_LINKS {
-            return Err(Refusal::Untrusted(format!(
-                "{shown} is a symbolic link in a circle"
-            )));
-        }
-        let target = fs::read_link(&next).map_err(Refusal::Io)?;
-        if target.is_absolute() {
-            here = PathBuf::from("/");
-        }
-        ahead.extend(words(&target));
-    }
-    Ok(here)
-}
-
-/// The names of a path, the first one last; `..` stays, `.` and `/` go.
-fn words(path: &Path) -> Vec<OsString> {
-    let word = |part: Component<'_>| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some(OsString::from("..")),
-        _ => None,
-    };
-    path.components().rev().filter_map(word).collect()
-}
-
-fn distrust_directory(dir: &Path, meta: &Metadata) -> Option<String> {
-    let name = shown(dir);
-    if !trusted_owner(meta) {
-        return Some(format!(
-            "{name} belongs to uid {}; run: chown root {name}",
-            meta.uid()
-        ));
-    }
-    let sticky = meta.mode() & libc::S_ISVTX != 0;
-    (writable_by_others(meta) && !sticky)
-        .then(|| format!("others than its owner may write {name}; run: chmod go-w {name}"))
-}
-
-fn distrust_file(path: &Path, meta: &Metadata) -> Option<String> {
-    let name = shown(path);
-    if !meta.is_file() {
-        return Some("it is not a regular file".to_owned());
-    }
-    if !trusted_owner(meta) {
-        return Some(format!(
-            "it belongs to uid {}; run: chown root {name}",
-            meta.uid()
-        ));
-    }
-    writable_by_others(meta)
-        .then(|| format!("others than its owner may write it; run: chmod go-w {name}"))
-}
-
-fn writable_by_others(meta: &Metadata) -> bool {
-    meta.mode() & (libc::S_IWGRP | libc::S_IWOTH) != 0
-}
-
-/// Root, or the user this process acts as. The kernel gives `/proc/self` the
-/// process's effective user (proc(5)); where that cannot be read, only root
-/// is trusted.
-fn trusted_owner(meta: &Metadata) -> bool {
-    meta.uid() == 0 || fs::metadata("/proc/self").is_ok_and(|process| process.uid() == meta.uid())
-}
-
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
 
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     const WHOLE: &str = r#"

@@ -6,13 +6,12 @@
 //! The daemon ends, and the mode is put back, when the last job of its user on
 //! that GPU has left. Everything here happens under [`crate::shares::LOCK`].
 
-use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use host::exec::{Call, ExecError, Said};
+use host::printable;
 use host::state_dir::{StateDir, Store};
-use host::{exec, printable};
 use serde::{Deserialize, Serialize};
 use slurm::JobId;
 
@@ -28,9 +27,6 @@ const FOLDER: &str = "mps";
 
 /// What is in each: CUDA_MPS_PIPE_DIRECTORY and CUDA_MPS_LOG_DIRECTORY.
 const FOLDERS: [&str; 2] = ["pipe", "log"];
-
-/// Bytes of an answer of the control program.
-const LARGEST: u64 = 64 * 1024;
 
 /// A daemon that serves a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,21 +187,15 @@ fn start(
             ComputeMode::ExclusiveProcess,
         ))
         .map_err(|error| error.to_string())?;
-    let mut child = control(settings, daemon)
-        .arg("-d")
-        .stdin(Stdio::null())
+    let program = settings.mps_control.display();
+    let said = control(settings, daemon)
         // A daemon that kept our streams would keep slurmd waiting.
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("{} did not start: {error}", settings.mps_control.display()))?;
-    match exec::end(&mut child, Instant::now() + LIMIT) {
+        .and_then(|call| call.arg("-d").without_output().run(LIMIT))
+        .map_err(|error| error.to_string())?;
+    match said.status {
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(format!("{} -d: {status}", settings.mps_control.display())),
-        None => Err(format!(
-            "{} -d did not end in time",
-            settings.mps_control.display()
-        )),
+        Some(status) => Err(format!("{program} -d: {status}")),
+        None => Err(format!("{program} -d did not end in time")),
     }
 }
 
@@ -328,12 +318,12 @@ fn end(
     let base = existing(state, daemon);
     if base.is_some() {
         match ask(settings, daemon, "quit") {
-            // It ends, or has ended already: then the program says so.
-            Ok(Some(_)) => {}
-            // Without the program no daemon of it was ever started.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // It may live: nothing that leads to it goes.
-            Ok(None) => return Err(late("quit")),
+            Ok(said) if said.status.is_none() => return Err(late("quit")),
+            // It ends, or has ended already: then the program says so.
+            Ok(_) => {}
+            // Without the program no daemon of it was ever started.
+            Err(error) if error.is_missing() => {}
             Err(error) => return Err(format!("MPS `quit`: {error}")),
         }
     }
@@ -369,29 +359,25 @@ fn clear(dir: &Path) {
     let _ = std::fs::remove_dir(dir);
 }
 
-fn control(settings: &Settings, daemon: &Daemon) -> Command {
+fn control(settings: &Settings, daemon: &Daemon) -> Result<Call, ExecError> {
     let (pipe, log) = directories(settings, &daemon.gpu, daemon.uid);
-    let mut command = Command::new(&settings.mps_control);
-    command
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
+    let call = Call::to(&settings.mps_control)?
         .env("CUDA_VISIBLE_DEVICES", &daemon.gpu)
         .env("CUDA_MPS_PIPE_DIRECTORY", pipe)
-        .env("CUDA_MPS_LOG_DIRECTORY", log)
-        .current_dir("/");
-    command
+        .env("CUDA_MPS_LOG_DIRECTORY", log);
+    Ok(call)
 }
 
 /// One command to a daemon, and what it answers.
 fn say(settings: &Settings, daemon: &Daemon, words: &str) -> Result<String, String> {
-    match ask(settings, daemon, words) {
-        Ok(Some((status, text))) if status.success() => Ok(text),
-        Ok(Some((status, text))) => Err(format!(
+    let said = ask(settings, daemon, words).map_err(|error| format!("MPS `{words}`: {error}"))?;
+    match said.status {
+        Some(status) if status.success() => Ok(said.stdout),
+        Some(status) => Err(format!(
             "MPS `{words}`: {status} {}",
-            printable(text.trim(), 120)
+            printable(said.stdout.trim(), 120)
         )),
-        Ok(None) => Err(late(words)),
-        Err(error) => Err(format!("MPS `{words}`: {error}")),
+        None => Err(late(words)),
     }
 }
 
@@ -399,30 +385,11 @@ fn late(words: &str) -> String {
     format!("MPS `{words}`: no answer within {} s", LIMIT.as_secs())
 }
 
-/// How the control program ended that was given this command, and what it
-/// said; `None`: it did not end in time.
-fn ask(
-    settings: &Settings,
-    daemon: &Daemon,
-    words: &str,
-) -> io::Result<Option<(ExitStatus, String)>> {
-    let mut child = control(settings, daemon)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        // A program that has ended already tells by its status.
-        let _ = input.write_all(format!("{words}\n").as_bytes());
-    }
-    let Some(status) = exec::end(&mut child, Instant::now() + LIMIT) else {
-        return Ok(None);
-    };
-    let mut text = String::new();
-    if let Some(output) = child.stdout.take() {
-        output.take(LARGEST).read_to_string(&mut text)?;
-    }
-    Ok(Some((status, text)))
+/// What the control program did that was given this command.
+fn ask(settings: &Settings, daemon: &Daemon, words: &str) -> Result<Said, ExecError> {
+    control(settings, daemon)?
+        .input(format!("{words}\n"))
+        .run(LIMIT)
 }
 
 #[cfg(test)]

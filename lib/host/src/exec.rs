@@ -1,7 +1,21 @@
-//! Runs a program for a limited time and keeps what it says, up to a bound.
+//! The one way to run a program: it was judged before ([`trust::program`]), its
+//! environment is a list, nothing is looked up in PATH, its output is bounded,
+//! and a deadline covers its start, its output and its end.
+//!
+//! The end of the program itself counts, not the end of its output: a
+//! descendant that keeps the output open (a daemon, a job of a shell in the
+//! background) is not waited for. What the program had written when it ended
+//! is read in any case.
+//!
+//! One thing no deadline covers: the kernel reads the program's file before it
+//! starts, and a file system that hangs then hangs the caller.
 
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,11 +23,86 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::sysroot::shown;
+use crate::trust;
+use crate::trust::{TrustError, TrustedProgram};
+
 /// Bytes of output that are kept of each stream; the rest is read and dropped.
 const LARGEST: usize = 64 * 1024;
 
+/// Most bytes that a program may be given to read: a pipe always has room for
+/// them (pipe(7)).
+const LARGEST_INPUT: usize = 4096;
+
+/// What a pipe holds (pipe(7)): a program that has ended left no more in it.
+const PIPE: usize = 64 * 1024;
+
+/// How long the output may stay open after the end of the program.
+const AFTER_END: Duration = Duration::from_millis(200);
+
+/// How long a program that was killed is waited for, so that it leaves no
+/// zombie.
+const AFTER_KILL: Duration = Duration::from_millis(100);
+
 /// How often a kernel without pidfds is asked for a child's end.
 const POLL: Duration = Duration::from_millis(10);
+
+/// Where programs look for others, unless the caller says otherwise.
+const PATH: &str = "/usr/bin:/bin";
+
+/// Why a program was not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// It is missing, or others could have put it there.
+    #[error("{}: not run, because {}", shown(path), error.reason(path))]
+    Refused {
+        /// The program.
+        path: PathBuf,
+        /// What is wrong.
+        error: TrustError,
+    },
+    /// More was to be said to it than a pipe is sure to hold.
+    #[error(
+        "{}: not run, because its input is larger than {LARGEST_INPUT} bytes",
+        shown(path)
+    )]
+    Input {
+        /// The program.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{} did not start: {source}", shown(path))]
+    Start {
+        /// The program.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl ExecError {
+    /// Whether there is no such program.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Refused { error, .. } => matches!(error, TrustError::Missing { .. }),
+            Self::Start { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Input { .. } => false,
+        }
+    }
+}
+
+/// [`trust::program`], for those who run it.
+///
+/// # Errors
+/// [`ExecError::Refused`].
+pub fn program(path: &Path) -> Result<TrustedProgram, ExecError> {
+    trust::program(path).map_err(|error| ExecError::Refused {
+        path: path.to_owned(),
+        error,
+    })
+}
 
 /// What a program said.
 #[derive(Debug)]
@@ -34,92 +123,271 @@ impl Said {
     }
 }
 
-/// Runs `command` for at most `limit`.
-///
-/// # Errors
-/// It could not be started.
-pub fn run(command: &mut Command, limit: Duration) -> io::Result<Said> {
-    let deadline = Instant::now() + limit;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut out = child.stdout.take().map(|pipe| (pipe, Vec::new()));
-    let mut err = child.stderr.take().map(|pipe| (pipe, Vec::new()));
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    while out.is_some() || err.is_some() {
-        let mut polled = Vec::new();
-        let (mut at_out, mut at_err) = (None, None);
-        if let Some((pipe, _)) = &out {
-            at_out = Some(polled.len());
-            polled.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
-        }
-        if let Some((pipe, _)) = &err {
-            at_err = Some(polled.len());
-            polled.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
-        }
-        if !wait(&mut polled, deadline) {
-            break;
-        }
-        let ready = |at: Option<usize>| at.is_some_and(|at| !polled[at].revents().is_empty());
-        let (out_ready, err_ready) = (ready(at_out), ready(at_err));
-        drop(polled);
-        if out_ready {
-            take(&mut out, &mut stdout);
-        }
-        if err_ready {
-            take(&mut err, &mut stderr);
+/// A program that is about to be run.
+#[derive(Debug)]
+pub struct Call {
+    path: PathBuf,
+    command: Command,
+    input: Option<Vec<u8>>,
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Kept,
+    Discarded,
+}
+
+impl Call {
+    /// A program at this path, if [`trust::program`] believes it.
+    ///
+    /// # Errors
+    /// [`ExecError::Refused`].
+    pub fn to(path: &Path) -> Result<Self, ExecError> {
+        program(path).map(|program| Self::of(&program))
+    }
+
+    /// A program that was judged.
+    #[must_use]
+    pub fn of(program: &TrustedProgram) -> Self {
+        // By the path without links: only root can change what it leads to.
+        let mut command = Command::new(program.real());
+        command
+            .arg0(program.named())
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C")
+            .current_dir("/");
+        Self {
+            path: program.named().to_owned(),
+            command,
+            input: None,
+            output: Output::Kept,
         }
     }
-    if let Some((_, bytes)) = out {
-        stdout = bytes;
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
     }
-    if let Some((_, bytes)) = err {
-        stderr = bytes;
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args);
+        self
     }
-    let status = end(&mut child, deadline);
-    Ok(Said {
+
+    /// A variable of its environment, which else has only `PATH` and `LC_ALL`.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// What it reads, at most 4 KiB; else there is nothing to read.
+    #[must_use]
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(bytes.into());
+        self
+    }
+
+    /// Its output goes nowhere. For a program that leaves a daemon: with a pipe
+    /// for its output, that daemon would end when it first writes.
+    #[must_use]
+    pub fn without_output(mut self) -> Self {
+        self.output = Output::Discarded;
+        self
+    }
+
+    /// Runs it for at most `limit`; then it is killed.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn run(mut self, limit: Duration) -> Result<Said, ExecError> {
+        let deadline = Instant::now() + limit;
+        let output = match self.output {
+            Output::Kept => Stdio::piped,
+            Output::Discarded => Stdio::null,
+        };
+        if self
+            .input
+            .as_ref()
+            .is_some_and(|it| it.len() > LARGEST_INPUT)
+        {
+            let path = self.path;
+            return Err(ExecError::Input { path });
+        }
+        self.command.stdout(output()).stderr(output());
+        self.command.stdin(match &self.input {
+            Some(_) => Stdio::piped(),
+            None => Stdio::null(),
+        });
+        let mut child = self.spawn()?;
+        if let (Some(bytes), Some(mut pipe)) = (&self.input, child.stdin.take()) {
+            // A program that has ended already tells by its status.
+            let _ = pipe.write_all(bytes);
+        }
+        Ok(hear(&mut child, deadline))
+    }
+
+    /// Starts it, without input and output, for a caller that ends it by
+    /// [`end`].
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn start(mut self) -> Result<Child, ExecError> {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.spawn()
+    }
+
+    fn spawn(&mut self) -> Result<Child, ExecError> {
+        self.command.spawn().map_err(|source| ExecError::Start {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+/// One output of a child.
+struct Stream {
+    pipe: Option<File>,
+    kept: Vec<u8>,
+    /// Bytes that are still read once the child has ended.
+    left: usize,
+}
+
+impl Stream {
+    fn of(pipe: Option<OwnedFd>) -> Self {
+        Self {
+            pipe: pipe.map(File::from),
+            kept: Vec::new(),
+            left: PIPE,
+        }
+    }
+
+    /// Reads once; there is something to read, or its end.
+    fn read(&mut self, child_has_ended: bool) {
+        let Some(pipe) = &mut self.pipe else {
+            return;
+        };
+        let mut bytes = [0; 4096];
+        match pipe.read(&mut bytes) {
+            Ok(0) => self.pipe = None,
+            Ok(count) => {
+                let room = LARGEST.saturating_sub(self.kept.len());
+                self.kept.extend(bytes.iter().take(count.min(room)));
+                if child_has_ended {
+                    self.left = self.left.saturating_sub(count);
+                }
+                if self.left == 0 {
+                    self.pipe = None;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.pipe = None,
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.kept).into_owned()
+    }
+}
+
+/// Reads what a child says until it has ended or time is up.
+fn hear(child: &mut Child, deadline: Instant) -> Said {
+    let mut stdout = Stream::of(child.stdout.take().map(OwnedFd::from));
+    let mut stderr = Stream::of(child.stderr.take().map(OwnedFd::from));
+    let status = listen(child, [&mut stdout, &mut stderr], deadline);
+    if status.is_none() {
+        kill(child);
+    }
+    Said {
         status,
-        stdout: String::from_utf8_lossy(&stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&stderr).into_owned(),
-    })
-}
-
-/// Reads once; a stream at its end hands over what was kept.
-fn take<P: Read>(stream: &mut Option<(P, Vec<u8>)>, all: &mut Vec<u8>) {
-    let Some((pipe, kept)) = stream else {
-        return;
-    };
-    let mut bytes = [0; 4096];
-    let ended = match pipe.read(&mut bytes) {
-        Ok(0) => true,
-        Ok(n) => {
-            let room = LARGEST.saturating_sub(kept.len());
-            kept.extend(&bytes[..n.min(room)]);
-            false
-        }
-        Err(error) => error.kind() != io::ErrorKind::Interrupted,
-    };
-    if ended {
-        *all = std::mem::take(kept);
-        *stream = None;
+        stdout: stdout.text(),
+        stderr: stderr.text(),
     }
 }
 
-/// Waits for one of `polled`; false when time is up.
-fn wait(polled: &mut [PollFd<'_>], deadline: Instant) -> bool {
+/// Reads what a child says until it has ended; `None` if it has not by then.
+fn listen(
+    child: &mut Child,
+    mut streams: [&mut Stream; 2],
+    deadline: Instant,
+) -> Option<ExitStatus> {
+    let pidfd = pidfd(child);
+    let mut status = None;
+    let mut until = deadline;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
+        if status.is_none()
+            && let Ok(Some(ended)) = child.try_wait()
+        {
+            status = Some(ended);
+            until = Instant::now() + AFTER_END;
         }
-        match poll(polled, Timespec::try_from(left).ok().as_ref()) {
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => return true,
-            Err(_) => return false,
+        if status.is_some() && streams.iter().all(|stream| stream.pipe.is_none()) {
+            return status;
+        }
+        let mut left = until.saturating_duration_since(Instant::now());
+        let is_over = left.is_zero();
+        if status.is_none() && is_over {
+            return None;
+        }
+        if status.is_none() && pidfd.is_none() {
+            left = left.min(POLL);
+        }
+        let end = pidfd.as_ref().filter(|_| status.is_none());
+        let ready = wait(&streams, end, left);
+        if is_over && ready == [false; 2] {
+            return status;
+        }
+        for (stream, ready) in streams.iter_mut().zip(ready) {
+            if ready {
+                stream.read(status.is_some());
+            }
         }
     }
+}
+
+/// Waits until a stream or the end of the child is ready, or time is up;
+/// which of the streams are.
+fn wait(streams: &[&mut Stream; 2], end: Option<&OwnedFd>, left: Duration) -> [bool; 2] {
+    let pipes = streams.iter().map(|stream| stream.pipe.as_ref());
+    let pipes = pipes.map(|pipe| pipe.map(AsFd::as_fd));
+    let all = pipes.chain([end.map(AsFd::as_fd)]);
+    let mut polled: Vec<PollFd<'_>> = all
+        .clone()
+        .flatten()
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    // After an error or a signal the caller looks at the clock and comes again.
+    if !matches!(
+        poll(&mut polled, Timespec::try_from(left).ok().as_ref()),
+        Ok(1..)
+    ) {
+        return [false; 2];
+    }
+    let mut events = polled.iter().map(PollFd::revents);
+    let mut ready = all.map(|fd| {
+        fd.and_then(|_| events.next())
+            .is_some_and(|it| !it.is_empty())
+    });
+    [ready.next(), ready.next()].map(|it| it.unwrap_or(false))
+}
+
+fn pidfd(child: &Child) -> Option<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+fn kill(child: &mut Child) {
+    let _ = child.kill();
+    let _ = ended_by(child, Instant::now() + AFTER_KILL);
 }
 
 /// Waits for the end of a child; one that is late is killed, and not waited
@@ -127,31 +395,31 @@ fn wait(polled: &mut [PollFd<'_>], deadline: Instant) -> bool {
 pub fn end(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
     let status = ended_by(child, deadline);
     if status.is_none() {
-        let _ = child.kill();
-        let _ = child.try_wait();
+        kill(child);
     }
     status
 }
 
 /// Waits for the end of a child; `None` if it has not ended by then.
 pub fn ended_by(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let pidfd = pidfd(child);
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
         }
-        if Instant::now() >= deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return None;
         }
-        match &pidfd {
-            Some(pidfd) => {
-                wait(
-                    &mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)],
-                    deadline,
-                );
-            }
-            None => std::thread::sleep(POLL),
+        let Some(pidfd) = &pidfd else {
+            std::thread::sleep(left.min(POLL));
+            continue;
+        };
+        let mut polled = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        match poll(&mut polled, Timespec::try_from(left).ok().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // It cannot be waited for in this way: ask again.
+            Err(_) => std::thread::sleep(left.min(POLL)),
         }
     }
 }
@@ -159,14 +427,22 @@ pub fn ended_by(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const PLENTY: Duration = Duration::from_secs(20);
+
+    fn shell(script: &str) -> Call {
+        Call::to(Path::new("/bin/sh")).unwrap().args(["-c", script])
+    }
 
     fn sh(script: &str, limit: Duration) -> Said {
-        run(Command::new("/bin/sh").args(["-c", script]), limit).unwrap()
+        shell(script).run(limit).unwrap()
     }
 
     #[test]
     fn both_streams_and_the_end_are_told_apart() {
-        let said = sh("echo out; echo err >&2; exit 3", Duration::from_secs(20));
+        let said = sh("echo out; echo err >&2; exit 3", PLENTY);
         assert_eq!(
             (said.stdout.as_str(), said.stderr.as_str()),
             ("out\n", "err\n")
@@ -191,8 +467,118 @@ mod tests {
 
     #[test]
     fn a_flood_is_read_and_only_its_start_kept() {
-        let said = sh("head -c 1000000 /dev/zero", Duration::from_secs(20));
+        let said = sh("head -c 1000000 /dev/zero", PLENTY);
         assert!(said.success());
         assert_eq!(said.stdout.len(), LARGEST);
+    }
+
+    #[test]
+    fn a_flood_that_never_ends_costs_the_limit() {
+        let start = Instant::now();
+        let said = sh("exec cat /dev/zero", Duration::from_millis(300));
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(said.status.is_none());
+    }
+
+    /// A child of the program that keeps its output until it is let go.
+    fn keeper() -> (tempfile::TempDir, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let fifo = fifo.to_str().unwrap();
+        let script = format!("(read line <{fifo}) & echo all that it has to say");
+        (dir, script)
+    }
+
+    /// Ends what [`keeper`] left, which waits at its FIFO.
+    fn let_go(dir: &tempfile::TempDir) {
+        fs::write(dir.path().join("fifo"), "\n").unwrap();
+    }
+
+    #[test]
+    fn a_descendant_that_keeps_the_output_is_not_waited_for() {
+        let (dir, script) = keeper();
+        let start = Instant::now();
+        let said = sh(&script, Duration::from_secs(60));
+        let took = start.elapsed();
+        let_go(&dir);
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        assert!(said.success());
+        assert_eq!(said.stdout, "all that it has to say\n");
+    }
+
+    #[test]
+    fn a_descendant_that_floods_the_output_is_not_waited_for() {
+        // It ends at its first write after its reader has gone.
+        let start = Instant::now();
+        let said = sh("cat /dev/zero & exit 0", Duration::from_secs(60));
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        assert!(said.success());
+    }
+
+    #[test]
+    fn what_a_program_wrote_before_its_end_is_read_whole_even_if_time_is_up() {
+        let mut command = Command::new("head");
+        command
+            .args(["-c", "60000", "/dev/zero"])
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        let said = hear(&mut child, Instant::now());
+        assert!(said.success());
+        assert_eq!(said.stdout.len(), 60_000);
+    }
+
+    #[test]
+    fn a_program_reads_what_it_is_given_and_else_nothing() {
+        let said = shell("cat").input("words\n").run(PLENTY).unwrap();
+        assert_eq!(said.stdout, "words\n");
+        assert_eq!(sh("cat", PLENTY).stdout, "");
+        let error = shell("cat").input(vec![b'x'; 4097]).run(PLENTY);
+        assert!(matches!(error, Err(ExecError::Input { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn without_output_nothing_of_it_is_kept() {
+        let said = shell("echo out; echo err >&2").without_output();
+        let said = said.run(PLENTY).unwrap();
+        assert!(said.success());
+        assert_eq!((said.stdout.as_str(), said.stderr.as_str()), ("", ""));
+    }
+
+    #[test]
+    fn the_environment_is_what_the_caller_lists() {
+        let said = Call::to(Path::new("/usr/bin/env")).unwrap();
+        let said = said.env("SLURM_CONF", "/x").run(PLENTY).unwrap();
+        let mut lines: Vec<&str> = said.stdout.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["LC_ALL=C", "PATH=/usr/bin:/bin", "SLURM_CONF=/x"]);
+    }
+
+    #[test]
+    fn a_program_runs_under_the_name_that_it_was_called_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("called");
+        symlink("/bin/sh", &link).unwrap();
+        let said = Call::to(&link).unwrap().args(["-c", "echo $0"]);
+        assert_eq!(
+            said.run(PLENTY).unwrap().stdout.trim_end(),
+            link.to_str().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_program_that_others_may_change_is_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        fs::write(&program, "#!/bin/sh\ntouch \"$0.ran\"\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Call::to(&program).unwrap_err().to_string();
+        assert!(error.contains("not run, because others"), "{error}");
+        assert!(!dir.path().join("program.ran").exists());
+        let missing = Call::to(&dir.path().join("none")).unwrap_err();
+        assert!(missing.is_missing());
     }
 }

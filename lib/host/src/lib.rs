@@ -19,6 +19,7 @@ pub mod state_dir;
 pub mod syslog;
 pub mod sysroot;
 pub mod textfile;
+pub mod trust;
 
 pub use boot::BootId;
 pub use clock::Deadline;

@@ -20,15 +20,17 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::Deadline;
 use crate::interleaving;
 use crate::sysroot::shown;
+use crate::trust;
+use crate::trust::{ALWAYS, Folder, Missing, TrustError};
 
 /// Largest file that is read or written, in bytes.
 pub const LARGEST: usize = 64 * 1024;
@@ -136,8 +138,7 @@ pub trait Store {
 /// A directory that only root (or the user this process acts as) can change.
 #[derive(Debug)]
 pub struct StateDir {
-    fd: OwnedFd,
-    path: PathBuf,
+    folder: Folder,
 }
 
 /// A lock that is held until this is dropped or the process ends.
@@ -170,16 +171,16 @@ impl Held<'_> {
     /// As [`Store::write`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let dir = self.dir;
-        check_name(&dir.path, name)?;
-        let path = dir.path.join(name);
+        check_name(dir.path(), name)?;
+        let path = dir.path().join(name);
         if bytes.len() > LARGEST {
             let limit = LARGEST;
             return Err(StateError::TooLarge { path, limit });
         }
         let temporary = dir.write_temporary(bytes)?;
         interleaving::step();
-        rustix::fs::renameat(&dir.fd, &temporary, &dir.fd, name).map_err(|errno| {
-            let _ = rustix::fs::unlinkat(&dir.fd, &temporary, AtFlags::empty());
+        rustix::fs::renameat(&dir.folder, &temporary, &dir.folder, name).map_err(|errno| {
+            let _ = rustix::fs::unlinkat(&dir.folder, &temporary, AtFlags::empty());
             io_error("replace", &path, errno)
         })
     }
@@ -189,11 +190,11 @@ impl Held<'_> {
     /// # Errors
     /// As [`Store::remove`].
     pub fn remove(&self, name: &str) -> Result<(), StateError> {
-        check_name(&self.dir.path, name)?;
+        check_name(self.dir.path(), name)?;
         interleaving::step();
-        match rustix::fs::unlinkat(&self.dir.fd, name, AtFlags::empty()) {
+        match rustix::fs::unlinkat(&self.dir.folder, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(io_error("remove", &self.dir.path.join(name), errno)),
+            Err(errno) => Err(io_error("remove", &self.dir.path().join(name), errno)),
         }
     }
 
@@ -215,17 +216,16 @@ impl Held<'_> {
 impl StateDir {
     /// Opens a directory, making what is missing of the path (mode 0755).
     ///
-    /// Every directory on the way must belong to root or to this process'
-    /// effective user and be writable by nobody else; a sticky one such as
-    /// `/tmp` may be, if it is not the last.
+    /// It must pass [`Folder::open`]: no link on the way, and nobody but root
+    /// or this process' effective user may write to it.
     ///
     /// # Errors
     /// [`StateError::Untrusted`] also for a symbolic link on the way.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        match Self::walk(path, Missing::Make)? {
-            Some(dir) => Ok(dir),
-            None => Err(io_error("open", path, Errno::NOENT)),
-        }
+        let folder = Folder::open(path, Missing::Make);
+        Ok(Self {
+            folder: folder.map_err(|error| refused(path, error))?,
+        })
     }
 
     /// As [`StateDir::open`], but makes nothing; `None` where it is missing.
@@ -233,7 +233,7 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::open`]; never read one as "it is missing".
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StateError> {
-        Self::walk(path, Missing::Leave)
+        Self::existing(path, Folder::open(path, Missing::Leave))
     }
 
     /// A directory inside this one, made if it is missing.
@@ -241,13 +241,11 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::open`].
     pub fn folder(&self, name: &str) -> Result<Self, StateError> {
-        check_name(&self.path, name)?;
-        let child = self.child(OsStr::new(name), Missing::Make)?;
-        let path = self.path.join(name);
-        let fd = child.ok_or_else(|| io_error("open", &path, Errno::NOENT))?;
-        let dir = Self { fd, path };
-        dir.check_last()?;
-        Ok(dir)
+        check_name(self.path(), name)?;
+        let folder = self.folder.folder(OsStr::new(name), Missing::Make);
+        Ok(Self {
+            folder: folder.map_err(|error| refused(&self.path().join(name), error))?,
+        })
     }
 
     /// As [`StateDir::folder`], but makes nothing; `None` where it is missing.
@@ -255,20 +253,26 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::open`].
     pub fn existing_folder(&self, name: &str) -> Result<Option<Self>, StateError> {
-        check_name(&self.path, name)?;
-        let Some(fd) = self.child(OsStr::new(name), Missing::Leave)? else {
-            return Ok(None);
-        };
-        let path = self.path.join(name);
-        let dir = Self { fd, path };
-        dir.check_last()?;
-        Ok(Some(dir))
+        check_name(self.path(), name)?;
+        let folder = self.folder.folder(OsStr::new(name), Missing::Leave);
+        Self::existing(&self.path().join(name), folder)
+    }
+
+    fn existing(
+        path: &Path,
+        folder: Result<Folder, TrustError>,
+    ) -> Result<Option<Self>, StateError> {
+        match folder {
+            Ok(folder) => Ok(Some(Self { folder })),
+            Err(TrustError::Missing { .. }) => Ok(None),
+            Err(error) => Err(refused(path, error)),
+        }
     }
 
     /// Where it lies.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.folder.path()
     }
 
     /// Takes the lock of this name, alone, waiting until `deadline`. The
@@ -279,7 +283,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Busy`] after the deadline.
     pub fn lock(&self, name: &str, deadline: Deadline) -> Result<Lock, StateError> {
-        check_name(&self.path, name)?;
+        check_name(self.path(), name)?;
         self.lock_file(name, deadline)
     }
 
@@ -295,11 +299,11 @@ impl StateDir {
     }
 
     fn lock_file(&self, name: &str, deadline: Deadline) -> Result<Lock, StateError> {
-        let path = self.path.join(name);
+        let path = self.path().join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | ALWAYS;
-        let file = rustix::fs::openat(&self.fd, name, flags, PRIVATE)
+        let file = rustix::fs::openat(&self.folder, name, flags, PRIVATE)
             .map_err(|errno| open_error(&path, errno))?;
-        check_file(&path, &stat(&path, &file)?)?;
+        judge_file(&path, &file)?;
         let start = Instant::now();
         let (mut pause, longest) = LOCK_POLL;
         loop {
@@ -322,81 +326,39 @@ impl StateDir {
         }
     }
 
-    fn walk(path: &Path, missing: Missing) -> Result<Option<Self>, StateError> {
-        let root = rustix::fs::open("/", DIRECTORY, Mode::empty())
-            .map_err(|errno| io_error("open", Path::new("/"), errno))?;
-        let mut dir = Self {
-            fd: root,
-            path: PathBuf::from("/"),
-        };
-        for component in path.components() {
-            match component {
-                Component::RootDir | Component::CurDir => continue,
-                Component::Normal(name) if path.is_absolute() => {
-                    dir.check_on_the_way()?;
-                    let Some(fd) = dir.child(name, missing)? else {
-                        return Ok(None);
-                    };
-                    dir = Self {
-                        fd,
-                        path: dir.path.join(name),
-                    };
-                }
-                _ => {
-                    let reason = "it is not an absolute path without `..`";
-                    return Err(untrusted(path, reason.to_owned()));
-                }
-            }
-        }
-        dir.check_last()?;
-        Ok(Some(dir))
+    /// Opens a file in it to read, if [`trust::judge_file`] believes it; `None`
+    /// where there is no such file.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn open_file(&self, name: &str) -> Result<Option<File>, StateError> {
+        Ok(self.opened(name)?.map(|(file, _)| file))
     }
 
-    fn child(&self, name: &OsStr, missing: Missing) -> Result<Option<OwnedFd>, StateError> {
-        let path = self.path.join(name);
-        let open = || rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty());
-        match open() {
-            Ok(fd) => return Ok(Some(fd)),
-            Err(Errno::NOENT) if missing == Missing::Make => {}
+    fn opened(&self, name: &str) -> Result<Option<(File, Stat)>, StateError> {
+        check_name(self.path(), name)?;
+        let path = self.path().join(name);
+        let flags = OFlags::RDONLY | ALWAYS;
+        interleaving::step();
+        let file = match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(open_error(&path, errno)),
-        }
-        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(io_error("make", &path, errno)),
-        }
-        open().map(Some).map_err(|errno| open_error(&path, errno))
-    }
-
-    fn check_on_the_way(&self) -> Result<(), StateError> {
-        let stat = stat(&self.path, &self.fd)?;
-        check_owner(&self.path, &stat)?;
-        let sticky = stat.st_mode & 0o1000 != 0;
-        if writable_by_others(&stat) && !sticky {
-            return Err(writable(&self.path));
-        }
-        Ok(())
-    }
-
-    fn check_last(&self) -> Result<(), StateError> {
-        let stat = stat(&self.path, &self.fd)?;
-        check_owner(&self.path, &stat)?;
-        if writable_by_others(&stat) {
-            return Err(writable(&self.path));
-        }
-        Ok(())
+        };
+        let status = judge_file(&path, &file)?;
+        Ok(Some((file, status)))
     }
 
     /// Writes a temporary file and returns its name.
     fn write_temporary(&self, bytes: &[u8]) -> Result<String, StateError> {
-        let name = format!("{TEMPORARY}{}", nonce(&self.path)?);
-        let path = self.path.join(&name);
+        let name = format!("{TEMPORARY}{}", nonce(self.path())?);
+        let path = self.path().join(&name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | ALWAYS;
-        let fd = rustix::fs::openat(&self.fd, &name, flags, PRIVATE)
+        let fd = rustix::fs::openat(&self.folder, &name, flags, PRIVATE)
             .map_err(|errno| open_error(&path, errno))?;
         if let Err(source) = File::from(fd).write_all(bytes) {
             // Best effort: a sweep would remove it too.
-            let _ = rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.folder, &name, AtFlags::empty());
             let action = "write";
             return Err(StateError::Io {
                 action,
@@ -408,13 +370,16 @@ impl StateDir {
     }
 
     fn all_names(&self) -> Result<Vec<String>, StateError> {
-        let failed = |errno| io_error("list", &self.path, errno);
+        let failed = |errno| io_error("list", self.path(), errno);
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.fd).map_err(failed)? {
+        // The folder's own descriptor is none to read from.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | ALWAYS;
+        let list = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()).map_err(failed)?;
+        for entry in Dir::new(list).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if names.len() == MOST_NAMES {
                 return Err(StateError::TooLarge {
-                    path: self.path.clone(),
+                    path: self.path().to_owned(),
                     limit: MOST_NAMES,
                 });
             }
@@ -430,17 +395,10 @@ impl StateDir {
 
 impl Store for StateDir {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
-        check_name(&self.path, name)?;
-        let path = self.path.join(name);
-        let flags = OFlags::RDONLY | ALWAYS;
-        interleaving::step();
-        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(open_error(&path, errno)),
+        let Some((file, status)) = self.opened(name)? else {
+            return Ok(None);
         };
-        let status = stat(&path, &file)?;
-        check_file(&path, &status)?;
+        let path = self.path().join(name);
         // One byte more than there is, so that a single read meets the end.
         let expected = usize::try_from(status.st_size).unwrap_or(0).min(LARGEST) + 1;
         let mut bytes = Vec::with_capacity(expected);
@@ -495,24 +453,6 @@ pub fn nonce(path: &Path) -> Result<String, StateError> {
     }))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    Make,
-    Leave,
-}
-
-/// Never follows a link, leaks to a child, waits for a FIFO's other end or
-/// becomes a controlling terminal.
-const ALWAYS: OFlags = OFlags::NOFOLLOW
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOCTTY);
-
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 fn io_error(action: &'static str, path: &Path, errno: Errno) -> StateError {
@@ -530,51 +470,29 @@ fn untrusted(path: &Path, reason: String) -> StateError {
     }
 }
 
-fn writable(path: &Path) -> StateError {
-    let reason = "others than its owner may write to it; `chmod go-w` would put that right";
-    untrusted(path, reason.to_owned())
-}
-
-/// With `O_NOFOLLOW`, a link is ELOOP, or ENOTDIR if `O_DIRECTORY` is looked at
-/// first.
-fn open_error(path: &Path, errno: Errno) -> StateError {
-    let linked = || std::fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink());
-    match errno {
-        Errno::LOOP => untrusted(path, "it is a symbolic link".to_owned()),
-        Errno::NOTDIR if linked() => untrusted(
+/// What the one walker says, about the path that was asked for.
+fn refused(asked: &Path, error: TrustError) -> StateError {
+    match error {
+        TrustError::Untrusted { .. } => untrusted(asked, error.reason(asked)),
+        TrustError::Missing { path } => io_error("open", &path, Errno::NOENT),
+        TrustError::Io {
+            action,
             path,
-            "it is a symbolic link; name the directory that it leads to".to_owned(),
-        ),
-        _ => io_error("open", path, errno),
+            source,
+        } => StateError::Io {
+            action,
+            path,
+            source,
+        },
     }
 }
 
-fn stat(path: &Path, fd: impl AsFd) -> Result<Stat, StateError> {
-    rustix::fs::fstat(fd).map_err(|errno| io_error("look at", path, errno))
+fn open_error(path: &Path, errno: Errno) -> StateError {
+    refused(path, trust::open_error(path, errno))
 }
 
-fn writable_by_others(stat: &Stat) -> bool {
-    stat.st_mode & 0o022 != 0
-}
-
-fn check_owner(path: &Path, stat: &Stat) -> Result<(), StateError> {
-    let own = rustix::process::geteuid().as_raw();
-    if stat.st_uid == 0 || stat.st_uid == own {
-        return Ok(());
-    }
-    let reason = format!("it belongs to uid {}, not to root", stat.st_uid);
-    Err(untrusted(path, reason))
-}
-
-fn check_file(path: &Path, stat: &Stat) -> Result<(), StateError> {
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(untrusted(path, "it is not a regular file".to_owned()));
-    }
-    check_owner(path, stat)?;
-    if writable_by_others(stat) {
-        return Err(writable(path));
-    }
-    Ok(())
+fn judge_file(path: &Path, file: impl AsFd) -> Result<Stat, StateError> {
+    trust::judge_file(path, file).map_err(|error| refused(path, error))
 }
 
 /// Names come from this crate; one that left the directory would be our fault.

@@ -3,14 +3,13 @@
 //! within a time.
 
 use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use crate::NodeName;
-use host::{exec, printable};
+use host::exec::{self, Call};
+use host::printable;
+use host::trust::TrustedProgram;
 
 /// Where scontrol is: ParallelCluster and HyperPod, packages, hand-built.
 const PLACES: [&str; 5] = [
@@ -90,7 +89,7 @@ pub struct Update {
 /// scontrol, found and called without any help of the environment.
 #[derive(Debug, Clone)]
 pub struct Scontrol {
-    program: PathBuf,
+    program: TrustedProgram,
     slurm_conf: Option<OsString>,
     limit: Duration,
 }
@@ -100,7 +99,7 @@ impl Scontrol {
     /// else the first of the usual places.
     ///
     /// # Errors
-    /// There is none that root may run; for a person.
+    /// There is none, or none that root may believe; for a person.
     pub fn find(
         section: &str,
         configured: Option<&Path>,
@@ -120,15 +119,7 @@ impl Scontrol {
                     )
                 })?,
         };
-        let shown = printable(&program.to_string_lossy(), 300);
-        let meta = fs::metadata(&program).map_err(|error| format!("{shown}: {error}"))?;
-        let me = rustix::process::geteuid().as_raw();
-        let open = meta.permissions().mode() & 0o022 != 0;
-        if !meta.is_file() || (meta.uid() != 0 && meta.uid() != me) || open {
-            return Err(format!(
-                "{shown}: not run, because it is not a file that root alone may write"
-            ));
-        }
+        let program = exec::program(&program).map_err(|error| error.to_string())?;
         Ok(Self {
             program,
             slurm_conf,
@@ -167,18 +158,11 @@ impl Scontrol {
     }
 
     fn call(&self, args: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(&self.program);
-        command
-            .args(args)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LC_ALL", "C")
-            .current_dir("/");
+        let mut call = Call::of(&self.program).args(args);
         if let Some(conf) = &self.slurm_conf {
-            command.env("SLURM_CONF", conf);
+            call = call.env("SLURM_CONF", conf);
         }
-        let said = exec::run(&mut command, self.limit)
-            .map_err(|error| format!("scontrol did not start: {error}"))?;
+        let said = call.run(self.limit).map_err(|error| error.to_string())?;
         if said.success() {
             return Ok(said.stdout);
         }
@@ -193,6 +177,43 @@ impl Scontrol {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A scontrol that says with which arguments and Slurm it was called.
+    fn fake() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("scontrol");
+        fs::write(&program, "#!/bin/sh\necho \"$SLURM_CONF $*\"\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        (dir, program)
+    }
+
+    fn find(program: &Path) -> Result<Scontrol, String> {
+        let limit = Duration::from_secs(20);
+        Scontrol::find("health", Some(program), Some("/x".into()), limit)
+    }
+
+    #[test]
+    fn the_sites_scontrol_is_called_with_the_sites_slurm_conf() {
+        let (_dir, program) = fake();
+        let scontrol = find(&program).unwrap();
+        let line = scontrol.node_line(&"n1".parse().unwrap()).unwrap();
+        assert_eq!(line, "/x show node -o n1\n");
+    }
+
+    #[test]
+    fn a_scontrol_that_others_may_change_is_not_run() {
+        let (dir, program) = fake();
+        for spoilt in [dir.path(), &program] {
+            fs::set_permissions(spoilt, fs::Permissions::from_mode(0o777)).unwrap();
+            let reason = find(&program).unwrap_err();
+            assert!(reason.contains("not run, because others"), "{reason}");
+            assert!(reason.contains("chmod go-w"), "{reason}");
+            fs::set_permissions(spoilt, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert!(find(&program).is_ok());
+    }
 
     #[test]
     fn reason_and_state_are_read_without_who_and_when() {

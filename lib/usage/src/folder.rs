@@ -1,17 +1,17 @@
 //! The site's folder of records: `FOLDER/JOB/NODE.json`, and
 //! `FOLDER/JOB/NODE+STEP.json` for a step (`+` is in no node's name, a dot may be).
 //!
-//! It may be shared by all nodes. Root writes there, so nobody else may: the
-//! folder is refused otherwise. A record appears by a rename, synced before,
+//! It may be shared by all nodes. Root writes there, so nobody else may: a folder
+//! that others may write is neither written nor read ([`host::trust`]). A record appears by a rename, synced before,
 //! since some file systems find out only then that they are full.
 //!
 //! A shared file system that hangs, hangs its writer: no program can give a
 //! time limit to that.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{LARGEST_RECORD, Problem, UsageError, UsageRecord};
 use host::state_dir::{StateDir, StateError};
@@ -98,25 +98,27 @@ fn file_name(record: &UsageRecord) -> String {
 }
 
 /// The records of a job, sorted by file name, and what was found and not used.
-/// Whoever asks, the content is not believed: files are bounded in size and
-/// number, must be regular, and must be of the job, node and step that their
-/// names say.
+/// Files are bounded in size and number, must be regular, and must be of the
+/// job, node and step that their names say.
 ///
 /// # Errors
-/// The folder is missing or cannot be listed. A job without a folder in it
-/// has no records.
+/// The folder is missing, others may write it, or it cannot be listed. A job
+/// without a folder in it has no records.
 pub fn load_job(folder: &Path, job: u32) -> Result<(Vec<UsageRecord>, Vec<Problem>), UsageError> {
     let list_error = |path: &Path, source| UsageError::Io {
         action: "list",
         path: path.to_owned(),
         source,
     };
-    fs::metadata(folder).map_err(|source| list_error(folder, source))?;
-    let dir = folder.join(job.to_string());
-    let entries = match fs::read_dir(&dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((vec![], vec![])),
-        entries => entries.map_err(|source| list_error(&dir, source))?,
+    let Some(all) = StateDir::open_existing(folder)? else {
+        return Err(list_error(folder, ErrorKind::NotFound.into()));
     };
+    let Some(folder) = all.existing_folder(&job.to_string())? else {
+        return Ok((vec![], vec![]));
+    };
+    // As in `write`: nobody else can put another folder there.
+    let dir = folder.path().to_owned();
+    let entries = fs::read_dir(&dir).map_err(|source| list_error(&dir, source))?;
     let mut found = Found::default();
     let mut names = Vec::new();
     for entry in entries {
@@ -137,7 +139,7 @@ pub fn load_job(folder: &Path, job: u32) -> Result<(Vec<UsageRecord>, Vec<Proble
     names.sort_unstable();
     for name in names {
         let path = dir.join(&name);
-        match read(&path) {
+        match read(&folder, &name) {
             Ok(record) if record.job == job && file_name(&record) == name => {
                 found.records.push(record);
             }
@@ -178,21 +180,17 @@ impl Found {
 }
 
 /// One record, or why not.
-fn read(path: &PathBuf) -> Result<UsageRecord, String> {
-    let said = |error: io::Error| error.to_string();
-    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(said)?;
-    if !file.metadata().map_err(said)?.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
+fn read(folder: &StateDir, name: &str) -> Result<UsageRecord, String> {
+    let file = match folder.open_file(name) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err("it is gone".to_owned()),
+        Err(StateError::Untrusted { reason, .. }) => return Err(reason),
+        Err(error) => return Err(error.to_string()),
+    };
     let mut bytes = Vec::new();
     file.take(LARGEST_RECORD as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(said)?;
+        .map_err(|error| error.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     UsageRecord::from_line(&text)
 }
@@ -272,6 +270,41 @@ mod tests {
         symlink(&elsewhere, open.join("12")).unwrap();
         assert!(write(&open, &record(12, "n1", 5)).is_err());
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_users_may_write_is_not_read_either() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &record(12, "n1", 5)).unwrap();
+        for spoilt in ["", "12"] {
+            let path = dir.path().join(spoilt);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+            let error = load_job(dir.path(), 12).unwrap_err().to_string();
+            assert!(error.contains("chmod go-w"), "{error}");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(load_job(dir.path(), 12).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn a_record_that_users_may_change_is_reported_and_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        for node in ["n1", "n2", "n3"] {
+            write(dir.path(), &record(12, node, 5)).unwrap();
+        }
+        let job = dir.path().join("12");
+        fs::set_permissions(job.join("n2.json"), fs::Permissions::from_mode(0o666)).unwrap();
+        std::os::unix::fs::chown(job.join("n3.json"), Some(20_001), None).unwrap();
+        let (records, problems) = load_job(dir.path(), 12).unwrap();
+        assert_eq!(records, [record(12, "n1", 5)]);
+        assert!(
+            problems[0].to_string().contains("chmod go-w"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[1].to_string().contains("uid 20001"),
+            "{problems:?}"
+        );
     }
 
     #[test]

@@ -11,13 +11,14 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::{LARGEST_RECORD, Problem, UsageError, UsageRecord};
 use host::Deadline;
 use host::state_dir::StateDir;
 use host::sysroot::shown;
+use host::trust;
 
 /// How many logs that were put aside are kept: `jobs.jsonl.1` (the youngest)
 /// to `jobs.jsonl.4`.
@@ -73,17 +74,19 @@ fn open_to_append(log: &Path) -> Result<File, UsageError> {
         .custom_flags(CAREFULLY)
         .open(log)
         .map_err(|source| open_error(log, source))?;
-    let meta = metadata(&file, log)?;
-    let reason = if !meta.is_file() {
-        "it is not a regular file".to_owned()
-    } else if meta.mode() & (libc::S_IWGRP | libc::S_IWOTH) != 0 {
-        let log = shown(log);
-        format!("others than its owner may write it; run: chmod go-w {log}")
-    } else {
-        return Ok(file);
-    };
-    let path = log.to_owned();
-    Err(UsageError::Untrusted { path, reason })
+    judge(log, &file)?;
+    Ok(file)
+}
+
+/// By the one rule for what root believes.
+fn judge(log: &Path, file: &File) -> Result<(), UsageError> {
+    match trust::judge_file(log, file) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(UsageError::Untrusted {
+            path: log.to_owned(),
+            reason: error.reason(log),
+        }),
+    }
 }
 
 fn metadata(file: &File, path: &Path) -> Result<Metadata, UsageError> {
@@ -177,10 +180,14 @@ fn ends_torn(file: &File, size: u64) -> io::Result<bool> {
 /// not used. A log that is not there has none.
 ///
 /// # Errors
-/// A log could not be opened.
+/// A log could not be opened, or others may write it or its folder.
 pub fn load_job(log: &Path, job: u32) -> Result<(Vec<UsageRecord>, Vec<Problem>), UsageError> {
     let mut records = Vec::new();
     let mut problems = Vec::new();
+    let folder = log.parent().unwrap_or(Path::new("/"));
+    if StateDir::open_existing(folder)?.is_none() {
+        return Ok((records, problems));
+    }
     for number in (0..=KEPT).rev() {
         let path = numbered(log, number);
         let opened = OpenOptions::new()
@@ -192,11 +199,8 @@ pub fn load_job(log: &Path, job: u32) -> Result<(Vec<UsageRecord>, Vec<Problem>)
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(source) => return Err(open_error(&path, source)),
         };
+        judge(&path, &file)?;
         let meta = metadata(&file, &path)?;
-        if !meta.is_file() {
-            let reason = "it is not a regular file".to_owned();
-            return Err(UsageError::Untrusted { path, reason });
-        }
         // What is appended from now on does not make this longer.
         let mut reader = BufReader::new(file.take(meta.len()));
         if let Err(error) = select(&mut reader, &path, job, &mut records, &mut problems) {
@@ -257,7 +261,7 @@ fn select(
 mod tests {
     use super::super::tests::record;
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::time::Duration;
 
     const MIB: u64 = 1 << 20;
@@ -397,9 +401,16 @@ mod tests {
         fs::write(&log, "").unwrap();
         fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(add(&log, &record(1, "n1", 5)).is_err());
+        assert!(load_job(&log, 1).is_err());
+        fs::remove_file(&log).unwrap();
+        fs::write(&log, "").unwrap();
+        std::os::unix::fs::chown(&log, Some(20_001), None).unwrap();
+        assert!(add(&log, &record(1, "n1", 5)).is_err());
+        assert!(load_job(&log, 1).is_err());
         fs::remove_file(&log).unwrap();
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(add(&log, &record(1, "n1", 5)).is_err());
+        assert!(load_job(&log, 1).is_err());
         assert!(!log.exists());
     }
 

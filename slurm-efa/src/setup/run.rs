@@ -1,11 +1,9 @@
-//! Programs of others, run with a time limit and an environment of ours.
+//! Programs of others, which root runs only where [`host::trust`] believes them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use host::exec;
-use host::exec::Said;
+use host::exec::{Call, Said};
 use host::printable;
 
 /// How long a program may take.
@@ -56,20 +54,58 @@ pub fn find(name: &str, slurm_conf: Option<&Path>) -> Option<PathBuf> {
 /// Runs a program to its end.
 ///
 /// # Errors
-/// It cannot be started, for a person.
+/// Others may change it, or it cannot be started; for a person.
 pub fn run(program: &Path, arguments: &[&str], slurm_conf: Option<&Path>) -> Result<Said, String> {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", FOLDERS.join(":"))
-        .env("LC_ALL", "C")
-        .current_dir("/");
-    if let Some(path) = slurm_conf {
-        command.env("SLURM_CONF", path);
+    let call = || {
+        let call = Call::to(program)?
+            .args(arguments)
+            .env("PATH", FOLDERS.join(":"));
+        match slurm_conf {
+            Some(path) => call.env("SLURM_CONF", path),
+            None => call,
+        }
+        .run(LIMIT)
+    };
+    call().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    exec::run(&mut command, LIMIT).map_err(|error| {
-        let shown = printable(&program.to_string_lossy(), 200);
-        format!("{shown} cannot be run: {error}")
-    })
+
+    #[test]
+    fn a_program_of_slurm_that_others_may_change_is_not_run() {
+        for name in ["srun", "scontrol", "slurmd"] {
+            let dir = tempfile::tempdir().unwrap();
+            for folder in ["etc", "bin"] {
+                fs::create_dir(dir.path().join(folder)).unwrap();
+                set_mode(&dir.path().join(folder), 0o755);
+            }
+            let conf = dir.path().join("etc/slurm.conf");
+            let program = dir.path().join("bin").join(name);
+            fs::write(&program, "#!/bin/sh\necho $SLURM_CONF $1\n").unwrap();
+            set_mode(&program, 0o755);
+            let found = find(name, Some(&conf)).unwrap();
+            assert_eq!(found, program);
+            let said = run(&found, &["--help"], Some(&conf)).unwrap();
+            assert_eq!(said.stdout, format!("{} --help\n", conf.display()));
+            let folder = program.parent().unwrap();
+            for spoilt in [program.as_path(), folder, dir.path()] {
+                set_mode(spoilt, 0o777);
+                let reason = run(&found, &["--help"], Some(&conf)).unwrap_err();
+                assert!(reason.contains("not run, because "), "{reason}");
+                assert!(reason.contains("chmod go-w"), "{reason}");
+                set_mode(spoilt, 0o755);
+            }
+            std::os::unix::fs::chown(folder, Some(20_001), None).unwrap();
+            let reason = run(&found, &["--help"], Some(&conf)).unwrap_err();
+            assert!(reason.contains("uid 20001"), "{reason}");
+        }
+    }
 }
