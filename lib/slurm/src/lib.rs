@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod conf;
 pub mod hostlist;
 pub mod ids;
 pub mod job_cgroup;
