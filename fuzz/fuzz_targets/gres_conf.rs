@@ -2,13 +2,13 @@
 //! A running gres.conf: any text gives lines and problems that can be shown.
 
 use gpu::size;
-use gres_helper::gresconf;
+use slurm::conf::gres_conf;
 use libfuzzer_sys::fuzz_target;
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|text: &str| {
     let Ok(node) = "n1".parse() else { return };
-    let conf = gresconf::parse(text, &node);
+    let conf = gres_conf::parse(text, &node);
     for problem in &conf.problems {
         assert_presentable(problem);
     }
@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
         let shown = line.to_string();
         assert!(!shown.chars().any(char::is_control), "{shown:?}");
         for file in &line.files {
-            let _ = gresconf::minor(file);
+            let _ = gres_conf::minor(file);
         }
     }
     let _ = size::mib(text);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use hugepages::isolate::Controller;
 use libfuzzer_sys::fuzz_target;
-use slurm::slurm_conf::spool_dir;
+use slurm::conf::slurm_conf::spool_dir;
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|text: &str| {

@@ -14,12 +14,13 @@ use cli::called;
 use cli::called::GRES_HELPER;
 use host::{Sysroot, printable, syslog, textfile};
 use slurm::NodeName;
+use slurm::conf::gres_conf;
 use slurm::scontrol::{Scontrol, Shown};
 use slurm::{JobId, JobKey};
 
 use crate::watch::Places;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
-use crate::{generate, gresconf, job, mig, status, verify, watch};
+use crate::{generate, job, mig, status, verify, watch};
 use gpu::health::Grade;
 use gpu::inventory::{Answer, Ask, Machine, Profile};
 use gpu::nvml_worker;
@@ -369,9 +370,9 @@ fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8
     );
     let shown = path.display().to_string();
     let text = Sysroot::real()
-        .read_bounded(&shown, gresconf::LARGEST)
+        .read_bounded(&shown, gres_conf::LARGEST)
         .map_err(|error| format!("{error}; --gres-conf names another file"))?;
-    let running = gresconf::parse(&text, node);
+    let running = gres_conf::parse(&text, node);
     let mut found = verify::compare(&running, &wanted);
     let mut unknown = false;
     if !offline {

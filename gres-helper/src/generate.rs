@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use host::{Sysroot, printable};
 use slurm::NodeName;
 
-use crate::gresconf::Line;
 use gpu::inventory::{Gpu, Instance, Machine, Profile};
 use gpu::settings::Settings;
+use slurm::conf::gres_conf::Line;
 
 /// What the files shall say, and what a person should know about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

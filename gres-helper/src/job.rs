@@ -20,7 +20,6 @@ use slurm::JobKey;
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 
-use crate::gresconf::{self, GresConf};
 use crate::verify;
 use gpu::health;
 use gpu::health::{Before, Finding, Grade};
@@ -30,6 +29,7 @@ use gpu::nvml_worker::{Agent, AgentError};
 use gpu::settings::{Settings, Wanted};
 use gpu::shares;
 use gpu::shares::{Record, Tier};
+use slurm::conf::gres_conf::{self, GresConf};
 
 /// How long the lock is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(20);
@@ -117,8 +117,10 @@ pub fn running_gres_conf(settings: &Settings) -> Option<GresConf> {
         slurm_conf.as_deref().map(Path::new),
     );
     let path = path.to_str()?;
-    let text = Sysroot::real().read_bounded(path, gresconf::LARGEST).ok()?;
-    Some(gresconf::parse(&text, settings.node.as_ref()?))
+    let text = Sysroot::real()
+        .read_bounded(path, gres_conf::LARGEST)
+        .ok()?;
+    Some(gres_conf::parse(&text, settings.node.as_ref()?))
 }
 
 /// A look at health, with what is remembered.
@@ -137,7 +139,7 @@ pub fn look(
         configured: running_gres_conf(settings).map(|conf| {
             let gpus = conf.lines.iter().filter(|line| line.name == "gpu");
             let minors: std::collections::BTreeSet<_> = gpus
-                .filter_map(|line| gresconf::minor(line.files.first()?))
+                .filter_map(|line| gres_conf::minor(line.files.first()?))
                 .collect();
             minors.len()
         }),
@@ -251,7 +253,7 @@ fn job_gpus<'m>(
         .lines
         .iter()
         .filter(|line| line.name == "gpu")
-        .map(|line| machine.by_minor(gresconf::minor(line.files.first()?)?))
+        .map(|line| machine.by_minor(gres_conf::minor(line.files.first()?)?))
         .collect();
     if listed.is_empty() {
         listed = machine.gpus.iter().map(Some).collect();

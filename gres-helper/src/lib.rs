@@ -5,7 +5,7 @@
 //! plugin.rs   in slurmstepd, as root: the share in the environment, the fence
 //! command.rs ── settings.rs  [gres]
 //!            ── agent.rs ── nvml.rs     a child speaks with NVML: it may hang
-//!            ── generate.rs, gresconf.rs, verify.rs   gres.conf
+//!            ── generate.rs, verify.rs   gres.conf
 //!            ── job.rs ── health.rs, shares.rs, mps.rs   prolog, epilog, fence
 //!            ── watch.rs                pid → job → share
 //!            ── mig/                    layouts, and the way back
@@ -14,7 +14,6 @@
 
 pub mod command;
 pub mod generate;
-pub mod gresconf;
 pub mod job;
 pub mod mig;
 mod nvml;

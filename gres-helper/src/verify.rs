@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use slurm::NodeName;
 
 use crate::generate::{self, Wanted};
-use crate::gresconf::{GresConf, Line, minor};
+use slurm::conf::gres_conf::{GresConf, Line, minor};
 
 /// How bad a difference is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

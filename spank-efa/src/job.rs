@@ -20,9 +20,10 @@ use hugepages::{ledger, machine};
 use jobs::counters_at_start;
 use jobs::registry;
 use jobs::registry::{Job, Registry, Reservation, Start};
+use slurm::NodeName;
+use slurm::conf::slurm_conf;
 use slurm::hostlist;
 use slurm::{JobId, JobKey};
-use slurm::{NodeName, slurm_conf};
 use spank::{Spank, log};
 
 use crate::account::{self, Books};

@@ -9,7 +9,6 @@ pub mod ids;
 pub mod job_cgroup;
 pub mod node_name;
 pub mod scontrol;
-pub mod slurm_conf;
 pub mod stepd_sockets;
 
 pub use ids::{JobId, JobKey};

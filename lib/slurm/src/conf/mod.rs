@@ -2,8 +2,10 @@
 //! them says.
 
 pub mod glob;
+pub mod gres_conf;
 pub mod plugstack;
 pub mod reader;
+pub mod slurm_conf;
 
 pub use plugstack::Plugstack;
 pub use reader::{Disk, Files, Overlay};

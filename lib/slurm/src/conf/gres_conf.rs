@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::NodeName;
+use crate::hostlist;
 use host::printable;
-use slurm::NodeName;
-use slurm::hostlist;
 
 /// Largest file that is read, in bytes.
 pub const LARGEST: usize = 1024 * 1024;
