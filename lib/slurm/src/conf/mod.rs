@@ -9,3 +9,4 @@ pub mod slurm_conf;
 
 pub use plugstack::Plugstack;
 pub use reader::{Disk, Files, Overlay};
+pub use slurm_conf::SlurmConf;
