@@ -14,7 +14,7 @@ use cli::called;
 use cli::called::GRES_HELPER;
 use host::{Sysroot, printable, syslog, textfile};
 use slurm::NodeName;
-use slurm::conf::gres_conf;
+use slurm::conf::{Disk, GresConf};
 use slurm::scontrol::{Scontrol, Shown};
 use slurm::{JobId, JobKey};
 
@@ -369,10 +369,8 @@ fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8
         slurm_conf.as_deref().map(Path::new),
     );
     let shown = path.display().to_string();
-    let text = Sysroot::real()
-        .read_bounded(&shown, gres_conf::LARGEST)
+    let running = GresConf::read(&Disk, &path, node)
         .map_err(|error| format!("{error}; --gres-conf names another file"))?;
-    let running = gres_conf::parse(&text, node);
     let mut found = verify::compare(&running, &wanted);
     let mut unknown = false;
     if !offline {

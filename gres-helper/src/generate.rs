@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 use host::{Sysroot, printable};
 use slurm::NodeName;
+use slurm::conf::gres_conf::Line;
 
 use gpu::inventory::{Gpu, Instance, Machine, Profile};
 use gpu::settings::Settings;
-use slurm::conf::gres_conf::Line;
 
 /// What the files shall say, and what a person should know about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

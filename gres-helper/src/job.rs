@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use host::BootId;
 use host::Deadline;
+use host::printable;
 use host::process::{Life, Pid};
 use host::state_dir::{StateDir, Store};
-use host::{Sysroot, printable};
 use jobs::registry::Registry;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use slurm::JobKey;
+use slurm::conf::{Disk, GresConf, gres_conf};
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 
@@ -29,7 +30,6 @@ use gpu::nvml_worker::{Agent, AgentError};
 use gpu::settings::{Settings, Wanted};
 use gpu::shares;
 use gpu::shares::{Record, Tier};
-use slurm::conf::gres_conf::{self, GresConf};
 
 /// How long the lock is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(20);
@@ -116,11 +116,7 @@ pub fn running_gres_conf(settings: &Settings) -> Option<GresConf> {
         &settings.spool_dir,
         slurm_conf.as_deref().map(Path::new),
     );
-    let path = path.to_str()?;
-    let text = Sysroot::real()
-        .read_bounded(path, gres_conf::LARGEST)
-        .ok()?;
-    Some(gres_conf::parse(&text, settings.node.as_ref()?))
+    GresConf::read(&Disk, &path, settings.node.as_ref()?).ok()
 }
 
 /// A look at health, with what is remembered.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use slurm::NodeName;
+use slurm::conf::gres_conf::{GresConf, Line, minor, same_cores};
 
 use crate::generate::{self, Wanted};
-use slurm::conf::gres_conf::{GresConf, Line, minor};
 
 /// How bad a difference is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,7 +127,9 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
         };
         if kind || (runs.count.unwrap_or(1) != line.count.unwrap_or(1)) {
             found.push(wrong(format!("- {runs}\n+ {line}")));
-        } else if runs.cores != line.cores || (line.links.is_some() && runs.links != line.links) {
+        } else if !same_cores(runs.cores.as_deref(), line.cores.as_deref())
+            || (line.links.is_some() && runs.links != line.links)
+        {
             found.push(Difference {
                 grade: Grade::Warning,
                 text: format!("- {runs}\n+ {line}"),

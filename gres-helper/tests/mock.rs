@@ -325,6 +325,28 @@ fn verify_finds_each_single_edit() {
 }
 
 #[test]
+fn verify_accepts_every_way_of_writing_that_slurm_accepts() {
+    let node = Node::new("8xH100", "shard_size = \"10G\"");
+    let good = node.generate();
+    for (what, text) in [
+        ("blanks around =", good.replace('=', " = ")),
+        ("continuation", good.replace(" File=", " \\ \nFile=")),
+        ("cores", good.replacen("Cores=0-3", "Cores=0,1,2,3", 1)),
+    ] {
+        assert_ne!(text, good, "{what}");
+        fs::write(node.path("gres.conf"), text).unwrap();
+        let said = node.run(&["verify", "--offline"]);
+        assert_eq!(said.code, 0, "{what}: {said:?}");
+    }
+    fs::create_dir(node.path("gres.d")).unwrap();
+    fs::write(node.path("gres.conf"), "include gres.d/a.conf\n").unwrap();
+    fs::write(node.path("gres.d/a.conf"), "include b.conf\n").unwrap();
+    fs::write(node.path("gres.d/b.conf"), &good).unwrap();
+    let said = node.run(&["verify", "--offline"]);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+#[test]
 fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
     let node = Node::new("A10G", "");
     node.change(|machine| machine.loaded = false);

@@ -1,18 +1,14 @@
-//! gres.conf, as far as GPUs go: reading the running one, and the lines that
-//! ours is made of.
+//! gres.conf, as far as GPUs go: what the running one says of a node, and the
+//! lines that a new one is made of.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
-use crate::NodeName;
-use crate::hostlist;
 use host::printable;
 
-/// Largest file that is read, in bytes.
-pub const LARGEST: usize = 1024 * 1024;
-
-/// Lines that are looked at; a cluster's gres.conf has one for each GPU.
-const MOST_LINES: usize = 256 * 1024;
+use super::reader::{self, ConfError, Files, Grammar, Pair};
+use crate::{NodeName, hostlist};
 
 /// One GPU or shard line of one node. Several files of a line of the running
 /// file become a line each.
@@ -63,80 +59,56 @@ pub struct GresConf {
     pub lines: Vec<Line>,
     /// `AutoDetect=`, if it is on.
     pub autodetect: Option<String>,
-    /// What could not be read, with line numbers.
+    /// What could not be read, with file and line.
     pub problems: Vec<String>,
 }
 
-/// Reads what a gres.conf says of `node`.
-#[must_use]
-pub fn parse(text: &str, node: &NodeName) -> GresConf {
-    let mut conf = GresConf::default();
-    for (number, line) in (1..).zip(joined(text)).take(MOST_LINES) {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut words: BTreeMap<String, &str> = BTreeMap::new();
-        for word in line.split_whitespace() {
-            match word.split_once('=') {
-                Some((key, value)) => {
-                    words.insert(key.to_ascii_lowercase(), value.trim_matches('"'));
-                }
-                None => conf.problems.push(format!(
-                    "line {number}: `{}` is no Key=Value",
-                    printable(word, 60)
-                )),
-            }
-        }
-        if words.is_empty() {
-            continue;
-        }
-        if let Some(nodes) = words.get("nodename") {
-            match hostlist::expand(nodes) {
-                Some(nodes) if nodes.contains(node) => {}
-                Some(_) => continue,
-                None => {
-                    conf.problems.push(format!(
-                        "line {number}: `{}` is no list of nodes",
-                        printable(nodes, 60)
-                    ));
-                    continue;
-                }
-            }
-        }
-        if let Some(detect) = words
-            .get("autodetect")
-            .filter(|it| !it.eq_ignore_ascii_case("off"))
-        {
-            conf.autodetect = Some(printable(detect, 20));
-        }
-        let Some(name) = words.get("name").map(|name| name.to_ascii_lowercase()) else {
-            continue;
+impl GresConf {
+    /// Reads what a gres.conf, with the files that it includes, says of a node.
+    ///
+    /// # Errors
+    /// The file itself cannot be read.
+    pub fn read(files: &dyn Files, path: &Path, node: &NodeName) -> Result<Self, ConfError> {
+        let read = reader::read(files, path, Grammar::KeyValue)?;
+        let mut conf = Self {
+            problems: read.problems.iter().map(ToString::to_string).collect(),
+            ..Self::default()
         };
-        if !matches!(name.as_str(), "gpu" | "shard") {
-            continue;
+        for line in &read.lines {
+            if let Err(reason) = conf.line(&line.text, node) {
+                conf.problems.push(format!("{}: {reason}", line.origin));
+            }
         }
-        match lines(name, &words) {
-            Ok(lines) => conf.lines.extend(lines),
-            Err(reason) => conf.problems.push(format!("line {number}: {reason}")),
-        }
+        Ok(conf)
     }
-    conf
-}
 
-/// Lines with a backslash at their end go on in the next.
-fn joined(text: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut open = false;
-    for line in text.lines() {
-        let (part, goes_on) = match line.strip_suffix('\\') {
-            Some(part) => (part, true),
-            None => (line, false),
-        };
-        match all.last_mut() {
-            Some(last) if open => *last = format!("{last}{part}"),
-            _ => all.push(part.to_owned()),
+    fn line(&mut self, text: &str, node: &NodeName) -> Result<(), String> {
+        let (pairs, rest) = reader::pairs(text);
+        let words: BTreeMap<String, &str> = pairs
+            .iter()
+            .map(|Pair { key, value }| (key.to_ascii_lowercase(), *value))
+            .collect();
+        if let Some(nodes) = words.get("nodename") {
+            let list = hostlist::expand(nodes);
+            let list =
+                list.ok_or_else(|| format!("`{}` is no list of nodes", printable(nodes, 60)))?;
+            if !list.contains(node) {
+                return Ok(());
+            }
         }
-        open = goes_on;
+        let on = |it: &&&str| !it.eq_ignore_ascii_case("off");
+        if let Some(detect) = words.get("autodetect").filter(on) {
+            self.autodetect = Some(printable(detect, 20));
+        }
+        let name = words.get("name").map(|name| name.to_ascii_lowercase());
+        if let Some(name) = name.filter(|name| matches!(name.as_str(), "gpu" | "shard")) {
+            self.lines.extend(lines(name, &words)?);
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        Err(format!("`{}` is no Key=Value", printable(rest, 60)))
     }
-    all
 }
 
 fn lines(name: String, words: &BTreeMap<String, &str>) -> Result<Vec<Line>, String> {
@@ -144,9 +116,7 @@ fn lines(name: String, words: &BTreeMap<String, &str>) -> Result<Vec<Line>, Stri
     let count = match words.get("count") {
         None => None,
         Some(count) => Some(
-            count
-                .parse::<u64>()
-                .map_err(|_| format!("Count={} is no number", printable(count, 40)))?,
+            number(count).ok_or_else(|| format!("Count={} is no number", printable(count, 40)))?,
         ),
     };
     let line = Line {
@@ -181,6 +151,50 @@ fn lines(name: String, words: &BTreeMap<String, &str>) -> Result<Vec<Line>, Stri
     Ok(files.into_iter().map(one).collect())
 }
 
+/// `4`, `1K`, `10G`: powers of 1024 (gres.conf(5)).
+fn number(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text.strip_prefix(digits)?.to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        "P" => 50,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Whether two values of `Cores=` name the same cores: `0,1` and `0-1` do.
+#[must_use]
+pub fn same_cores(one: Option<&str>, other: Option<&str>) -> bool {
+    let ranges = |text: Option<&str>| text.map(|text| ranges(text).ok_or(text.to_owned()));
+    ranges(one) == ranges(other)
+}
+
+/// `0-3,7` as ranges, merged and in order.
+fn ranges(text: &str) -> Option<Vec<(u32, u32)>> {
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range: (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        if range.0 > range.1 {
+            return None;
+        }
+        all.push(range);
+    }
+    all.sort_unstable();
+    let mut merged: Vec<(u32, u32)> = Vec::new();
+    for (first, last) in all {
+        match merged.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    Some(merged)
+}
+
 /// `/dev/nvidia[0-3],/dev/nvidia7`.
 fn files(value: &str) -> Option<Vec<String>> {
     let mut all = Vec::new();
@@ -212,11 +226,22 @@ pub fn minor(file: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reader::InMemory;
     use super::*;
     use proptest::prelude::*;
 
-    fn node() -> NodeName {
-        "n1".parse().unwrap()
+    const MAIN: &str = "/e/gres.conf";
+
+    fn read(files: &[(&str, &str)]) -> GresConf {
+        let node = "n1".parse().unwrap();
+        GresConf::read(&InMemory::new(files), Path::new(MAIN), &node).unwrap()
+    }
+
+    /// The lines of a file without problems, as shown.
+    fn shown(files: &[(&str, &str)]) -> Vec<String> {
+        let conf = read(files);
+        assert!(conf.problems.is_empty(), "{:?}", conf.problems);
+        conf.lines.iter().map(Line::to_string).collect()
     }
 
     #[test]
@@ -224,11 +249,8 @@ mod tests {
         let text = "# a comment\nNodeName=n[1-2] Name=gpu Type=h100 File=/dev/nvidia[0-1] Cores=0-47\n\
                     NodeName=n3 Name=gpu File=/dev/nvidia9\nName=shard Count=14 \\\n\
                     File=/dev/nvidia0,/dev/nvidia1\nName=bandwidth Count=4G\n";
-        let conf = parse(text, &node());
-        assert!(conf.problems.is_empty(), "{:?}", conf.problems);
-        let shown: Vec<String> = conf.lines.iter().map(Line::to_string).collect();
         assert_eq!(
-            shown,
+            shown(&[(MAIN, text)]),
             [
                 "Name=gpu Type=h100 File=/dev/nvidia0 Cores=0-47",
                 "Name=gpu Type=h100 File=/dev/nvidia1 Cores=0-47",
@@ -239,13 +261,71 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_with_its_line() {
-        let conf = parse(
-            "Name=gpu File=nvidia0\n\nName=shard Count=many File=/dev/nvidia0\nfoo",
-            &node(),
+    fn a_file_that_is_only_an_include_is_read_with_what_that_includes() {
+        let files = [
+            (MAIN, "include d/a.conf\n"),
+            (
+                "/e/d/a.conf",
+                "Name=gpu File=/dev/nvidia0\ninclude b.conf\n",
+            ),
+            ("/e/d/b.conf", "Name=gpu File=/dev/nvidia1\n"),
+        ];
+        let want = ["Name=gpu File=/dev/nvidia0", "Name=gpu File=/dev/nvidia1"];
+        assert_eq!(shown(&files), want);
+    }
+
+    #[test]
+    fn blanks_around_the_equals_sign_change_nothing() {
+        let spaced = shown(&[(MAIN, "NodeName = n[1-2] Name = shard Count = 4\n")]);
+        assert_eq!(
+            spaced,
+            shown(&[(MAIN, "NodeName=n[1-2] Name=shard Count=4\n")])
         );
+        assert_eq!(spaced, ["Name=shard Count=4"]);
+    }
+
+    #[test]
+    fn a_count_may_have_a_suffix() {
+        let text = "Name=shard Count=1K\nName=shard Count=2m\n";
+        assert_eq!(
+            shown(&[(MAIN, text)]),
+            ["Name=shard Count=1024", "Name=shard Count=2097152"]
+        );
+        assert_eq!(number("1KB"), None);
+        assert_eq!(number("99999999999P"), None);
+    }
+
+    #[test]
+    fn a_line_goes_on_where_blanks_follow_the_backslash() {
+        let text = "Name=gpu Type=x \\ \nFile=/dev/nvidia2\n";
+        assert_eq!(
+            shown(&[(MAIN, text)]),
+            ["Name=gpu Type=x File=/dev/nvidia2"]
+        );
+    }
+
+    #[test]
+    fn cores_are_compared_as_numbers() {
+        assert!(same_cores(Some("0,1"), Some("0-1")));
+        assert!(same_cores(Some("4-7,0-3"), Some("0-7")));
+        assert!(!same_cores(Some("0,1"), Some("0-2")));
+        assert!(!same_cores(Some("0"), None));
+        assert!(same_cores(Some("x"), Some("x")));
+        assert!(!same_cores(Some("x"), Some("y")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_its_line() {
+        let text = "Name=gpu File=nvidia0\n\nName=shard Count=many File=/dev/nvidia0\nfoo";
+        let conf = read(&[(MAIN, text)]);
         assert_eq!(conf.problems.len(), 3, "{:?}", conf.problems);
-        assert!(conf.problems[1].starts_with("line 3:"));
+        assert!(conf.problems[1].starts_with("/e/gres.conf line 3:"));
+    }
+
+    #[test]
+    fn an_include_that_is_missing_is_named() {
+        let conf = read(&[(MAIN, "Name=gpu File=/dev/nvidia0\ninclude gone.conf\n")]);
+        assert!(conf.problems[0].starts_with("/e/gres.conf line 2: include gone.conf"));
     }
 
     #[test]
@@ -257,7 +337,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "(Name|File|Count|NodeName|Type)?=?[\\[\\]0-9,/a-z\\\\ #=\n-]{0,80}") {
-            let _ = parse(&text, &node());
+            let _ = read(&[(MAIN, &text)]);
         }
     }
 }

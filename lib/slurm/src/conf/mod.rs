@@ -7,6 +7,7 @@ pub mod plugstack;
 pub mod reader;
 pub mod slurm_conf;
 
+pub use gres_conf::GresConf;
 pub use plugstack::Plugstack;
 pub use reader::{Disk, Files, Overlay};
 pub use slurm_conf::SlurmConf;
