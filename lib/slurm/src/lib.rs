@@ -6,10 +6,12 @@
 pub mod conf;
 pub mod hostlist;
 pub mod ids;
+pub mod installation;
 pub mod job_cgroup;
 pub mod node_name;
 pub mod scontrol;
 pub mod stepd_sockets;
 
 pub use ids::{JobId, JobKey};
+pub use installation::Installation;
 pub use node_name::NodeName;

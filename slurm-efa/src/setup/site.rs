@@ -7,23 +7,11 @@ use std::path::{Path, PathBuf};
 use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
 use host::{Sysroot, printable};
-use slurm::conf::{Disk, SlurmConf};
+use slurm::Installation;
+use slurm::conf::SlurmConf;
 
 use super::role::{self, Role};
 use super::run;
-
-/// Where slurm.conf is looked for: HyperPod's and ParallelCluster's place,
-/// RHEL's and Debian's, Debian's former, that of a Slurm built from its sources
-/// without a prefix, then what a configless slurmd or client keeps.
-const SLURM_CONFS: [&str; 7] = [
-    "/opt/slurm/etc/slurm.conf",
-    "/etc/slurm/slurm.conf",
-    "/etc/slurm-llnl/slurm.conf",
-    "/usr/local/etc/slurm.conf",
-    "/run/slurm/conf/slurm.conf",
-    "/var/spool/slurmd/conf-cache/slurm.conf",
-    "/var/lib/slurm/slurmd/conf-cache/slurm.conf",
-];
 
 /// The folder of HyperPod's files.
 const HYPERPOD: &str = "/opt/ml/config";
@@ -73,15 +61,10 @@ impl Site {
     /// Looks around. Changes nothing.
     #[must_use]
     pub fn look(wanted: Wanted) -> Self {
-        let mut usual = SLURM_CONFS.iter().map(PathBuf::from);
-        // One that is named and is not there is not looked for elsewhere.
-        let slurm_conf = match &wanted.slurm_conf {
-            Some(path) => Some(path.clone()).filter(|path| path.is_file()),
-            None => usual.find(|path| path.is_file()),
-        };
         // What cannot be read is Slurm's to complain about.
-        let conf = slurm_conf.as_deref();
-        let conf = conf.and_then(|path| SlurmConf::read(&Disk, path).ok());
+        let Installation {
+            slurm_conf, conf, ..
+        } = Installation::discover(wanted.slurm_conf.as_deref());
         let release = release(slurm_conf.as_deref());
         let config = match &wanted.config {
             Some(path) => Config::load(path, MissingIs::Error),
@@ -93,7 +76,7 @@ impl Site {
         let mut site = Self {
             slurm_conf,
             shared: false,
-            conf: conf.unwrap_or_default(),
+            conf,
             release,
             config: config.map_err(|error| error.to_string()),
             wanted,

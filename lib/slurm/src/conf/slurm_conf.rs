@@ -6,21 +6,11 @@ use std::path::{Path, PathBuf};
 
 use host::printable;
 
-use super::reader::{self, ConfError, Disk, Files, Grammar, Include, Origin, Pair, Problem};
+use super::reader::{self, ConfError, Files, Grammar, Include, Origin, Pair, Problem};
 use crate::{NodeName, hostlist};
 
 /// Slurm's own default of `SlurmdSpoolDir` (slurm.conf(5)).
 const DEFAULT_SPOOL: &str = "/var/spool/slurmd";
-
-/// `SlurmdSpoolDir` of the node, from the slurm.conf that its slurmd uses.
-///
-/// # Errors
-/// For a person. Never read it as "the default".
-pub fn spool_dir(slurm_conf: &Path, node: &NodeName) -> Result<PathBuf, String> {
-    SlurmConf::read(&Disk, slurm_conf)
-        .map_err(|error| error.to_string())?
-        .spool_dir(node)
-}
 
 /// slurm.conf, or cgroup.conf, and the files that it includes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -175,9 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_line_slurms_default_holds_and_without_a_file_nothing() {
+    fn without_a_line_slurms_default_holds() {
         assert_eq!(spool_of(&[("slurm.conf", "A=1\n")]).unwrap(), DEFAULT_SPOOL);
-        assert!(spool_dir(Path::new("/nonexistent/slurm.conf"), &node()).is_err());
     }
 
     #[test]
