@@ -362,12 +362,7 @@ fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
 fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8, String> {
     let node = settings.named()?;
     let (_, wanted) = wanted(settings)?;
-    let slurm_conf = std::env::var_os("SLURM_CONF");
-    let path = verify::gres_conf_path(
-        given.or(settings.gres_conf.as_deref()),
-        &settings.spool_dir,
-        slurm_conf.as_deref().map(Path::new),
-    );
+    let path = verify::gres_conf_path(given.or(settings.gres_conf.as_deref()), settings);
     let shown = path.display().to_string();
     let running = GresConf::read(&Disk, &path, node)
         .map_err(|error| format!("{error}; --gres-conf names another file"))?;

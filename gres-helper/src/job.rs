@@ -5,7 +5,7 @@
 //! lacks is written into its record, and the plugin tells its user.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use host::BootId;
@@ -16,10 +16,11 @@ use host::state_dir::{StateDir, Store};
 use jobs::registry::Registry;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use slurm::JobKey;
 use slurm::conf::{Disk, GresConf, gres_conf};
+use slurm::installation;
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
+use slurm::{Installation, JobKey, NodeName};
 
 use crate::verify;
 use gpu::health;
@@ -36,6 +37,9 @@ const LOCK_LIMIT: Duration = Duration::from_secs(20);
 
 /// XID errors that are kept.
 const MOST_XIDS: usize = 256;
+
+/// What `spool_dir` of `[gres]` is unless the site sets it: Slurm's default.
+const USUAL_SPOOL: &str = "/var/spool/slurmd";
 
 /// What this boot saw of its GPUs.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -110,13 +114,27 @@ pub fn forget_xids(settings: &Settings, gpu: Option<&str>) -> Result<(), String>
 /// The running gres.conf, if it can be read.
 #[must_use]
 pub fn running_gres_conf(settings: &Settings) -> Option<GresConf> {
-    let slurm_conf = std::env::var_os("SLURM_CONF");
-    let path = verify::gres_conf_path(
-        settings.gres_conf.as_deref(),
-        &settings.spool_dir,
-        slurm_conf.as_deref().map(Path::new),
-    );
+    let path = verify::gres_conf_path(settings.gres_conf.as_deref(), settings);
     GresConf::read(&Disk, &path, settings.node.as_ref()?).ok()
+}
+
+/// The Slurm of this machine. `watch` may start before slurmd has its files, so
+/// it is asked for whenever something is looked up.
+#[must_use]
+pub fn slurm() -> Installation {
+    Installation::discover(installation::slurm_conf_of_environment().as_deref())
+}
+
+/// Where the sockets of the node's steps lie: the site's own place, else what
+/// slurm.conf says. Where nobody knows, a place without any, so that no job
+/// counts as gone.
+#[must_use]
+pub fn spool_dir(settings: &Settings, slurm: &Installation, node: &NodeName) -> PathBuf {
+    if settings.spool_dir != Path::new(USUAL_SPOOL) {
+        return settings.spool_dir.clone();
+    }
+    let spool = slurm.spool_dir(node);
+    spool.unwrap_or_else(|_| PathBuf::from("/nonexistent"))
 }
 
 /// A look at health, with what is remembered.
@@ -342,7 +360,11 @@ fn sweep(
 ) -> Result<bool, String> {
     let mut any = false;
     let (records, _) = shares::all(state, &but.node)?;
-    for job in shares::gone(&records, &settings.spool_dir, &but.node) {
+    for job in shares::gone(
+        &records,
+        &spool_dir(settings, &slurm(), &but.node),
+        &but.node,
+    ) {
         let key = JobKey {
             job,
             node: but.node.clone(),
@@ -430,7 +452,8 @@ fn is_alone(settings: &Settings, state: &StateDir, key: &JobKey, uid: u32) -> bo
         each: Duration::from_secs(1),
         all: Deadline::after(Duration::from_secs(5)),
     };
-    let Ok(live) = slurm::stepd_sockets::live_jobs(&settings.spool_dir, &key.node, limits) else {
+    let spool = spool_dir(settings, &slurm(), &key.node);
+    let Ok(live) = slurm::stepd_sockets::live_jobs(&spool, &key.node, limits) else {
         return false;
     };
     use slurm::stepd_sockets::JobState;

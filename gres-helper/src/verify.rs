@@ -7,6 +7,8 @@ use slurm::NodeName;
 use slurm::conf::gres_conf::{GresConf, Line, minor, same_cores};
 
 use crate::generate::{self, Wanted};
+use crate::job;
+use gpu::settings::Settings;
 
 /// How bad a difference is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,21 +33,15 @@ pub struct Difference {
 /// Where the running gres.conf lies: the site's word, a configless node's
 /// cache, beside slurm.conf, the distributions' place.
 #[must_use]
-pub fn gres_conf_path(
-    configured: Option<&Path>,
-    spool: &Path,
-    slurm_conf: Option<&Path>,
-) -> PathBuf {
+pub fn gres_conf_path(configured: Option<&Path>, settings: &Settings) -> PathBuf {
     if let Some(path) = configured {
         return path.to_owned();
     }
-    let beside = slurm_conf
-        .and_then(Path::parent)
-        .map(|dir| dir.join("gres.conf"));
-    [Some(spool.join("conf-cache/gres.conf")), beside]
-        .into_iter()
-        .flatten()
-        .find(|path| path.is_file())
+    let slurm = job::slurm();
+    let node = settings.node.as_ref();
+    let spool = node.map(|node| job::spool_dir(settings, &slurm, node));
+    slurm
+        .sister("gres.conf", spool.as_deref())
         .unwrap_or_else(|| PathBuf::from("/etc/slurm/gres.conf"))
 }
 
