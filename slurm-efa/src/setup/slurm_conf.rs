@@ -505,6 +505,8 @@ mod tests {
     fn our_line_stands_alone_after_a_last_line_that_blanks_and_a_backslash_end() {
         let text = "SlurmctldParameters=idle_on_node_suspend,\\ \n";
         let edited = edit(text, &wishes(true)[1..2]);
+        let ours = "# slurm-efa\nProlog=/etc/slurm-efa/prolog.d/* # slurm-efa\n";
+        assert_eq!(edited.text, format!("{text}{ours}"));
         let files = InMemory::new(&[(CONF, &edited.text)]);
         let conf = SlurmConf::read(&files, Path::new(CONF)).unwrap();
         assert_eq!(conf.value("Prolog"), Some("/etc/slurm-efa/prolog.d/*"));
