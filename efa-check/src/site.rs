@@ -52,7 +52,7 @@ impl Site {
         let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
         let config = Config::load(path, missing).map_err(|error| error.to_string())?;
         let settings = Settings::of(&config).map_err(|error| error.to_string())?;
-        let node = node.or_else(node_name);
+        let node = node.or_else(node_name::of_this_process);
         let unknown = |error: node_name::NameError| {
             format!(
                 "{error}; give it by --node-name, or run under slurmd, which sets SLURMD_NODENAME"
@@ -70,18 +70,6 @@ impl Site {
             record,
         })
     }
-}
-
-/// slurmd's word for prolog and health check; for a person, the machine's name
-/// up to the first dot, as slurmd itself takes it.
-fn node_name() -> Option<NodeName> {
-    let given = std::env::var_os("SLURMD_NODENAME").and_then(|name| name.into_string().ok());
-    if let Some(name) = given {
-        return name.parse().ok();
-    }
-    let uname = rustix::system::uname();
-    let host = uname.nodename().to_str().ok()?;
-    host.split('.').next()?.parse().ok()
 }
 
 /// The time of a look.
