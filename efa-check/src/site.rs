@@ -52,7 +52,7 @@ impl Site {
         let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
         let config = Config::load(path, missing).map_err(|error| error.to_string())?;
         let settings = Settings::of(&config).map_err(|error| error.to_string())?;
-        let node = node.or_else(node_name::of_this_machine);
+        let node = node.or_else(node_name::of_this_process);
         let unknown = |error: node_name::NameError| {
             format!(
                 "{error}; give it by --node-name, or run under slurmd, which sets SLURMD_NODENAME"

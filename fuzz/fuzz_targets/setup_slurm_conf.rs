@@ -2,9 +2,14 @@
 //! slurm.conf and plugstack.conf: what is edited is edited once, and taking ours
 //! out gives back every byte.
 
+use std::path::Path;
+
 use libfuzzer_sys::fuzz_target;
+use slurm::conf::SlurmConf;
+use slurm::conf::reader::InMemory;
 use slurm_efa::setup::edit::{diff, without_ours};
-use slurm_efa::setup::slurm_conf::{Wish, edit, values_of};
+use slurm_efa::setup::slurm_conf::{Wish, edit};
+use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|text: &str| {
     let wishes = [
@@ -30,9 +35,15 @@ fuzz_target!(|text: &str| {
     while without_ours(&theirs) != theirs {
         theirs = without_ours(&theirs);
     }
-    let once = edit(&theirs, &[], &wishes);
-    assert_eq!(edit(&once.text, &[], &wishes), once);
+    let path = Path::new("/e/slurm.conf");
+    let files = InMemory::new(&[("/e/slurm.conf", text), ("/e/a", text)]);
+    let once = edit(&files, path, &theirs, &wishes);
+    assert_eq!(edit(&files, path, &once.text, &wishes), once);
     assert_eq!(without_ours(&once.text), theirs);
     let _ = diff(&theirs, &once.text);
-    let _ = values_of(text, "Prolog");
+    let conf = SlurmConf::read(&files, path).expect("it is there");
+    let _ = conf.values("Prolog");
+    for problem in &conf.problems {
+        assert_presentable(&problem.to_string());
+    }
 });

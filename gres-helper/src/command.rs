@@ -14,13 +14,14 @@ use cli::called::GRES_HELPER;
 use findings::{Domain, Severity};
 use host::{Sysroot, date, printable, syslog, textfile};
 use slurm::NodeName;
+use slurm::conf::{Disk, GresConf};
 use slurm::drain_policy::Failed;
 use slurm::scontrol::Shown;
 use slurm::{JobId, JobKey};
 
 use crate::watch::Places;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
-use crate::{drain, generate, gresconf, job, mig, status, verify, watch};
+use crate::{drain, generate, job, mig, status, verify, watch};
 use gpu::inventory::{Answer, Ask, Machine, Profile};
 use gpu::nvml_worker;
 use gpu::nvml_worker::Agent;
@@ -353,17 +354,10 @@ fn generate(
 fn verify(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8, String> {
     let node = settings.named()?;
     let (_, wanted) = wanted(settings)?;
-    let slurm_conf = std::env::var_os("SLURM_CONF");
-    let path = verify::gres_conf_path(
-        given.or(settings.gres_conf.as_deref()),
-        &settings.spool_dir,
-        slurm_conf.as_deref().map(Path::new),
-    );
+    let path = verify::gres_conf_path(given.or(settings.gres_conf.as_deref()), settings);
     let shown = path.display().to_string();
-    let text = Sysroot::real()
-        .read_bounded(&shown, gresconf::LARGEST)
+    let running = GresConf::read(&Disk, &path, node)
         .map_err(|error| format!("{error}; --gres-conf names another file"))?;
-    let running = gresconf::parse(&text, node);
     let mut found = verify::compare(&running, &wanted);
     let mut unknown = false;
     if !offline {

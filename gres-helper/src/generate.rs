@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use host::{Sysroot, printable};
 use slurm::NodeName;
+use slurm::conf::gres_conf::Line;
 
-use crate::gresconf::Line;
 use gpu::inventory::{Gpu, Instance, Machine, Profile};
 use gpu::settings::Settings;
 

@@ -5,23 +5,24 @@
 //! lacks is written into its record, and the plugin tells its user.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use findings::{Finding, Findings, Severity};
 use host::BootId;
 use host::Deadline;
+use host::printable;
 use host::process::{Life, Pid};
 use host::state_dir::{StateDir, Store};
-use host::{Sysroot, printable};
 use jobs::registry::Registry;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use slurm::JobKey;
+use slurm::conf::{Disk, GresConf, gres_conf};
+use slurm::installation;
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
+use slurm::{Installation, JobKey, NodeName};
 
-use crate::gresconf::{self, GresConf};
 use crate::verify;
 use gpu::health;
 use gpu::health::Before;
@@ -37,6 +38,9 @@ const LOCK_LIMIT: Duration = Duration::from_secs(20);
 
 /// XID errors that are kept.
 const MOST_XIDS: usize = 256;
+
+/// What `spool_dir` of `[gres]` is unless the site sets it: Slurm's default.
+const USUAL_SPOOL: &str = "/var/spool/slurmd";
 
 /// What this boot saw of its GPUs.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -111,15 +115,27 @@ pub fn forget_xids(settings: &Settings, gpu: Option<&str>) -> Result<(), String>
 /// The running gres.conf, if it can be read.
 #[must_use]
 pub fn running_gres_conf(settings: &Settings) -> Option<GresConf> {
-    let slurm_conf = std::env::var_os("SLURM_CONF");
-    let path = verify::gres_conf_path(
-        settings.gres_conf.as_deref(),
-        &settings.spool_dir,
-        slurm_conf.as_deref().map(Path::new),
-    );
-    let path = path.to_str()?;
-    let text = Sysroot::real().read_bounded(path, gresconf::LARGEST).ok()?;
-    Some(gresconf::parse(&text, settings.node.as_ref()?))
+    let path = verify::gres_conf_path(settings.gres_conf.as_deref(), settings);
+    GresConf::read(&Disk, &path, settings.node.as_ref()?).ok()
+}
+
+/// The Slurm of this machine. `watch` may start before slurmd has its files, so
+/// it is asked for whenever something is looked up.
+#[must_use]
+pub fn slurm() -> Installation {
+    Installation::discover(installation::slurm_conf_of_environment().as_deref())
+}
+
+/// Where the sockets of the node's steps lie: the site's own place, else what
+/// slurm.conf says. Where nobody knows, a place without any, so that no job
+/// counts as gone.
+#[must_use]
+pub fn spool_dir(settings: &Settings, slurm: &Installation, node: &NodeName) -> PathBuf {
+    if settings.spool_dir != Path::new(USUAL_SPOOL) {
+        return settings.spool_dir.clone();
+    }
+    let spool = slurm.spool_dir(node);
+    spool.unwrap_or_else(|_| PathBuf::from("/nonexistent"))
 }
 
 /// A look at health, with what is remembered.
@@ -138,7 +154,7 @@ pub fn look(
         configured: running_gres_conf(settings).map(|conf| {
             let gpus = conf.lines.iter().filter(|line| line.name == "gpu");
             let minors: std::collections::BTreeSet<_> = gpus
-                .filter_map(|line| gresconf::minor(line.files.first()?))
+                .filter_map(|line| gres_conf::minor(line.files.first()?))
                 .collect();
             minors.len()
         }),
@@ -252,7 +268,7 @@ fn job_gpus<'m>(
         .lines
         .iter()
         .filter(|line| line.name == "gpu")
-        .map(|line| machine.by_minor(gresconf::minor(line.files.first()?)?))
+        .map(|line| machine.by_minor(gres_conf::minor(line.files.first()?)?))
         .collect();
     if listed.is_empty() {
         listed = machine.gpus.iter().map(Some).collect();
@@ -345,7 +361,11 @@ fn sweep(
 ) -> Result<bool, String> {
     let mut any = false;
     let (records, _) = shares::all(state, &but.node)?;
-    for job in shares::gone(&records, &settings.spool_dir, &but.node) {
+    for job in shares::gone(
+        &records,
+        &spool_dir(settings, &slurm(), &but.node),
+        &but.node,
+    ) {
         let key = JobKey {
             job,
             node: but.node.clone(),
@@ -433,7 +453,8 @@ fn is_alone(settings: &Settings, state: &StateDir, key: &JobKey, uid: u32) -> bo
         each: Duration::from_secs(1),
         all: Deadline::after(Duration::from_secs(5)),
     };
-    let Ok(live) = slurm::stepd_sockets::live_jobs(&settings.spool_dir, &key.node, limits) else {
+    let spool = spool_dir(settings, &slurm(), &key.node);
+    let Ok(live) = slurm::stepd_sockets::live_jobs(&spool, &key.node, limits) else {
         return false;
     };
     use slurm::stepd_sockets::JobState;

@@ -5,7 +5,7 @@
 //! plugin.rs   in slurmstepd, as root: the share in the environment, the fence
 //! command.rs ── settings.rs  [gres]
 //!            ── agent.rs ── nvml.rs     a child speaks with NVML: it may hang
-//!            ── generate.rs, gresconf.rs, verify.rs   gres.conf
+//!            ── generate.rs, verify.rs   gres.conf
 //!            ── job.rs ── health.rs, shares.rs, mps.rs   prolog, epilog, fence
 //!            ── drain.rs                who gives a drain its reason
 //!            ── watch.rs                pid → job → share
@@ -16,7 +16,6 @@
 pub mod command;
 pub mod drain;
 pub mod generate;
-pub mod gresconf;
 pub mod job;
 pub mod mig;
 mod nvml;

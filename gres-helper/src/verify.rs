@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use findings::Severity;
 use slurm::NodeName;
+use slurm::conf::gres_conf::{GresConf, Line, minor, same_cores};
 
 use crate::generate::{self, Wanted};
-use crate::gresconf::{GresConf, Line, minor};
+use crate::job;
+use gpu::settings::Settings;
 
 /// A difference, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,21 +26,15 @@ pub struct Difference {
 /// Where the running gres.conf lies: the site's word, a configless node's
 /// cache, beside slurm.conf, the distributions' place.
 #[must_use]
-pub fn gres_conf_path(
-    configured: Option<&Path>,
-    spool: &Path,
-    slurm_conf: Option<&Path>,
-) -> PathBuf {
+pub fn gres_conf_path(configured: Option<&Path>, settings: &Settings) -> PathBuf {
     if let Some(path) = configured {
         return path.to_owned();
     }
-    let beside = slurm_conf
-        .and_then(Path::parent)
-        .map(|dir| dir.join("gres.conf"));
-    [Some(spool.join("conf-cache/gres.conf")), beside]
-        .into_iter()
-        .flatten()
-        .find(|path| path.is_file())
+    let slurm = job::slurm();
+    let node = settings.node.as_ref();
+    let spool = node.map(|node| job::spool_dir(settings, &slurm, node));
+    slurm
+        .sister("gres.conf", spool.as_deref())
         .unwrap_or_else(|| PathBuf::from("/etc/slurm/gres.conf"))
 }
 
@@ -120,7 +116,9 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
         };
         if kind || (runs.count.unwrap_or(1) != line.count.unwrap_or(1)) {
             found.push(wrong(format!("- {runs}\n+ {line}")));
-        } else if runs.cores != line.cores || (line.links.is_some() && runs.links != line.links) {
+        } else if !same_cores(runs.cores.as_deref(), line.cores.as_deref())
+            || (line.links.is_some() && runs.links != line.links)
+        {
             found.push(Difference {
                 severity: Severity::Warning,
                 text: format!("- {runs}\n+ {line}"),

@@ -414,6 +414,28 @@ fn a_descendant_that_keeps_mps_controls_output_does_not_hold_the_epilog() {
 }
 
 #[test]
+fn verify_accepts_every_way_of_writing_that_slurm_accepts() {
+    let node = Node::new("8xH100", "shard_size = \"10G\"");
+    let good = node.generate();
+    for (what, text) in [
+        ("blanks around =", good.replace('=', " = ")),
+        ("continuation", good.replace(" File=", " \\ \nFile=")),
+        ("cores", good.replacen("Cores=0-3", "Cores=0,1,2,3", 1)),
+    ] {
+        assert_ne!(text, good, "{what}");
+        fs::write(node.path("gres.conf"), text).unwrap();
+        let said = node.run(&["verify", "--offline"]);
+        assert_eq!(said.code, 0, "{what}: {said:?}");
+    }
+    fs::create_dir(node.path("gres.d")).unwrap();
+    fs::write(node.path("gres.conf"), "include gres.d/a.conf\n").unwrap();
+    fs::write(node.path("gres.d/a.conf"), "include b.conf\n").unwrap();
+    fs::write(node.path("gres.d/b.conf"), &good).unwrap();
+    let said = node.run(&["verify", "--offline"]);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+#[test]
 fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
     let node = Node::new("A10G", "");
     node.change(|machine| machine.loaded = false);
@@ -757,6 +779,49 @@ fn mps_serves_one_user_of_a_gpu_and_leaves_it_as_it_was() {
     assert_eq!(node.nvml.read().unwrap().gpus, before.gpus);
     assert!(!daemon.exists());
     assert_eq!(node.left(), [] as [&str; 0]);
+}
+
+/// A node whose configuration names no spool directory, with the record of job
+/// 1, which has no socket any more and had no epilog.
+fn with_a_job_that_ended_unseen() -> Node {
+    let node = Node::new("H100", "shard_size = \"10G\"");
+    node.generate();
+    let path = node.path("slurm-efa.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let text: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("spool_dir"))
+        .collect();
+    fs::write(&path, text.join("\n")).unwrap();
+    node.job("prolog", 1, 1000, "0");
+    node.note_step(1, 1000);
+    node
+}
+
+/// Runs the prolog of job 2 under a slurmd with this slurm.conf.
+fn next_prolog(node: &Node, slurm_conf: &str) -> Vec<String> {
+    let mut prolog = node.for_job("prolog", 2, 1000, "0");
+    let said = Said::of(prolog.env("SLURM_CONF", slurm_conf).output().unwrap());
+    assert_eq!(said.code, 0, "{said:?}");
+    node.left()
+}
+
+#[test]
+fn jobs_that_ended_unseen_are_swept_wherever_slurm_conf_puts_the_spool_directory() {
+    let node = with_a_job_that_ended_unseen();
+    let spool = node.path("spool");
+    let text = format!("SlurmdSpoolDir= \\ \n  {}\n", spool.display());
+    fs::write(node.path("slurm.conf"), text).unwrap();
+    let left = next_prolog(&node, node.path("slurm.conf").to_str().unwrap());
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].contains('2'), "{left:?}");
+}
+
+#[test]
+fn no_job_counts_as_ended_where_the_spool_directory_is_unknown() {
+    let node = with_a_job_that_ended_unseen();
+    let left = next_prolog(&node, node.path("gone.conf").to_str().unwrap());
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 /// A running job of user 1000 with this many shards, as its plugin notes them.

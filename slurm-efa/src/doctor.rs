@@ -14,10 +14,10 @@ use host::printable;
 use host::state_dir::{StateDir, StateError};
 use serde::Serialize;
 use slurm::NodeName;
+use slurm::conf::{Disk, Plugstack, glob};
 
 use crate::setup::role::Role;
-use crate::setup::site::{self, Site};
-use crate::setup::slurm_conf::{all_logical, plugin_of, value_of, values_of};
+use crate::setup::site::Site;
 use crate::setup::{self, login, pam, run};
 
 /// All that was looked at.
@@ -239,27 +239,21 @@ fn slurm_conf(site: &Site) -> Look {
     }
 }
 
-fn plugstack_text(site: &Site) -> Option<(PathBuf, String)> {
+fn read_plugstack(site: &Site) -> Option<(PathBuf, Plugstack)> {
     let path = site.plugstack()?;
-    let mut text = site::included(&path).join("\n");
-    text.push('\n');
-    text.push_str(&fs::read_to_string(&path).ok()?);
-    Some((path, text))
+    let stack = Plugstack::read(&Disk, &path).ok()?;
+    Some((path, stack))
 }
 
 /// The path of our plugin in plugstack.conf.
 fn plugin_path(site: &Site) -> Option<PathBuf> {
-    let (_, text) = plugstack_text(site)?;
-    let lines = all_logical(&text);
-    let mut plugins = lines
-        .iter()
-        .filter_map(|line| plugin_of(line))
-        .map(PathBuf::from);
-    plugins.find(|path| path.file_name().is_some_and(|name| name == "spank_efa.so"))
+    let (_, stack) = read_plugstack(site)?;
+    let plugin = stack.plugin("spank_efa.so")?;
+    Some(PathBuf::from(&plugin.path))
 }
 
 fn plugstack(site: &Site) -> Look {
-    let Some((path, _)) = plugstack_text(site) else {
+    let Some((path, _)) = read_plugstack(site) else {
         let path = site.plugstack().unwrap_or_default();
         return fatal(format!("{} cannot be read", shown(&path)), SETUP_CONTROLLER);
     };
@@ -345,15 +339,17 @@ fn plugin_loaded(site: &Site) -> Look {
 
 /// Slurm ignores an include that matches nothing, without a word.
 fn plugstack_includes(site: &Site) -> Look {
-    let Some((path, text)) = plugstack_text(site) else {
+    let Some((_, stack)) = read_plugstack(site) else {
         return unknown("plugstack.conf cannot be read", SETUP_CONTROLLER);
     };
-    let empty = site::patterns(&text)
-        .into_iter()
-        .find(|pattern| site::matching(&path, pattern).is_empty());
+    let mut includes = stack.includes.iter();
+    let empty = includes.find(|include| include.files.is_empty());
     match empty {
-        Some(pattern) => warning(
-            format!("`include {pattern}` matches no file, which Slurm ignores in silence"),
+        Some(include) => warning(
+            format!(
+                "`include {}` matches no file, which Slurm ignores in silence",
+                printable(&include.pattern, 200)
+            ),
             "put the plugin's own line into plugstack.conf: configless nodes do not get included files",
         ),
         None => Ok("each include matches a file".to_owned()),
@@ -361,7 +357,7 @@ fn plugstack_includes(site: &Site) -> Look {
 }
 
 fn prolog_flags(site: &Site) -> Look {
-    let flags = value_of(&site.conf_text, "PrologFlags").unwrap_or_default();
+    let flags = site.conf.value("PrologFlags").unwrap_or_default();
     let has = |wanted: &str| {
         flags
             .split(',')
@@ -379,13 +375,13 @@ fn prolog_flags(site: &Site) -> Look {
 }
 
 fn program_key(site: &Site, key: &str, folder: &str) -> Look {
-    let values = values_of(&site.conf_text, key);
+    let values = site.conf.values(key);
     // Before 24.11 only the last counts.
     let several = site.release.is_some_and(|it| it >= (24, 11));
-    let counted: Vec<&String> = if several {
-        values.iter().collect()
+    let counted: &[&str] = if several {
+        &values
     } else {
-        values.last().into_iter().collect()
+        values.last().map_or(&[], std::slice::from_ref)
     };
     let ours = site.place_text(folder);
     if counted.iter().any(|it| it.starts_with(&ours)) {
@@ -405,8 +401,8 @@ fn program_key(site: &Site, key: &str, folder: &str) -> Look {
 }
 
 fn health_check(site: &Site) -> Look {
-    let program = value_of(&site.conf_text, "HealthCheckProgram").unwrap_or_default();
-    let interval = value_of(&site.conf_text, "HealthCheckInterval").unwrap_or_default();
+    let program = site.conf.value("HealthCheckProgram").unwrap_or_default();
+    let interval = site.conf.value("HealthCheckInterval").unwrap_or_default();
     if program.is_empty() {
         return fatal("there is no HealthCheckProgram", SETUP_CONTROLLER);
     }
@@ -463,7 +459,7 @@ fn folder(site: &Site, folder: &str, needed: Option<&str>, remedy: &str) -> Look
 
 fn names_epilogs(site: &Site) -> bool {
     let epilogs = site.place_text(setup::EPILOGS);
-    let values = values_of(&site.conf_text, "Epilog");
+    let values = site.conf.values("Epilog");
     values.iter().any(|it| it.starts_with(&epilogs))
 }
 
@@ -475,12 +471,14 @@ fn others(site: &Site) -> Look {
     );
     let mut seen = Vec::new();
     for key in ["Prolog", "Epilog"] {
-        for value in values_of(&site.conf_text, key) {
+        for value in site.conf.values(key) {
             if value.starts_with(&prologs) || value.starts_with(&epilogs) {
                 continue;
             }
-            let conf = site.slurm_conf.as_deref().unwrap_or(Path::new("/"));
-            let programs = site::matching(conf, &value);
+            let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+            let folder = folder.unwrap_or(Path::new("/"));
+            let mut programs = glob::matching(&Disk, folder, value).unwrap_or_default();
+            programs.retain(|program| program.is_file());
             if programs.is_empty() {
                 return fatal(
                     format!(

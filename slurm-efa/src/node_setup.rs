@@ -180,7 +180,7 @@ pub fn doctor(arguments: DoctorArguments) -> anyhow::Result<u8> {
     let json = arguments.json;
     let examination = doctor::examine(&arguments.place.look());
     if json {
-        let node = node_name::of_this_machine();
+        let node = node_name::of_this_process();
         let document = examination.document(node.as_ref(), date::now());
         print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
     } else {

@@ -21,8 +21,9 @@ use jobs::counters_at_start;
 use jobs::registry;
 use jobs::registry::{Job, Registry, Reservation, Start};
 use slurm::hostlist;
+use slurm::installation;
+use slurm::{Installation, NodeName};
 use slurm::{JobId, JobKey};
-use slurm::{NodeName, slurm_conf};
 use spank::{Spank, log};
 
 use crate::account::{self, Books};
@@ -36,9 +37,6 @@ use profiles::profile;
 use profiles::profile::Profile;
 use profiles::request;
 use profiles::request::ProfileRequest;
-
-/// Where slurm.conf lies unless slurmd's environment says otherwise.
-const SLURM_CONF: &str = "/etc/slurm/slurm.conf";
 
 /// What prolog and epilog work with.
 struct Here {
@@ -60,10 +58,11 @@ impl Here {
         let place = config.state_dir(Some(&node)).map_err(said)?;
         let state = StateDir::open(&place).map_err(said)?;
         let spank::JobId(job) = spank.job_id().map_err(said)?;
-        let conf = std::env::var_os("SLURM_CONF").map_or(SLURM_CONF.into(), PathBuf::from);
+        let conf = installation::slurm_conf_of_environment();
+        let slurm = Installation::discover(conf.as_deref());
         Ok(Self {
             settings,
-            spool: slurm_conf::spool_dir(&conf, &node),
+            spool: slurm.spool_dir(&node),
             key: JobKey {
                 job: JobId(job),
                 node,

@@ -3,15 +3,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod conf;
 pub mod drain_policy;
 pub mod drain_worker;
 pub mod hostlist;
 pub mod ids;
+pub mod installation;
 pub mod job_cgroup;
 pub mod node_name;
 pub mod scontrol;
-pub mod slurm_conf;
 pub mod stepd_sockets;
 
 pub use ids::{JobId, JobKey};
+pub use installation::Installation;
 pub use node_name::NodeName;

@@ -1,5 +1,6 @@
 //! Slurm's name of a node, and paths that contain it.
 
+use std::ffi::{CStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -79,18 +80,22 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// The name of the node that this process runs on: what slurmd says in the
-/// environment of a prolog and a health check, else the machine's name up to the
-/// first dot, as slurmd itself reads it.
+/// slurmd's `SLURMD_NODENAME`, which prologs, epilogs and health checks have;
+/// for a person's command the machine's name up to the first dot, as slurmd
+/// itself does. `None` where either is not a node's name.
 #[must_use]
-pub fn of_this_machine() -> Option<NodeName> {
-    let given = std::env::var_os("SLURMD_NODENAME").and_then(|name| name.into_string().ok());
-    if let Some(name) = given {
-        return name.parse().ok();
+pub fn of_this_process() -> Option<NodeName> {
+    of(
+        std::env::var_os("SLURMD_NODENAME"),
+        rustix::system::uname().nodename(),
+    )
+}
+
+fn of(given: Option<OsString>, machine: &CStr) -> Option<NodeName> {
+    match given {
+        Some(name) => name.into_string().ok()?.parse().ok(),
+        None => machine.to_str().ok()?.split('.').next()?.parse().ok(),
     }
-    let uname = rustix::system::uname();
-    let host = uname.nodename().to_str().ok()?;
-    host.split('.').next()?.parse().ok()
 }
 
 /// Replaces `%n` by the node's name and `%%` by `%`, as slurm.conf does.
@@ -141,6 +146,14 @@ mod tests {
         ] {
             assert!(name.parse::<NodeName>().is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn slurmds_word_counts_before_the_name_of_the_machine() {
+        let name = |given: Option<&str>| of(given.map(OsString::from), c"ip-10-0-0-1.ec2.internal");
+        assert_eq!(name(Some("n1")), "n1".parse().ok());
+        assert_eq!(name(None), "ip-10-0-0-1".parse().ok());
+        assert_eq!(name(Some("../n1")), None);
     }
 
     #[test]

@@ -6,9 +6,10 @@
 //! from that: made twice, it is the same as made once.
 //!
 //! `#` begins a comment in slurm.conf and its sisters, in plugstack.conf and in
-//! PAM's files, also behind text (slurm.conf(5), pam.d(5); plugstack.conf: tried
-//! with 22.05). Where a comment line ends with a backslash, Slurm drops both
-//! before it joins lines.
+//! PAM's files, also after text. How their programs read and join lines is known
+//! to `slurm::conf::reader` and to [`super::pam`].
+
+use slurm::conf::reader::is_continued;
 
 /// What a line of ours ends with.
 pub const MARK: &str = "# slurm-efa";
@@ -86,28 +87,16 @@ impl Lines {
         }
     }
 
-    /// The logical lines: each with its range of lines, its text without
-    /// comments and joined where a backslash asks for it.
+    /// The lines.
     #[must_use]
-    pub fn logical(&self) -> Vec<Logical> {
-        let mut all = Vec::new();
-        let mut start = 0;
-        let mut text = String::new();
-        for (index, line) in self.lines.iter().enumerate() {
-            let bare = without_comment(line.trim_end_matches('\r'));
-            match bare.strip_suffix('\\') {
-                Some(part) if index + 1 < self.lines.len() => text.push_str(part),
-                _ => {
-                    text.push_str(bare);
-                    all.push(Logical {
-                        lines: start..index + 1,
-                        text: std::mem::take(&mut text),
-                    });
-                    start = index + 1;
-                }
-            }
-        }
-        all
+    pub fn physical(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// The text, as it is now.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.lines.join("\n")
     }
 
     /// The text.
@@ -115,15 +104,6 @@ impl Lines {
     pub fn into_text(self) -> String {
         self.lines.join("\n")
     }
-}
-
-/// One line as its reader sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logical {
-    /// Which lines of the file.
-    pub lines: std::ops::Range<usize>,
-    /// Its text, joined, without comment.
-    pub text: String,
 }
 
 /// What `text` was before we changed it.
@@ -142,22 +122,6 @@ pub fn has_ours(text: &str) -> bool {
 fn is_ours(line: &str) -> bool {
     // A line put aside may have been anything; it is theirs.
     !line.starts_with(ASIDE) && line.trim_end_matches('\r').ends_with(MARK)
-}
-
-fn is_continued(line: &str) -> bool {
-    without_comment(line.trim_end_matches('\r')).ends_with('\\')
-}
-
-/// Up to the first `#` without a backslash in front.
-fn without_comment(line: &str) -> &str {
-    let mut before = '\n';
-    for (at, c) in line.char_indices() {
-        if c == '#' && before != '\\' {
-            return &line[..at];
-        }
-        before = c;
-    }
-    line
 }
 
 /// What changed from `before` to `after`, line by line, for a person: every
@@ -208,6 +172,7 @@ pub fn diff(before: &str, after: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use slurm::conf::reader::{Grammar, logical};
 
     fn theirs() -> impl Strategy<Value = String> {
         let line = prop_oneof![
@@ -253,7 +218,6 @@ mod tests {
 
         #[test]
         fn anything_is_a_text(text in "\\PC*", other in "\\PC*") {
-            let _ = Lines::theirs(&text).logical();
             let _ = diff(&text, &other);
         }
     }
@@ -277,24 +241,22 @@ mod tests {
         lines.append("B=2");
         let text = lines.into_text();
         assert_eq!(text, "A=1,\\\n# slurm-efa\nB=2 # slurm-efa");
-        let logical = Lines {
-            lines: text.split('\n').map(str::to_owned).collect(),
-            carriage: "",
-        };
-        let seen: Vec<String> = logical.logical().into_iter().map(|it| it.text).collect();
+        let seen: Vec<String> = logical(&text, Grammar::KeyValue)
+            .iter()
+            .map(|line| line.text(Grammar::KeyValue))
+            .collect();
         assert_eq!(seen, ["A=1,", "B=2 "]);
     }
 
     #[test]
-    fn a_line_as_its_reader_sees_it_has_no_comment_and_is_joined() {
-        let lines = Lines::theirs("A=1,\\\n2 # x\n# y \\\nB=\\#1\r\n");
-        let seen: Vec<(usize, String)> = lines
-            .logical()
-            .into_iter()
-            .map(|it| (it.lines.start, it.text))
-            .collect();
-        let want = [(0, "A=1,2 "), (2, ""), (3, "B=\\#1"), (4, "")];
-        assert_eq!(seen, want.map(|(at, text)| (at, text.to_owned())));
+    fn blanks_after_the_last_backslash_do_not_join_ours_to_theirs() {
+        let mut lines = Lines::theirs("A=1,\\ \n");
+        lines.append("B=2");
+        let text = lines.into_text();
+        assert_eq!(text, "A=1,\\ \n# slurm-efa\nB=2 # slurm-efa\n");
+        let joined = logical(&text, Grammar::KeyValue);
+        assert_eq!(joined[0].written, "A=1,");
+        assert_eq!(joined[1].written, "B=2 ");
     }
 
     #[test]

@@ -20,6 +20,8 @@ use cli::called;
 use host::Deadline;
 use host::printable;
 use host::state_dir::{Lock, StateDir};
+use slurm::conf::reader::{self, Grammar};
+use slurm::conf::{Disk, Overlay, SlurmConf};
 
 use edit::Lines;
 use files::{Change, Content};
@@ -412,9 +414,9 @@ fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
 /// under whatever number; all of them where the key names no folder.
 fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
     let ours = format!("{}/*", site.place_text(folder));
-    let mut values = slurm_conf::values_of(&site.conf_text, key);
+    let mut values = site.conf.values(key);
     values.retain(|it| *it != ours);
-    let theirs = values.last().and_then(|it| Folder::of(it));
+    let theirs = values.last().copied().and_then(Folder::of);
     let names: Vec<std::ffi::OsString> = theirs
         .and_then(|it| std::fs::read_dir(it.path).ok())
         .map(|entries| entries.flatten().map(|it| it.file_name()).collect())
@@ -444,15 +446,14 @@ pub fn runs_ours(site: &Site, key: &str, folder: &str) -> bool {
 }
 
 fn has_cgroups(site: &Site) -> bool {
-    let proctrack = slurm_conf::value_of(&site.conf_text, "ProctrackType");
+    let proctrack = site.conf.value("ProctrackType");
     proctrack.is_none_or(|it| it.eq_ignore_ascii_case("proctrack/cgroup"))
 }
 
 fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Wish]) -> Result<(), SetupError> {
-    let elsewhere = site::included(path);
     let mut notes = Vec::new();
     plan.text(path, |text| {
-        let edited = slurm_conf::edit(text, &elsewhere, wishes);
+        let edited = slurm_conf::edit(&Disk, path, text, wishes);
         notes = edited.notes;
         edited.text
     })?;
@@ -483,8 +484,8 @@ pub fn plan_gres(
             "{shown} is missing; nothing was changed"
         )));
     };
-    let lines = slurm_conf::all_logical(&text);
-    let lines = lines.iter().map(|it| it.trim().to_owned());
+    let lines = reader::logical(&text, Grammar::KeyValue);
+    let lines = lines.iter().map(|it| it.written.trim().to_owned());
     let lines = lines.filter(|it| !it.is_empty()).collect();
     edit_conf(
         plan,
@@ -504,7 +505,7 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
     };
     let left = site.has_original() && site.shared && site.role() != Ok(Role::Controller);
     // What Slurm reads once this is done.
-    let mut conf_text = site.conf_text.clone();
+    let mut conf_after = site.conf.clone();
     // The controller's lines go before what they name.
     for path in texts(site) {
         let (path, before) = files::read(&path)?;
@@ -525,7 +526,12 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         let empty = lines.is_empty();
         let theirs = lines.into_text();
         if let Some(conf) = site.slurm_conf.as_deref().filter(|it| is_same(it, &path)) {
-            conf_text = site::included(conf).join("\n") + "\n" + &theirs;
+            let files = Overlay {
+                path: conf,
+                text: &theirs,
+                under: &Disk,
+            };
+            conf_after = SlurmConf::read(&files, conf).unwrap_or_default();
         }
         let after = if empty && text.starts_with(MADE) {
             Content::Nothing
@@ -544,7 +550,7 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         let place = site.place_text(place);
         let mut keys = ["Prolog", "Epilog", "HealthCheckProgram"].into_iter();
         keys.find(|key| {
-            let values = slurm_conf::values_of(&conf_text, key);
+            let values = conf_after.values(key);
             values.iter().any(|it| it.starts_with(&place))
         })
     };
@@ -973,7 +979,7 @@ mod tests {
             },
             slurm_conf: Some(slurm_conf),
             shared: false,
-            conf_text: conf.to_owned(),
+            conf: SlurmConf::read(&Disk, &dir.join("etc/slurm.conf")).unwrap(),
             release: Some((24, 11)),
             config: config.map_err(|error| error.to_string()),
         }
@@ -1071,10 +1077,10 @@ mod tests {
         files::make(set_up.changes).unwrap().keep();
         let conf = site.slurm_conf.clone().unwrap();
         let site = Site {
-            conf_text: fs::read_to_string(conf).unwrap(),
+            conf: SlurmConf::read(&Disk, &conf).unwrap(),
             ..site
         };
-        assert!(site.conf_text.contains("prolog.d"));
+        assert!(site.conf.value("Prolog").unwrap().contains("prolog.d"));
         let plan = plan_revert(&site).unwrap();
         assert_eq!(changed(&plan), ["slurm.conf", "plugstack.conf"]);
         assert_eq!(plan.notes, Vec::<String>::new());

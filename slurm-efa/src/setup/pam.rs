@@ -6,9 +6,11 @@
 //! session line comes last, behind pam_loginuid and pam_systemd, whose work it
 //! records, and is `optional`: it can refuse nobody.
 
+use std::ops::Range;
+
 use host::printable;
 
-use super::edit::{Lines, Logical};
+use super::edit::Lines;
 
 /// Our module's file.
 pub const MODULE: &str = "pam_slurm_logout.so";
@@ -83,7 +85,52 @@ pub enum Phase {
 pub fn rules(text: &str) -> Result<Vec<(usize, Rule)>, Refusal> {
     // Here ours are lines like others.
     let unmarked = text.replace(super::edit::MARK, "");
-    read(&Lines::theirs(&unmarked).logical())
+    read(&logical(&Lines::theirs(&unmarked)))
+}
+
+/// A line as libpam sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Logical {
+    /// Which lines of the file.
+    lines: Range<usize>,
+    /// Its text, joined, without comment.
+    text: String,
+}
+
+/// The lines without their comments, joined where a backslash is the last
+/// character (pam.d(5)).
+fn logical(lines: &Lines) -> Vec<Logical> {
+    let lines = lines.physical();
+    let mut all = Vec::new();
+    let mut start = 0;
+    let mut text = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let bare = without_comment(line.trim_end_matches('\r'));
+        match bare.strip_suffix('\\') {
+            Some(part) if index + 1 < lines.len() => text.push_str(part),
+            _ => {
+                text.push_str(bare);
+                all.push(Logical {
+                    lines: start..index + 1,
+                    text: std::mem::take(&mut text),
+                });
+                start = index + 1;
+            }
+        }
+    }
+    all
+}
+
+/// Up to the first `#` without a backslash in front.
+fn without_comment(line: &str) -> &str {
+    let mut before = '\n';
+    for (at, c) in line.char_indices() {
+        if c == '#' && before != '\\' {
+            return &line[..at];
+        }
+        before = c;
+    }
+    line
 }
 
 fn read(logical: &[Logical]) -> Result<Vec<(usize, Rule)>, Refusal> {
@@ -166,7 +213,7 @@ fn is_value_and_action(pair: &str) -> bool {
 /// A stack that is not understood; see [`Refusal`].
 pub fn edit(text: &str, module: &str) -> Result<String, Refusal> {
     let mut lines = Lines::theirs(text);
-    let logical = lines.logical();
+    let logical = logical(&lines);
     let rules = read(&logical)?;
     let named =
         |rule: &Rule| matches!(rule, Rule::Phase { target, .. } if target.ends_with(MODULE));
@@ -249,6 +296,17 @@ mod tests {
             .filter(|(_, line)| line.contains(MODULE))
             .map(|(at, line)| (at + 1, line.to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn a_line_as_its_reader_sees_it_has_no_comment_and_is_joined() {
+        let lines = Lines::theirs("A=1,\\\n2 # x\n# y \\\nB=\\#1\r\n");
+        let seen: Vec<(usize, String)> = logical(&lines)
+            .into_iter()
+            .map(|it| (it.lines.start, it.text))
+            .collect();
+        let want = [(0, "A=1,2 "), (2, ""), (3, "B=\\#1"), (4, "")];
+        assert_eq!(seen, want.map(|(at, text)| (at, text.to_owned())));
     }
 
     #[test]

@@ -1,42 +1,23 @@
 //! What is here: which Slurm, which files, which role.
 
 use std::ffi::CString;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
 use host::{Sysroot, printable};
+use slurm::Installation;
+use slurm::conf::SlurmConf;
 
 use super::role::{self, Role};
 use super::run;
-use super::slurm_conf::{all_logical, include_of, value_of};
-
-/// Where slurm.conf is looked for: HyperPod's and ParallelCluster's place,
-/// RHEL's and Debian's, Debian's former, that of a Slurm built from its sources
-/// without a prefix, then what a configless slurmd or client keeps.
-const SLURM_CONFS: [&str; 7] = [
-    "/opt/slurm/etc/slurm.conf",
-    "/etc/slurm/slurm.conf",
-    "/etc/slurm-llnl/slurm.conf",
-    "/usr/local/etc/slurm.conf",
-    "/run/slurm/conf/slurm.conf",
-    "/var/spool/slurmd/conf-cache/slurm.conf",
-    "/var/lib/slurm/slurmd/conf-cache/slurm.conf",
-];
 
 /// The folder of HyperPod's files.
 const HYPERPOD: &str = "/opt/ml/config";
 
 /// Largest file of HyperPod's that is read, in bytes.
 const LARGEST_JSON: usize = 16 * 1024 * 1024;
-
-/// Largest file of Slurm's that is read, in bytes.
-const LARGEST_CONF: usize = 4 * 1024 * 1024;
-
-/// Most files that one includes.
-const MOST_INCLUDED: usize = 64;
 
 /// What the command line says.
 #[derive(Debug, Clone, Default)]
@@ -68,8 +49,8 @@ pub struct Site {
     /// Whether it, or plugstack.conf, lies on a network file system: then it is
     /// other nodes' too (ParallelCluster's /opt/slurm).
     pub shared: bool,
-    /// Its text with those of the files that it includes.
-    pub conf_text: String,
+    /// What it says, with the files that it includes.
+    pub conf: SlurmConf,
     /// The release of the programs.
     pub release: Option<Release>,
     /// This suite's configuration, or why there is none.
@@ -80,13 +61,10 @@ impl Site {
     /// Looks around. Changes nothing.
     #[must_use]
     pub fn look(wanted: Wanted) -> Self {
-        let mut usual = SLURM_CONFS.iter().map(PathBuf::from);
-        // One that is named and is not there is not looked for elsewhere.
-        let slurm_conf = match &wanted.slurm_conf {
-            Some(path) => Some(path.clone()).filter(|path| path.is_file()),
-            None => usual.find(|path| path.is_file()),
-        };
-        let conf_text = slurm_conf.as_deref().map(with_included).unwrap_or_default();
+        // What cannot be read is Slurm's to complain about.
+        let Installation {
+            slurm_conf, conf, ..
+        } = Installation::discover(wanted.slurm_conf.as_deref());
         let release = release(slurm_conf.as_deref());
         let config = match &wanted.config {
             Some(path) => Config::load(path, MissingIs::Error),
@@ -98,7 +76,7 @@ impl Site {
         let mut site = Self {
             slurm_conf,
             shared: false,
-            conf_text,
+            conf,
             release,
             config: config.map_err(|error| error.to_string()),
             wanted,
@@ -157,7 +135,7 @@ impl Site {
     /// Whether nodes get their files from slurmctld.
     #[must_use]
     pub fn is_configless(&self) -> bool {
-        let parameters = value_of(&self.conf_text, "SlurmctldParameters").unwrap_or_default();
+        let parameters = self.conf.value("SlurmctldParameters").unwrap_or_default();
         let mut parameters = parameters.split(',');
         parameters.any(|it| it.eq_ignore_ascii_case("enable_configless"))
     }
@@ -166,7 +144,7 @@ impl Site {
     #[must_use]
     pub fn plugstack(&self) -> Option<PathBuf> {
         let conf = self.slurm_conf.as_deref()?;
-        Some(match value_of(&self.conf_text, "PlugStackConfig") {
+        Some(match self.conf.value("PlugStackConfig") {
             Some(path) if path.starts_with('/') => PathBuf::from(path),
             Some(path) => conf.with_file_name(path),
             None => conf.with_file_name("plugstack.conf"),
@@ -290,92 +268,10 @@ fn parse_release(text: &str) -> Option<Release> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// A file's text behind those of the files that it includes; what cannot be
-/// read is Slurm's to complain about.
-fn with_included(path: &Path) -> String {
-    let mut text = included(path).join("\n");
-    text.push('\n');
-    text.push_str(&read(path).unwrap_or_default());
-    text
-}
-
-fn read(path: &Path) -> Option<String> {
-    Sysroot::real()
-        .read_bounded(&path.to_string_lossy(), LARGEST_CONF)
-        .ok()
-}
-
-/// The texts of the files that a file includes, and these, in order.
-#[must_use]
-pub fn included(path: &Path) -> Vec<String> {
-    let mut texts = Vec::new();
-    let mut left = MOST_INCLUDED;
-    follow(path, &mut left, &mut texts);
-    texts
-}
-
-fn follow(path: &Path, left: &mut usize, texts: &mut Vec<String>) {
-    for pattern in read(path).iter().flat_map(|text| patterns(text)) {
-        for file in matching(path, &pattern) {
-            let Some(fewer) = left.checked_sub(1) else {
-                return;
-            };
-            *left = fewer;
-            follow(&file, left, texts);
-            texts.extend(read(&file));
-        }
-    }
-}
-
-/// What a text includes, as it is written.
-#[must_use]
-pub fn patterns(text: &str) -> Vec<String> {
-    let lines = all_logical(text);
-    lines
-        .iter()
-        .filter_map(|line| include_of(line))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The files that an include names: `*` in the last component matches any
-/// characters, as in plugstack.conf; nothing else of glob(7) is known here.
-#[must_use]
-pub fn matching(includer: &Path, pattern: &str) -> Vec<PathBuf> {
-    let path = includer.with_file_name(pattern);
-    let Some((before, after)) = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.split_once('*'))
-    else {
-        return path.is_file().then_some(path).into_iter().collect();
-    };
-    let Some(folder) = path.parent() else {
-        return Vec::new();
-    };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.path())
-        .filter(|file| {
-            let name = file
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            let hidden = name.starts_with('.');
-            let fits = name.len() >= before.len() + after.len()
-                && name.starts_with(before)
-                && name.ends_with(after);
-            fits && !hidden && file.is_file()
-        })
-        .take(MOST_INCLUDED)
-        .collect();
-    files.sort();
-    files
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slurm::conf::reader::InMemory;
 
     #[test]
     fn the_release_is_read_from_either_vendors_words() {
@@ -385,39 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn included_files_are_found_with_and_without_a_star_and_a_circle_ends() {
-        let dir = tempfile::tempdir().unwrap();
-        let main = dir.path().join("plugstack.conf");
-        fs::create_dir(dir.path().join("d")).unwrap();
-        fs::write(
-            &main,
-            "include d/*.conf\ninclude plugstack.conf\ninclude none\n",
-        )
-        .unwrap();
-        for name in ["a.conf", ".b.conf", "c"] {
-            fs::write(
-                dir.path().join("d").join(name),
-                format!("optional /{name}\n"),
-            )
-            .unwrap();
-        }
-        let texts = included(&main);
-        assert!(texts.iter().any(|it| it.starts_with("optional /a.conf")));
-        assert!(
-            !texts
-                .iter()
-                .any(|it| it.contains("/.b.conf") || it.contains("/c"))
-        );
-        assert!(texts.len() <= MOST_INCLUDED);
-    }
-
-    #[test]
     fn a_configless_nodes_copy_is_not_edited() {
         let site = |path: &str, text: &str| Site {
             wanted: Wanted::default(),
             slurm_conf: Some(PathBuf::from(path)),
             shared: false,
-            conf_text: text.to_owned(),
+            conf: SlurmConf::read(&InMemory::new(&[(path, text)]), Path::new(path)).unwrap(),
             release: None,
             config: Err(String::new()),
         };

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use host::printable;
+use slurm::conf::{Files, Overlay, Plugstack, SlurmConf};
 
 use super::edit::Lines;
 
@@ -95,27 +96,31 @@ pub struct Edited {
     pub notes: Vec<String>,
 }
 
-/// Makes `text` say what is wished for. `elsewhere` are the texts of the files
-/// that this one includes: what stands there stays, and is not said again.
+/// Makes the file at `path`, whose text is `text`, say what is wished for. What
+/// another file says that this one includes stays, and is not said again.
 #[must_use]
-pub fn edit(text: &str, elsewhere: &[String], wishes: &[Wish]) -> Edited {
+pub fn edit(files: &dyn Files, path: &Path, text: &str, wishes: &[Wish]) -> Edited {
     let mut editor = Editor {
+        files,
+        path,
         lines: Lines::theirs(text),
-        elsewhere: elsewhere.iter().map(|text| Lines::theirs(text)).collect(),
         notes: Vec::new(),
     };
     for wish in wishes {
         editor.fulfil(wish);
     }
+    let unseen = editor.unseen(wishes);
+    editor.notes.extend(unseen);
     Edited {
         text: editor.lines.into_text(),
         notes: editor.notes,
     }
 }
 
-struct Editor {
+struct Editor<'a> {
+    files: &'a dyn Files,
+    path: &'a Path,
     lines: Lines,
-    elsewhere: Vec<Lines>,
     notes: Vec<String>,
 }
 
@@ -126,7 +131,7 @@ struct Place {
     here: Option<std::ops::Range<usize>>,
 }
 
-impl Editor {
+impl Editor<'_> {
     fn fulfil(&mut self, wish: &Wish) {
         match wish {
             Wish::Plugin { path, arguments } => self.plugin(path, arguments),
@@ -162,14 +167,36 @@ impl Editor {
     }
 
     fn plugin(&mut self, path: &str, arguments: &str) {
-        let name = Path::new(path).file_name();
-        let all = std::iter::once(&self.lines).chain(&self.elsewhere);
-        let there = all
-            .flat_map(|lines| lines.logical())
-            .any(|line| plugin_of(&line.text).is_some_and(|it| Path::new(it).file_name() == name));
+        let name = Path::new(path).file_name().and_then(|name| name.to_str());
+        let text = self.lines.text();
+        let stack = Plugstack::read(&self.overlay(&text), self.path);
+        let there = stack.is_ok_and(|it| name.is_some_and(|name| it.plugin(name).is_some()));
         if !there {
             let line = format!("optional {path} {arguments}");
             self.lines.append(line.trim_end());
+        }
+    }
+
+    /// What was not read, although it may say what is wished for.
+    fn unseen(&self, wishes: &[Wish]) -> Vec<String> {
+        let text = self.lines.text();
+        let overlay = self.overlay(&text);
+        let is_plugstack = wishes.iter().any(|it| matches!(it, Wish::Plugin { .. }));
+        let problems = if is_plugstack {
+            Plugstack::read(&overlay, self.path).map(|it| it.problems)
+        } else {
+            SlurmConf::read(&overlay, self.path).map(|it| it.problems)
+        };
+        let problems = problems.unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// The files as they are with the text as it is now.
+    fn overlay<'a>(&'a self, text: &'a str) -> Overlay<'a> {
+        Overlay {
+            path: self.path,
+            text,
+            under: self.files,
         }
     }
 
@@ -247,23 +274,16 @@ impl Editor {
     }
 
     fn all(&self, key: &str) -> Vec<Place> {
-        let places = |lines: &Lines, here: bool| -> Vec<Place> {
-            let logical = lines.logical();
-            let found = logical.iter().filter_map(|line| {
-                let pairs = pairs(&line.text);
-                let (_, value) = pairs.iter().find(|(it, _)| it.eq_ignore_ascii_case(key))?;
-                let alone = here && pairs.len() == 1;
-                Some(Place {
-                    value: value.clone(),
-                    here: alone.then(|| line.lines.clone()),
-                })
-            });
-            found.collect()
-        };
-        let elsewhere = self.elsewhere.iter().flat_map(|it| places(it, false));
-        let mut all: Vec<Place> = elsewhere.collect();
-        all.extend(places(&self.lines, true));
-        all
+        let text = self.lines.text();
+        let conf = SlurmConf::read(&self.overlay(&text), self.path).unwrap_or_default();
+        let places = conf.settings_of(key).map(|setting| {
+            let alone = *setting.origin.file == *self.path && setting.rest.is_empty();
+            Place {
+                value: setting.pair.value.to_owned(),
+                here: alone.then(|| setting.origin.lines.clone()),
+            }
+        });
+        places.collect()
     }
 }
 
@@ -272,72 +292,12 @@ fn is_default(key: &str, value: &str) -> bool {
     key == "HealthCheckInterval" && value == "0"
 }
 
-/// The plugin that a line of plugstack.conf loads (spank(7)).
-#[must_use]
-pub fn plugin_of(line: &str) -> Option<&str> {
-    let mut words = line.split_whitespace();
-    matches!(words.next()?, "optional" | "required")
-        .then(|| words.next())
-        .flatten()
-}
-
-/// What a line of plugstack.conf or slurm.conf includes.
-#[must_use]
-pub fn include_of(line: &str) -> Option<&str> {
-    let (word, rest) = line.trim().split_once(char::is_whitespace)?;
-    word.eq_ignore_ascii_case("include").then(|| rest.trim())
-}
-
-/// The value of a key in a text: of its last line.
-#[must_use]
-pub fn value_of(text: &str, key: &str) -> Option<String> {
-    values_of(text, key).pop()
-}
-
-/// The values of a key in a text, in order.
-#[must_use]
-pub fn values_of(text: &str, key: &str) -> Vec<String> {
-    let lines: Vec<String> = all_logical(text);
-    let pairs = lines.iter().flat_map(|line| pairs(line));
-    pairs
-        .filter(|(it, _)| it.eq_ignore_ascii_case(key))
-        .map(|(_, value)| value)
-        .collect()
-}
-
-/// Each line of a text, ours and theirs, as Slurm reads it.
-#[must_use]
-pub fn all_logical(text: &str) -> Vec<String> {
-    // Ours are lines like others here, so the mark goes before they are told
-    // apart.
-    let unmarked = text.replace(super::edit::MARK, "");
-    let lines = Lines::theirs(&unmarked.replace(super::edit::ASIDE, "# "));
-    lines.logical().into_iter().map(|it| it.text).collect()
-}
-
-/// `Key=Value Key="Value"` (slurm.conf(5)).
-fn pairs(line: &str) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    let mut rest = line.trim();
-    while let Some((key, after)) = rest.split_once('=') {
-        // `+=` and the like of records are no keys of ours.
-        let key = key.trim().to_owned();
-        let after = after.trim_start();
-        let (value, left) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_once(char::is_whitespace).unwrap_or((after, "")),
-        };
-        pairs.push((key, value.to_owned()));
-        rest = left.trim_start();
-    }
-    pairs
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::edit::without_ours;
     use super::*;
     use proptest::prelude::*;
+    use slurm::conf::reader::InMemory;
 
     const EFA: &str = "/usr/lib/slurm-efa/spank_efa.so";
 
@@ -367,6 +327,18 @@ mod tests {
         ]
     }
 
+    const CONF: &str = "/etc/slurm/x.conf";
+
+    /// Edits a file that includes nothing which exists.
+    fn edit(text: &str, wishes: &[Wish]) -> Edited {
+        edit_with(&[], text, wishes)
+    }
+
+    /// Edits a file beside others.
+    fn edit_with(others: &[(&str, &str)], text: &str, wishes: &[Wish]) -> Edited {
+        super::edit(&InMemory::new(others), Path::new(CONF), text, wishes)
+    }
+
     fn lines(text: &str) -> Vec<&str> {
         text.lines().collect()
     }
@@ -382,8 +354,8 @@ mod tests {
         "ClusterName=parallelcluster\nSlurmUser=slurm\nPrologFlags=Alloc,NoHold\n\
          Prolog=/opt/slurm/etc/scripts/prolog.d/*\nEpilog=/opt/slurm/etc/scripts/epilog.d/*\n\
          # WARNING!!! edited by hand?\ninclude /opt/slurm/etc/slurm_parallelcluster.conf\n",
-        // OpenHPC: a health check, upper and lower case, two pairs in a line.
-        "clustername=cluster\nSlurmctldHost=sms\nReturnToService=1 prologflags=x11\n\
+        // OpenHPC: a health check, upper and lower case.
+        "clustername=cluster\nSlurmctldHost=sms\nReturnToService=1\nprologflags=x11\n\
          HealthCheckProgram=/usr/sbin/nhc\nHealthCheckInterval=300\n\
          NodeName=c[1-4] Sockets=2 CoresPerSocket=8 ThreadsPerCore=2 State=UNKNOWN\n",
         // Debian's: next to nothing, CRLF from somebody's editor.
@@ -395,8 +367,8 @@ mod tests {
     fn every_sites_file_gets_what_is_missing_and_gives_it_back() {
         for site in SITES {
             for several in [false, true] {
-                let once = edit(site, &[], &wishes(several));
-                assert_eq!(edit(&once.text, &[], &wishes(several)), once);
+                let once = edit(site, &wishes(several));
+                assert_eq!(edit(&once.text, &wishes(several)), once);
                 assert_eq!(without_ours(&once.text), site);
             }
         }
@@ -404,19 +376,19 @@ mod tests {
 
     #[test]
     fn flags_are_added_to_theirs_and_theirs_stays_as_a_comment() {
-        let edited = edit("PrologFlags=X11 # forwarding\n", &[], &wishes(true)[..1]);
+        let edited = edit("PrologFlags=X11 # forwarding\n", &wishes(true)[..1]);
         let want = [
             "#slurm-efa# PrologFlags=X11 # forwarding",
             "PrologFlags=X11,Alloc,Contain # slurm-efa",
         ];
         assert_eq!(lines(&edited.text), want);
         let all = "prologflags = alloc,CONTAIN,X11\n";
-        assert_eq!(edit(all, &[], &wishes(true)[..1]).text, all);
+        assert_eq!(edit(all, &wishes(true)[..1]).text, all);
     }
 
     #[test]
     fn flags_over_two_lines_are_put_aside_both() {
-        let edited = edit(SITES[3], &[], &wishes(true)[..1]);
+        let edited = edit(SITES[3], &wishes(true)[..1]);
         assert!(edited.text.ends_with(
             "#slurm-efa# PrologFlags=X11,\\\r\n#slurm-efa# Alloc # why\r\n\
              PrologFlags=X11,Alloc,Contain # slurm-efa\r\n"
@@ -426,13 +398,13 @@ mod tests {
     #[test]
     fn a_prolog_of_theirs_stays_beside_ours_where_slurm_takes_both() {
         let text = "Prolog=/opt/slurm/etc/scripts/prolog.sh\n";
-        let edited = edit(text, &[], &wishes(true)[1..2]);
+        let edited = edit(text, &wishes(true)[1..2]);
         let want = [
             "Prolog=/opt/slurm/etc/scripts/prolog.sh",
             "Prolog=/etc/slurm-efa/prolog.d/* # slurm-efa",
         ];
         assert_eq!(lines(&edited.text), want);
-        let edited = edit(text, &[], &wishes(false)[1..2]);
+        let edited = edit(text, &wishes(false)[1..2]);
         assert_eq!(edited.text, text);
         assert!(
             edited.notes[0].contains("one Prolog only"),
@@ -448,7 +420,7 @@ mod tests {
             ("/opt/prolog.d/*.sh", "/opt/prolog.d/50-efa-check-prolog.sh"),
         ] {
             let text = format!("Prolog={pattern}\n");
-            let edited = edit(&text, &[], &wishes(false)[1..2]);
+            let edited = edit(&text, &wishes(false)[1..2]);
             assert_eq!(edited.text, text);
             let command = format!(": ln -s /usr/sbin/efa-check {link}");
             assert!(edited.notes[0].ends_with(&command), "{:?}", edited.notes);
@@ -460,10 +432,10 @@ mod tests {
 
     #[test]
     fn a_health_check_of_theirs_stays_and_is_said() {
-        let edited = edit(SITES[2], &[], &wishes(true)[2..]);
+        let edited = edit(SITES[2], &wishes(true)[2..]);
         assert_eq!(edited.text, SITES[2]);
         assert_eq!(edited.notes.len(), 1, "{:?}", edited.notes);
-        let edited = edit("HealthCheckInterval=0\n", &[], &wishes(true)[2..]);
+        let edited = edit("HealthCheckInterval=0\n", &wishes(true)[2..]);
         assert!(edited.text.contains("\nHealthCheckInterval=60 # slurm-efa"));
     }
 
@@ -472,54 +444,109 @@ mod tests {
         let theirs = "HealthCheckProgram=/usr/sbin/nhc\n";
         for off in ["", "HealthCheckInterval=0\n"] {
             let text = format!("{theirs}{off}");
-            assert_eq!(edit(&text, &[], &wishes(true)[2..]).text, text);
-            let included = [text];
+            assert_eq!(edit(&text, &wishes(true)[2..]).text, text);
             let main = "include site.conf\n";
-            let edited = edit(main, &included, &wishes(true)[2..]);
+            let others = [("/etc/slurm/site.conf", &*text)];
+            let edited = edit_with(&others, main, &wishes(true)[2..]);
             assert_eq!(edited.text, main);
         }
     }
 
     #[test]
-    fn what_shares_its_line_or_stands_in_an_included_file_is_left_and_said() {
-        let edited = edit(SITES[2], &[], &wishes(true)[..1]);
-        assert_eq!(edited.text, SITES[2]);
-        assert!(
-            edited.notes[0].contains("PrologFlags=x11 stays"),
-            "{:?}",
-            edited.notes
-        );
-        let included = ["PrologFlags=X11\n".to_owned()];
-        let edited = edit("include site.conf\n", &included, &wishes(true)[..1]);
+    fn what_shares_its_line_is_not_put_aside() {
+        // Slurm refuses such a line; setup's own check then says so.
+        let text = "PrologFlags=x11 ReturnToService=1\n";
+        let edited = edit(text, &wishes(true)[..1]);
+        assert_eq!(edited.text, text);
+        let note = &edited.notes[0];
+        assert!(note.contains("PrologFlags=x11 stays"), "{note}");
+    }
+
+    #[test]
+    fn what_stands_in_an_included_file_is_left_and_said() {
+        let others = [("/etc/slurm/site.conf", "PrologFlags=X11\n")];
+        let edited = edit_with(&others, "include site.conf\n", &wishes(true)[..1]);
         assert_eq!(edited.text, "include site.conf\n");
         assert_eq!(edited.notes.len(), 1);
     }
 
     #[test]
+    fn flags_that_an_include_at_the_end_replaces_are_left_and_said() {
+        let others = [("/etc/slurm/custom.conf", "PrologFlags=Serial\n")];
+        let text = "PrologFlags=Contain\ninclude custom.conf\n";
+        let edited = edit_with(&others, text, &wishes(true)[..1]);
+        assert_eq!(edited.text, text);
+        let note = &edited.notes[0];
+        assert!(note.contains("PrologFlags=Serial stays"), "{note}");
+    }
+
+    #[test]
+    fn a_health_check_in_a_file_named_after_the_cluster_stays() {
+        let others = [(
+            "/etc/slurm/hp_site.conf",
+            "HealthCheckProgram=/usr/sbin/nhc\n",
+        )];
+        let text = "ClusterName=HP\nInclude %c_site.conf\nHealthCheckInterval=300\n";
+        let edited = edit_with(&others, text, &wishes(true)[2..]);
+        assert_eq!(edited.text, text);
+        assert!(edited.notes[0].contains("/usr/sbin/nhc stays"));
+    }
+
+    #[test]
+    fn a_plugin_that_a_pattern_of_any_kind_includes_is_not_added_again() {
+        let others = [("/etc/slurm/ps.d/10-efa.conf", "optional /x/spank_efa.so\n")];
+        for pattern in ["ps.d/[0-9]*.conf", "ps.?/10-*", "*/10-efa.conf"] {
+            let main = format!("include {pattern}\n");
+            assert_eq!(edit_with(&others, &main, &[plugin()]).text, main);
+        }
+    }
+
+    #[test]
+    fn our_line_stands_alone_after_a_last_line_that_blanks_and_a_backslash_end() {
+        let text = "SlurmctldParameters=idle_on_node_suspend,\\ \n";
+        let edited = edit(text, &wishes(true)[1..2]);
+        let ours = "# slurm-efa\nProlog=/etc/slurm-efa/prolog.d/* # slurm-efa\n";
+        assert_eq!(edited.text, format!("{text}{ours}"));
+        let files = InMemory::new(&[(CONF, &edited.text)]);
+        let conf = SlurmConf::read(&files, Path::new(CONF)).unwrap();
+        assert_eq!(conf.value("Prolog"), Some("/etc/slurm-efa/prolog.d/*"));
+        assert_eq!(without_ours(&edited.text), text);
+    }
+
+    #[test]
+    fn an_include_that_cannot_be_followed_is_said_with_its_line() {
+        let edited = edit("A=1\ninclude gone.conf\n", &wishes(true)[..1]);
+        assert!(
+            edited.notes[0].starts_with("/etc/slurm/x.conf line 2: include gone.conf"),
+            "{:?}",
+            edited.notes
+        );
+    }
+
+    #[test]
     fn a_plugin_is_added_once_wherever_and_however_it_is_loaded_already() {
-        let edited = edit("required /a/pyxis.so\n", &[], &[plugin()]);
+        let edited = edit("required /a/pyxis.so\n", &[plugin()]);
         let want = [
             "required /a/pyxis.so",
             "optional /usr/lib/slurm-efa/spank_efa.so # slurm-efa",
         ];
         assert_eq!(lines(&edited.text), want);
         let theirs = "required /elsewhere/spank_efa.so config=/x # by hand\n";
-        assert_eq!(edit(theirs, &[], &[plugin()]).text, theirs);
+        assert_eq!(edit(theirs, &[plugin()]).text, theirs);
         let commented = "# optional /usr/lib/slurm-efa/spank_efa.so\n";
-        assert_ne!(edit(commented, &[], &[plugin()]).text, commented);
+        assert_ne!(edit(commented, &[plugin()]).text, commented);
         let main = "include plugstack.conf.d/*\n";
-        assert_eq!(edit(main, &[theirs.to_owned()], &[plugin()]).text, main);
+        let others = [("/etc/slurm/plugstack.conf.d/a", theirs)];
+        assert_eq!(edit_with(&others, main, &[plugin()]).text, main);
     }
 
     #[test]
     fn values_are_found_in_our_lines_and_not_in_those_put_aside() {
-        let text = edit("PrologFlags=X11\n", &[], &wishes(true)).text;
-        assert_eq!(values_of(&text, "prologflags"), ["X11,Alloc,Contain"]);
-        assert_eq!(
-            value_of(&text, "Prolog").unwrap(),
-            "/etc/slurm-efa/prolog.d/*"
-        );
-        assert_eq!(value_of("A=\"b c\" D=1\n", "d").unwrap(), "1");
+        let text = edit("PrologFlags=X11\n", &wishes(true)).text;
+        let conf = InMemory::new(&[(CONF, &text)]);
+        let conf = SlurmConf::read(&conf, Path::new(CONF)).unwrap();
+        assert_eq!(conf.values("prologflags"), ["X11,Alloc,Contain"]);
+        assert_eq!(conf.value("Prolog"), Some("/etc/slurm-efa/prolog.d/*"));
     }
 
     proptest! {
@@ -541,8 +568,8 @@ mod tests {
             prop_assume!(!super::super::edit::has_ours(&text));
             let mut wishes = wishes(several);
             wishes.push(plugin());
-            let once = edit(&text, &[], &wishes);
-            prop_assert_eq!(&edit(&once.text, &[], &wishes), &once);
+            let once = edit(&text, &wishes);
+            prop_assert_eq!(&edit(&once.text, &wishes), &once);
             prop_assert_eq!(without_ours(&once.text), text.clone());
             // Their lines are all there, in their order.
             let mut left = once.text.split('\n').map(|it| it.strip_prefix("#slurm-efa# ").unwrap_or(it));
