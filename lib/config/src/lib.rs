@@ -11,7 +11,9 @@
 
 #![forbid(unsafe_code)]
 
-pub mod size;
+pub mod values;
+
+pub use values::size;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

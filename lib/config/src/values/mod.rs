@@ -1,0 +1,4 @@
+//! How values are written in the configuration and on command lines: one
+//! grammar for each kind of value.
+
+pub mod size;
