@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::values::duration;
 use config::{Config, ConfigError};
 use efa::InstanceType;
 use host::printable;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use serde::de::Deserializer;
 
 use crate::checks::{self, Severity};
 use crate::counters::{RATES, Rate};
@@ -19,6 +20,9 @@ pub const DEFAULT_RECORD: &str = "/var/lib/slurm-efa/efa-expected.json";
 
 /// No limit of time is longer: a prolog holds a job for as long.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Shortest time for reading the counters of all devices.
+const SHORTEST_PROBE: Duration = Duration::from_millis(100);
 
 /// The active test uses the devices: at most once a minute, at least once a week.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(60);
@@ -69,18 +73,18 @@ struct RateSetting {
 struct Section {
     expected_devices: Option<Expected>,
     record: String,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "limit")]
     wait_boot: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "probe_limit")]
     probe_limit: Duration,
     on_fatal: OnFatal,
     resume: bool,
     resume_after: u32,
     scontrol: Option<PathBuf>,
     slurm_conf: Option<PathBuf>,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "limit")]
     scontrol_limit: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "limit")]
     drain_limit: Duration,
     stack: StackPlace,
     memlock: u64,
@@ -89,9 +93,10 @@ struct Section {
     disable: Vec<String>,
     rates: BTreeMap<String, RateSetting>,
     fi_pingpong: PathBuf,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "limit")]
     pingpong_limit: Duration,
-    pingpong_every: Option<String>,
+    #[serde(deserialize_with = "period")]
+    pingpong_every: Option<Duration>,
 }
 
 impl Default for Section {
@@ -219,21 +224,6 @@ impl Settings {
         if !Path::new(&section.record).is_absolute() {
             return refuse("`record` is not an absolute path".to_owned());
         }
-        if section.probe_limit < Duration::from_millis(100) {
-            return refuse("`probe_limit` is below 100 ms: a busy node would never do".to_owned());
-        }
-        let pingpong_every = match &section.pingpong_every {
-            None => None,
-            Some(text) => match parse_duration(text, LONGEST_PERIOD) {
-                Some(every) if every >= SHORTEST_PERIOD => Some(every),
-                _ => {
-                    return refuse(format!(
-                        "`pingpong_every`: `{}` is no time from 1m to 168h",
-                        printable(text, 40)
-                    ));
-                }
-            },
-        };
         let mut rates = RATES.to_vec();
         for (counter, setting) in &section.rates {
             let Some(rate) = rates.iter_mut().find(|rate| rate.counter == *counter) else {
@@ -267,7 +257,7 @@ impl Settings {
             rates,
             fi_pingpong: section.fi_pingpong,
             pingpong_limit: section.pingpong_limit,
-            pingpong_every,
+            pingpong_every: section.pingpong_every,
             default_profile: has_profile(config.default_profile.as_deref()),
         })
     }
@@ -293,30 +283,17 @@ fn unknown(key: &str, id: &str) -> String {
     format!("`{key}`: there is no check `{id}`; `efa-check list` shows all")
 }
 
-/// `500ms`, `4s`, `10m`, `1h`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text, LONGEST).ok_or_else(|| {
-        let text = printable(&text, 40);
-        D::Error::custom(format!(
-            "`{text}` is no time: write a whole number and ms, s, m or h, at most 1h, e.g. \"4s\""
-        ))
-    })
+fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    duration::deserialize_in(from, &(Duration::ZERO..=LONGEST))
 }
 
-fn parse_duration(text: &str, longest: Duration) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let number: u64 = number.parse().ok()?;
-    let milliseconds: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    let duration = Duration::from_millis(number.checked_mul(milliseconds)?);
-    (duration <= longest).then_some(duration)
+/// Shorter, and a busy node would never do.
+fn probe_limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    duration::deserialize_in(from, &(SHORTEST_PROBE..=LONGEST))
+}
+
+fn period<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize_in(from, &(SHORTEST_PERIOD..=LONGEST_PERIOD)).map(Some)
 }
 
 #[cfg(test)]
@@ -358,11 +335,11 @@ mod tests {
         assert!(refusal("[health]\nresume_afetr = 3").contains("resume_afetr"));
         assert!(refusal("[health]\ndisable = [\"x\"]").contains("no check `x`"));
         assert!(refusal("[health]\nhold = [\"device-count\"]").contains("fatal"));
-        assert!(refusal("[health]\nprobe_limit = \"4\"").contains("no time"));
-        assert!(refusal("[health]\nprobe_limit = \"2h\"").contains("no time"));
-        assert!(refusal("[health]\nprobe_limit = \"1ms\"").contains("below 100 ms"));
+        assert!(refusal("[health]\nprobe_limit = \"4\"").contains("no unit"));
+        assert!(refusal("[health]\nprobe_limit = \"2h\"").contains("100ms to 1h"));
+        assert!(refusal("[health]\nprobe_limit = \"1ms\"").contains("100ms to 1h"));
         assert!(refusal("[health]\nscontrol = \"scontrol\"").contains("absolute"));
-        assert!(refusal("[health]\npingpong_every = \"5s\"").contains("from 1m to 168h"));
+        assert!(refusal("[health]\npingpong_every = \"5s\"").contains("1m to 7d"));
         let rate = "[health.rates]\nrx_dropz = { burst = 1, per_minute = 1 }";
         assert!(refusal(rate).contains("rx_drops"));
     }

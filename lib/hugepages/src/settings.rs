@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::ledger::Spread;
 use config::size::{Bytes, PageSize, Request};
+use config::values::duration;
 use config::{Config, ConfigError};
-use host::printable;
 
 /// Most that a job gets on a node where the site says nothing: room for AWS's
 /// own figure (`auto`) on every type of today, which is 41 GiB at 192 CPUs.
@@ -17,7 +17,8 @@ pub const DEFAULT_MAX: Bytes = Bytes(64 << 30);
 /// How long a prolog looks for pages where the site says nothing.
 const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest time that a prolog may be told to look for pages.
+/// How long a prolog may look for pages.
+const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// What happens to a job that gets fewer pages than it asked for.
@@ -62,7 +63,7 @@ struct Section {
     spread: Spread,
     on_shortfall: OnShortfall,
     isolate: bool,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "time_limit")]
     time_limit: Option<Duration>,
 }
 
@@ -95,23 +96,8 @@ where
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(0));
-    let factor = match unit {
-        "s" => Some(1),
-        "m" => Some(60),
-        _ => None,
-    };
-    let seconds = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
-    let duration = seconds.map(Duration::from_secs);
-    match duration.filter(|it| !it.is_zero() && *it <= LONGEST) {
-        Some(duration) => Ok(Some(duration)),
-        None => Err(serde::de::Error::custom(format!(
-            "`{}` is not a time limit; write 1s to 10m",
-            printable(&text, 40)
-        ))),
-    }
+fn time_limit<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize_in(from, &(SHORTEST..=LONGEST)).map(Some)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::values::duration;
 use config::{Config, ConfigError, MissingIs};
 use host::printable;
 use serde::{Deserialize, Deserializer};
@@ -89,12 +90,12 @@ struct Section {
     services: Vec<String>,
     on_error: OnError,
     job_variables: Option<bool>,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "time")]
     grace: Option<Duration>,
     spare_active: bool,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "time")]
     max_overstay: Option<Duration>,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "time")]
     idle_after: Option<Duration>,
     leftovers: Leftovers,
     dry_run: bool,
@@ -193,35 +194,8 @@ fn host_name() -> Option<NodeName> {
     name.split('.').next()?.parse().ok()
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_duration(&text).map(Some).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "`{}` is not a time: write a whole number and ms, s, m, h or d, such as \"60s\", \
-             or \"0\"; at most 366d",
-            printable(&text, 40)
-        ))
-    })
-}
-
-/// `90s`, `5m`, `0`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    let duration = Duration::from_millis(number.checked_mul(millis)?);
-    (duration <= LONGEST).then_some(duration)
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize_in(from, &(Duration::ZERO..=LONGEST)).map(Some)
 }
 
 #[cfg(test)]
@@ -246,34 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn times_have_units_and_zero_needs_none() {
-        for (text, seconds) in [("0", 0), ("0s", 0), ("90s", 90), ("5m", 300), ("2h", 7200)] {
-            assert_eq!(
-                parse_duration(text),
-                Some(Duration::from_secs(seconds)),
-                "{text}"
-            );
-        }
-        for text in [
-            "",
-            "5",
-            "-1s",
-            "+1s",
-            "1.5h",
-            "5 m",
-            "1w",
-            "367d",
-            "99999999999999999999s",
-        ] {
-            assert_eq!(parse_duration(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
     fn a_wrong_value_is_refused_with_its_line() {
         for wrong in [
             "grace = 60",
             "grace = '1 minute'",
+            "grace = '367d'",
             "graec = '1s'",
             "on_error = 'maybe'",
             "leftovers = 'all'",
