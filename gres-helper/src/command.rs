@@ -238,6 +238,10 @@ fn run(line: &Line) -> u8 {
             return EX_CONFIG;
         }
     };
+    // slurmd logs them when it starts; each job need not.
+    if !matches!(line.command, Command::Prolog | Command::Epilog) {
+        settings.warnings.iter().for_each(|text| complain(text));
+    }
     let result = match &line.command {
         Command::Generate {
             how,

@@ -11,8 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+mod old_spelling;
 pub mod values;
 
+pub use old_spelling::Warning;
 pub use values::size;
 
 use std::collections::BTreeMap;
@@ -165,6 +167,8 @@ pub struct Config {
     pub harmful: Harmful,
     /// The site's own profiles by name.
     pub profiles: BTreeMap<String, ProfileConfig>,
+    /// Old spellings in the file, for the programs that read them to report.
+    pub warnings: Vec<Warning>,
     text: String,
 }
 
@@ -180,6 +184,7 @@ impl Config {
             default_profile: None,
             harmful: Harmful::default(),
             profiles: BTreeMap::new(),
+            warnings: Vec::new(),
             text: String::new(),
         }
     }
@@ -215,6 +220,14 @@ impl Config {
     /// `state_dir` contains `%n` and `node` is `None`.
     pub fn state_dir(&self, node: Option<&NodeName>) -> Result<PathBuf, NameError> {
         expand(&self.state_dir, node)
+    }
+
+    /// The old spellings in one section, as sentences.
+    #[must_use]
+    pub fn warnings_of(&self, section: &str) -> Vec<String> {
+        let warnings = self.warnings.iter();
+        let here = warnings.filter(|warning| warning.section == section);
+        here.map(Warning::to_string).collect()
     }
 
     /// One of the sections `hugepages`, `health`, `logout`, `gres`, `report`, as its
@@ -253,6 +266,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let table = DeTable::parse(text).map_err(|error| file.toml_error(&error, 0))?;
     let mut config = Config {
         text: text.to_owned(),
+        warnings: old_spelling::find(table.get_ref(), path, |offset| line_of(file.before(offset))),
         ..Config::defaults(path)
     };
     for (key, value) in table.get_ref().iter() {

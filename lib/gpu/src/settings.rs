@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::values::duration;
 use config::{Config, MissingIs};
 use host::state_dir::StateDir;
 use host::{Sysroot, printable};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use slurm::{NodeName, node_name};
 
 use crate::size;
@@ -46,6 +47,8 @@ pub enum OnOver {
 #[serde(deny_unknown_fields, default)]
 struct Section {
     nvml_library: Option<String>,
+    #[serde(deserialize_with = "limit")]
+    nvml_limit: Option<Duration>,
     nvml_seconds: Option<u64>,
     shard_size: Option<String>,
     shards_per_gpu: Option<u64>,
@@ -60,8 +63,17 @@ struct Section {
     on_over: OnOver,
     over_percent: Option<u64>,
     samples: Option<u32>,
+    #[serde(deserialize_with = "limit")]
+    sample_every: Option<Duration>,
     sample_seconds: Option<u64>,
+    #[serde(deserialize_with = "limit")]
+    grace: Option<Duration>,
     grace_seconds: Option<u64>,
+}
+
+fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+    duration::deserialize_in(from, &range).map(Some)
 }
 
 /// How many shards a GPU has.
@@ -80,6 +92,8 @@ pub enum Shards {
 pub struct Settings {
     /// The configuration's path.
     pub config: PathBuf,
+    /// Old spellings in the section, as sentences.
+    pub warnings: Vec<String>,
     /// Slurm's name of this node.
     pub node: Option<NodeName>,
     /// The tree to look at.
@@ -174,9 +188,18 @@ impl Settings {
             (None, None) => Shards::None,
         };
         let reserve = section.reserve.as_deref().map(|text| size("reserve", text));
-        let seconds = |key: &str, value: Option<u64>, default: u64| match value.unwrap_or(default) {
-            value @ 1..=3600 => Ok(Duration::from_secs(value)),
-            value => Err(wrong(format!("`{key}` is {value}, expected 1 to 3600"))),
+        // The second is the key's spelling of former releases.
+        let time = |key: (&str, Option<Duration>), old: (&str, Option<u64>), default: u64| match (
+            key.1, old.1,
+        ) {
+            (Some(_), Some(_)) => Err(wrong(format!("give `{}` only, not `{}`", key.0, old.0))),
+            (Some(time), None) => Ok(time),
+            (None, Some(seconds @ 1..=3600)) => Ok(Duration::from_secs(seconds)),
+            (None, Some(seconds)) => Err(wrong(format!(
+                "`{}` is {seconds}, expected 1 to 3600",
+                old.0
+            ))),
+            (None, None) => Ok(Duration::from_secs(default)),
         };
         let place = |text: Option<String>, default: &str| {
             node_name::expand(text.as_deref().unwrap_or(default), node.as_ref())
@@ -210,6 +233,7 @@ impl Settings {
         }
         Ok(Self {
             config: config.path.clone(),
+            warnings: config.warnings_of("gres"),
             sysroot: config
                 .sysroot(node.as_ref())
                 .map_err(|error| error.to_string())?,
@@ -217,7 +241,11 @@ impl Settings {
                 .state_dir(node.as_ref())
                 .map_err(|error| error.to_string())?,
             library,
-            nvml_limit: seconds("nvml_seconds", section.nvml_seconds, 10)?,
+            nvml_limit: time(
+                ("nvml_limit", section.nvml_limit),
+                ("nvml_seconds", section.nvml_seconds),
+                10,
+            )?,
             shards,
             reserve_mib: reserve.transpose()?.unwrap_or(0),
             tier: section.tier,
@@ -230,8 +258,16 @@ impl Settings {
             on_over: section.on_over,
             over_percent,
             samples: section.samples.unwrap_or(3).clamp(1, 1000),
-            sample_every: seconds("sample_seconds", section.sample_seconds, 15)?,
-            grace: seconds("grace_seconds", section.grace_seconds, 30)?,
+            sample_every: time(
+                ("sample_every", section.sample_every),
+                ("sample_seconds", section.sample_seconds),
+                15,
+            )?,
+            grace: time(
+                ("grace", section.grace),
+                ("grace_seconds", section.grace_seconds),
+                30,
+            )?,
             node,
         })
     }
@@ -337,6 +373,17 @@ mod tests {
     }
 
     #[test]
+    fn durations_of_former_releases_are_accepted_with_a_warning() {
+        let old = settings("[gres]\nnvml_seconds = 7\nsample_seconds = 8\ngrace_seconds = 9");
+        let new = settings("[gres]\nnvml_limit = '7s'\nsample_every = '8s'\ngrace = '9s'");
+        let (old, new) = (old.unwrap(), new.unwrap());
+        let times = |it: &Settings| (it.nvml_limit, it.sample_every, it.grace);
+        assert_eq!(times(&old), times(&new));
+        assert_eq!(old.grace, Duration::from_secs(9));
+        assert_eq!((old.warnings.len(), new.warnings.len()), (3, 0));
+    }
+
+    #[test]
     fn nonsense_is_refused_with_the_key_that_holds_it() {
         for (text, word) in [
             ("shard_size = \"many\"", "shard_size"),
@@ -344,6 +391,8 @@ mod tests {
             ("shard_size = \"1G\"\nshards_per_gpu = 2", "not both"),
             ("shards_per_gpu = 0", "shards_per_gpu"),
             ("sample_seconds = 0", "sample_seconds"),
+            ("grace = \"1s\"\ngrace_seconds = 1", "grace_seconds"),
+            ("grace = \"2h\"", "1s to 1h"),
             ("over_percent = 5", "over_percent"),
             ("nvml_library = \"./evil.so\"", "nvml_library"),
             ("helper = \"gres-helper\"", "helper"),
