@@ -181,6 +181,10 @@ fn run(line: &Line) -> u8 {
             return EX_CONFIG;
         }
     };
+    // slurmd logs them when it starts; each job and each health check need not.
+    if !matches!(line.command, Command::Prolog | Command::Watch { .. }) {
+        site.warnings.iter().for_each(|text| complain(text));
+    }
     match &line.command {
         Command::Node {
             json,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::size::Bytes;
 use config::values::duration;
 use config::{Config, ConfigError};
 use efa::InstanceType;
@@ -87,6 +88,7 @@ struct Section {
     #[serde(deserialize_with = "limit")]
     drain_limit: Duration,
     stack: StackPlace,
+    #[serde(deserialize_with = "memlock")]
     memlock: u64,
     hugepages: Option<u64>,
     hold: Vec<String>,
@@ -283,6 +285,23 @@ fn unknown(key: &str, id: &str) -> String {
     format!("`{key}`: there is no check `{id}`; `efa-check list` shows all")
 }
 
+/// A size, or a number of bytes as release 0.1 had it.
+fn memlock<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a size such as `16G`")]
+    enum Written {
+        Size(String),
+        Number(u64),
+    }
+    match Written::deserialize(from)? {
+        Written::Number(bytes) => Ok(bytes),
+        Written::Size(text) => {
+            let size: Bytes = text.parse().map_err(serde::de::Error::custom)?;
+            Ok(size.0)
+        }
+    }
+}
+
 fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     duration::deserialize_in(from, &(Duration::ZERO..=LONGEST))
 }
@@ -316,6 +335,14 @@ mod tests {
         assert_eq!(settings.on_fatal, OnFatal::Drain);
         assert!(!settings.resume && !settings.default_profile);
         assert_eq!(settings.expected_devices(None), None);
+    }
+
+    #[test]
+    fn the_limit_of_locked_memory_is_a_size_and_for_one_more_release_a_number() {
+        let bytes = |text: &str| settings(text).unwrap().memlock;
+        assert_eq!(bytes("[health]\nmemlock = '1G'"), 1 << 30);
+        assert_eq!(bytes("[health]\nmemlock = 1_073_741_824"), 1 << 30);
+        assert!(refusal("[health]\nmemlock = '1GB'").contains("`1GB` is not a size"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 #![no_main]
 //! A running gres.conf: any text gives lines and problems that can be shown.
 
-use gpu::size;
+use config::values::size;
 use gres_helper::gresconf;
 use libfuzzer_sys::fuzz_target;
 use slurm_efa_fuzz::assert_presentable;
@@ -20,5 +20,5 @@ fuzz_target!(|text: &str| {
             let _ = gresconf::minor(file);
         }
     }
-    let _ = size::mib(text);
+    let _ = size::parse_with_old_spelling(text);
 });

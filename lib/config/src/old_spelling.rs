@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use crate::values::duration;
+use crate::values::size::{self, Bytes};
 use host::sysroot::shown;
 
 /// An old spelling in the file.
@@ -53,7 +54,35 @@ struct Old {
     instead: fn(&DeValue<'_>) -> Option<String>,
 }
 
-const OLD: [Old; 3] = [
+const OLD: [Old; 7] = [
+    Old {
+        section: "gres",
+        key: "shard_size",
+        instead: |value| size("shard_size", value),
+    },
+    Old {
+        section: "gres",
+        key: "reserve",
+        instead: |value| size("reserve", value),
+    },
+    Old {
+        section: "report",
+        key: "max_log_mib",
+        instead: |value| {
+            let size = Bytes(number(value)?.checked_mul(1 << 20)?);
+            Some(format!("max_log = \"{size}\""))
+        },
+    },
+    Old {
+        section: "health",
+        key: "memlock",
+        instead: |value| {
+            Some(match number(value)? {
+                0 => "disable = [\"memlock\"]".to_owned(),
+                bytes => format!("memlock = \"{}\"", in_kibibytes(bytes)),
+            })
+        },
+    },
     Old {
         section: "gres",
         key: "nvml_seconds",
@@ -74,6 +103,19 @@ const OLD: [Old; 3] = [
 fn seconds(key: &str, value: &DeValue<'_>) -> Option<String> {
     let duration = duration::shown(Duration::from_secs(number(value)?));
     Some(format!("{key} = \"{duration}\""))
+}
+
+fn size(key: &str, value: &DeValue<'_>) -> Option<String> {
+    let size = size::old_spelling(value.as_str()?)?;
+    Some(format!("{key} = \"{size}\""))
+}
+
+/// A number of bytes in the largest unit that divides it, rounded up to `K`.
+fn in_kibibytes(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes.is_multiple_of(1 << 20) => Bytes(bytes).to_string(),
+        bytes => format!("{}K", bytes.div_ceil(1024)),
+    }
 }
 
 fn number(value: &DeValue<'_>) -> Option<u64> {
@@ -120,6 +162,25 @@ mod tests {
                  will refuse; write `grace = \"90s\"`"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_to_be_written_instead_is_accepted_without_a_warning() {
+        for (section, old, new) in [
+            ("gres", "shard_size = '10GB'", "shard_size = \"10G\""),
+            ("gres", "reserve = '1 gib'", "reserve = \"1G\""),
+            ("gres", "nvml_seconds = 60", "nvml_limit = \"1m\""),
+            ("gres", "sample_seconds = 15", "sample_every = \"15s\""),
+            ("report", "max_log_mib = 64", "max_log = \"64M\""),
+            ("health", "memlock = 65536", "memlock = \"64K\""),
+            ("health", "memlock = 1_000", "memlock = \"1K\""),
+            ("health", "memlock = 17179869184", "memlock = \"16G\""),
+            ("health", "memlock = 0", "disable = [\"memlock\"]"),
+        ] {
+            let said = warnings(&format!("[{section}]\n{old}\n"));
+            assert!(said[0].ends_with(&format!("write `{new}`")), "{said:?}");
+            assert_eq!(warnings(&format!("[{section}]\n{new}\n")), [""; 0]);
+        }
     }
 
     #[test]

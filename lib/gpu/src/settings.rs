@@ -4,14 +4,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::values::duration;
+use config::values::{duration, size};
 use config::{Config, MissingIs};
+use host::Sysroot;
 use host::state_dir::StateDir;
-use host::{Sysroot, printable};
 use serde::{Deserialize, Deserializer};
 use slurm::{NodeName, node_name};
-
-use crate::size;
 
 /// What holds a job to its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -165,12 +163,8 @@ impl Settings {
             .unwrap_or_default();
         let wrong = |what: String| format!("{}: [gres]: {what}", config.path.display());
         let size = |key: &str, text: &str| {
-            size::mib(text).ok_or_else(|| {
-                let text = printable(text, 40);
-                wrong(format!(
-                    "`{key}` is `{text}`, expected a size such as `10G` or `512M`"
-                ))
-            })
+            let size = size::parse_with_old_spelling(text).and_then(size::whole_mebibytes);
+            size.map_err(|error| wrong(format!("`{key}`: {error}")))
         };
         let shards = match (section.shard_size.as_deref(), section.shards_per_gpu) {
             (Some(_), Some(_)) => {
@@ -373,6 +367,13 @@ mod tests {
     }
 
     #[test]
+    fn sizes_of_former_releases_are_accepted_with_a_warning() {
+        let old = settings("[gres]\nshard_size = '10GB'\nreserve = '1 gib'").unwrap();
+        assert_eq!(old.shards, Shards::Size(10_240));
+        assert_eq!((old.reserve_mib, old.warnings.len()), (1024, 2));
+    }
+
+    #[test]
     fn durations_of_former_releases_are_accepted_with_a_warning() {
         let old = settings("[gres]\nnvml_seconds = 7\nsample_seconds = 8\ngrace_seconds = 9");
         let new = settings("[gres]\nnvml_limit = '7s'\nsample_every = '8s'\ngrace = '9s'");
@@ -388,6 +389,7 @@ mod tests {
         for (text, word) in [
             ("shard_size = \"many\"", "shard_size"),
             ("shard_size = \"0G\"", "shard_size"),
+            ("shard_size = \"1K\"", "shard_size"),
             ("shard_size = \"1G\"\nshards_per_gpu = 2", "not both"),
             ("shards_per_gpu = 0", "shards_per_gpu"),
             ("sample_seconds = 0", "sample_seconds"),
