@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     let stat = parse_stat(&stat).expect("a whole line");
     assert_eq!((stat.parent.0, stat.start, stat.cpu), (41, 123_456, 12));
     let _ = parse_stat(bytes);
-    let _ = process::parse_uid(bytes);
+    let _ = process::parse_uids(bytes);
     let _ = activity::parse_io(bytes);
     if let Some(scope) = process::session_scope(bytes, 1000) {
         assert!(scope.starts_with("/user.slice/user-") && !scope.contains(".."));
