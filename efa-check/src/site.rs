@@ -62,7 +62,7 @@ impl Site {
         };
         let sysroot = config.sysroot(node.as_ref()).map_err(unknown)?;
         let state_dir = config.state_dir(node.as_ref()).map_err(unknown)?;
-        let record = node_name::expand(&settings.record, node.as_ref()).map_err(unknown)?;
+        let record = settings.record.on(node.as_ref()).map_err(unknown)?;
         Ok(Self {
             config: path.to_owned(),
             warnings: config.warnings_of("health"),

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod old_spelling;
+pub mod sections;
 pub mod values;
 
 pub use old_spelling::Warning;
@@ -29,6 +30,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::size::{Request, SizeError};
+use crate::values::path::NodePath;
 use host::sysroot::shown;
 use host::{Sysroot, printable};
 use slurm::NodeName;
@@ -159,8 +161,8 @@ pub struct Config {
     /// Run-time state, with placeholders; see [`Config::state_dir`].
     pub state_dir: String,
     /// Folder of the jobs' records, with placeholders; `dir` in `[report]`
-    /// wins over it, see `usage::Settings`.
-    pub report_dir: Option<String>,
+    /// wins over it, see [`sections::report`].
+    pub report_dir: Option<NodePath>,
     /// The profile of jobs that name none.
     pub default_profile: Option<String>,
     /// See [`Harmful`].
@@ -271,8 +273,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     };
     for (key, value) in table.get_ref().iter() {
         match key.get_ref().as_ref() {
-            "sysroot" => config.sysroot = Some(file.place(value)?),
-            "state_dir" => config.state_dir = file.place(value)?,
+            "sysroot" => config.sysroot = Some(file.place(value)?.as_str().to_owned()),
+            "state_dir" => config.state_dir = file.place(value)?.as_str().to_owned(),
             "report_dir" => config.report_dir = Some(file.place(value)?),
             "default_profile" => config.default_profile = Some(file.default_profile(value)?),
             "harmful" => config.harmful = file.harmful(value)?,
@@ -357,23 +359,9 @@ impl File<'_> {
     }
 
     /// An absolute path that may contain `%n`.
-    fn place(&self, value: &Value<'_>) -> Result<String, ConfigError> {
-        let text = self.string(value)?;
-        let refuse = |why: String| Err(self.error(value.span().start, why));
-        let upwards = Path::new(text)
-            .components()
-            .any(|part| part == Component::ParentDir);
-        if !text.starts_with('/') || upwards || text.chars().any(char::is_control) {
-            let text = printable(text, 200);
-            return refuse(format!(
-                "`{text}` is not usable: give an absolute path without `..` or control characters"
-            ));
-        }
-        // Any name does: only the placeholders are of interest here.
-        match "n".parse().and_then(|node| expand(text, Some(&node))) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(error) => refuse(error.to_string()),
-        }
+    fn place(&self, value: &Value<'_>) -> Result<NodePath, ConfigError> {
+        let path = self.string(value)?.parse::<NodePath>();
+        path.map_err(|error| self.error(value.span().start, error.to_string()))
     }
 
     fn harmful(&self, value: &Value<'_>) -> Result<Harmful, ConfigError> {

@@ -2,4 +2,5 @@
 //! grammar for each kind of value.
 
 pub mod duration;
+pub mod path;
 pub mod size;

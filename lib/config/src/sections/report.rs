@@ -1,15 +1,15 @@
 //! `[report]` of the configuration.
 
 use std::ops::RangeInclusive;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
-use config::size::Bytes;
-use config::{Config, ConfigError};
-use host::printable;
+use crate::size::Bytes;
+use crate::values::path::{self, NodePath};
+use crate::{Config, ConfigError};
 use slurm::NodeName;
-use slurm::node_name::{NameError, expand};
+use slurm::node_name::NameError;
 
 /// Where the log lies unless `log` in `[report]` says otherwise.
 pub const DEFAULT_LOG: &str = "/var/log/slurm-efa/jobs.jsonl";
@@ -23,23 +23,23 @@ const MAX_LOG: RangeInclusive<Bytes> = Bytes(1 << 20)..=Bytes(4 << 30);
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    folder: Option<String>,
-    log: String,
-    /// The log is put aside once it has this size, in bytes.
+    folder: Option<NodePath>,
+    log: Option<NodePath>,
+    /// The log is rotated once it has this size, in bytes.
     pub max_log: u64,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Section {
-    #[serde(default, deserialize_with = "place")]
-    dir: Option<String>,
-    #[serde(default, deserialize_with = "place")]
-    log: Option<String>,
-    #[serde(default, deserialize_with = "max_log")]
+    #[serde(deserialize_with = "folder")]
+    dir: Option<NodePath>,
+    #[serde(deserialize_with = "folder")]
+    log: Option<NodePath>,
+    #[serde(deserialize_with = "max_log")]
     max_log: Option<Bytes>,
     /// The same, in the spelling of release 0.1.
-    #[serde(default, deserialize_with = "max_log_mib")]
+    #[serde(deserialize_with = "max_log_mib")]
     max_log_mib: Option<Bytes>,
 }
 
@@ -50,17 +50,11 @@ impl Settings {
     /// # Errors
     /// With file, line and reason.
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
-        let section = config.section::<Section>("report")?;
-        let section = section.unwrap_or(Section {
-            dir: None,
-            log: None,
-            max_log: None,
-            max_log_mib: None,
-        });
+        let section: Section = config.section("report")?.unwrap_or_default();
         let max_log = section.max_log.or(section.max_log_mib);
         Ok(Self {
             folder: section.dir.or_else(|| config.report_dir.clone()),
-            log: section.log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+            log: section.log,
             max_log: max_log.unwrap_or(DEFAULT_MAX_LOG).0,
         })
     }
@@ -71,10 +65,7 @@ impl Settings {
     /// # Errors
     /// It contains `%n` and `node` is `None`.
     pub fn folder(&self, node: Option<&NodeName>) -> Result<Option<PathBuf>, NameError> {
-        self.folder
-            .as_deref()
-            .map(|path| expand(path, node))
-            .transpose()
+        self.folder.as_ref().map(|path| path.on(node)).transpose()
     }
 
     /// The node's log; `%n` in it stands for the node's name.
@@ -82,29 +73,15 @@ impl Settings {
     /// # Errors
     /// It contains `%n` and `node` is `None`.
     pub fn log(&self, node: Option<&NodeName>) -> Result<PathBuf, NameError> {
-        expand(&self.log, node)
+        match &self.log {
+            Some(path) => path.on(node),
+            None => Ok(PathBuf::from(DEFAULT_LOG)),
+        }
     }
 }
 
-/// An absolute path that may contain `%n`.
-fn place<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let path = String::deserialize(from)?;
-    let upwards = Path::new(&path)
-        .components()
-        .any(|part| part == Component::ParentDir);
-    let named = Path::new(&path).file_name().is_some();
-    let error = |reason: String| Err(serde::de::Error::custom(reason));
-    if !path.starts_with('/') || !named || upwards || path.chars().any(char::is_control) {
-        return error(format!(
-            "`{}` is not usable: give an absolute path without `..` or control characters",
-            printable(&path, 200)
-        ));
-    }
-    // Any name does: only the placeholders are of interest here.
-    match "n".parse().and_then(|node| expand(&path, Some(&node))) {
-        Ok(_) => Ok(Some(path)),
-        Err(reason) => error(reason.to_string()),
-    }
+fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NodePath>, D::Error> {
+    path::named(from).map(Some)
 }
 
 fn max_log<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
@@ -134,7 +111,8 @@ fn max_log_mib<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use config::parse;
+    use crate::parse;
+    use std::path::Path;
 
     fn settings(text: &str) -> Result<Settings, String> {
         let config = parse(text, Path::new("/etc/x.toml")).map_err(|error| error.to_string())?;

@@ -1,0 +1,6 @@
+//! The sections of the configuration, one file for each: every key with its
+//! type, its range and what holds without it.
+
+pub mod health;
+pub mod hugepages;
+pub mod report;
