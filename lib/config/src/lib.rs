@@ -224,6 +224,15 @@ impl Config {
         expand(&self.state_dir, node)
     }
 
+    /// An error at a place in the file, for what only a section can judge.
+    pub(crate) fn error_at(&self, offset: usize, reason: String) -> ConfigError {
+        let file = File {
+            path: &self.path,
+            text: &self.text,
+        };
+        file.error(offset, reason)
+    }
+
     /// The old spellings in one section, as sentences.
     #[must_use]
     pub fn warnings_of(&self, section: &str) -> Vec<String> {
