@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod keys;
 mod old_spelling;
 pub mod sections;
 pub mod values;
@@ -52,10 +53,21 @@ const LONGEST_VALUE: usize = 64 * 1024;
 /// Sections that belong to other parts of the suite; see [`Config::section`].
 const SECTIONS: [&str; 5] = ["hugepages", "health", "logout", "gres", "report"];
 
-const TOP_LEVEL: &str = "`sysroot`, `state_dir`, `default_profile`, `harmful`, `report_dir`, \
-                         `profile`, `hugepages`, `health`, `logout`, `gres` or `report`";
+const TOP_LEVEL: [&str; 11] = [
+    "sysroot",
+    "state_dir",
+    "default_profile",
+    "harmful",
+    "report_dir",
+    "profile",
+    "hugepages",
+    "health",
+    "logout",
+    "gres",
+    "report",
+];
 
-const IN_PROFILE: &str = "`base`, `env`, `unset`, `devices`, `hugepages` or `memlock`";
+const IN_PROFILE: [&str; 6] = ["base", "env", "unset", "devices", "hugepages", "memlock"];
 
 /// Words that `--efa-profile` gives a meaning of their own.
 const RESERVED_PROFILES: [&str; 3] = ["auto", "none", "list"];
@@ -262,9 +274,24 @@ impl Config {
         let Some((key, value)) = section else {
             return Ok(None);
         };
-        T::deserialize(ValueDeserializer::from(value))
+        if let Some(table) = value.get_ref().as_table() {
+            file.only_known(name, table, keys::of::<T>())?;
+        }
+        T::deserialize(ValueDeserializer::from(value.clone()))
             .map(Some)
-            .map_err(|error| file.toml_error(&error, key.span().start))
+            .map_err(|error| {
+                let offset = error.span().map_or(key.span().start, |span| span.start);
+                let inside = value.get_ref().as_table();
+                let wrong = inside.and_then(|table| keys::at(table, offset));
+                let reason = printable(error.message(), 300);
+                file.error(
+                    offset,
+                    match wrong {
+                        Some(wrong) => format!("[{name}] `{}`: {reason}", printable(&wrong, 80)),
+                        None => format!("[{name}] {reason}"),
+                    },
+                )
+            })
     }
 }
 
@@ -291,7 +318,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             name if SECTIONS.contains(&name) => {
                 file.table(value)?;
             }
-            _ => return Err(file.unknown_key(key, TOP_LEVEL)),
+            _ => return Err(file.unknown_key(key, &TOP_LEVEL)),
         }
     }
     Ok(config)
@@ -345,12 +372,27 @@ impl File<'_> {
         )
     }
 
-    fn unknown_key(&self, key: &Spanned<impl AsRef<str>>, expected: &str) -> ConfigError {
-        let name = printable(key.get_ref().as_ref(), 80);
-        self.error(
-            key.span().start,
-            format!("unknown key `{name}`, expected {expected}"),
-        )
+    fn unknown_key(&self, key: &Spanned<impl AsRef<str>>, known: &[&str]) -> ConfigError {
+        self.error(key.span().start, unknown_key(key.get_ref().as_ref(), known))
+    }
+
+    /// Whether a section has known keys only. A type that names none knows its
+    /// keys itself.
+    fn only_known(
+        &self,
+        section: &str,
+        table: &DeTable<'_>,
+        known: &[&str],
+    ) -> Result<(), ConfigError> {
+        let mut keys = table.keys();
+        let unknown = keys.find(|key| !known.contains(&key.get_ref().as_ref()));
+        match unknown.filter(|_| !known.is_empty()) {
+            Some(key) => Err(self.error(
+                key.span().start,
+                format!("[{section}] {}", unknown_key(key.get_ref(), known)),
+            )),
+            None => Ok(()),
+        }
     }
 
     fn table<'v, 'i>(&self, value: &'v Value<'i>) -> Result<&'v DeTable<'i>, ConfigError> {
@@ -444,7 +486,7 @@ impl File<'_> {
                 "devices" => profile.devices = Some(self.count(value)?),
                 "hugepages" => profile.hugepages = Some(self.hugepages(value)?),
                 "memlock" => profile.memlock = Some(self.memlock(value)?),
-                _ => return Err(self.unknown_key(key, IN_PROFILE)),
+                _ => return Err(self.unknown_key(key, &IN_PROFILE)),
             }
         }
         if let Some(name) = profile
@@ -535,6 +577,11 @@ impl File<'_> {
             }
         }
     }
+}
+
+fn unknown_key(name: &str, known: &[&str]) -> String {
+    let suggestion = keys::suggestion(name, known);
+    format!("unknown key `{}`, {suggestion}", printable(name, 80))
 }
 
 /// The line that `before` ends in, from 1.
@@ -804,11 +851,12 @@ grace = "60s"
     fn a_misspelt_key_is_refused_with_file_line_and_what_would_fit() {
         assert_eq!(
             complaint("\n\ndefualt_profile = 'p5'\n"),
-            format!("/etc/x.toml:3: unknown key `defualt_profile`, expected {TOP_LEVEL}")
+            "/etc/x.toml:3: unknown key `defualt_profile`, did you mean `default_profile`?"
         );
         assert_eq!(
             complaint("[profile.a]\nbase = 'p5'\nenviron = {}\n"),
-            format!("/etc/x.toml:3: unknown key `environ`, expected {IN_PROFILE}")
+            "/etc/x.toml:3: unknown key `environ`, expected `base`, `env`, `unset`, `devices`, \
+             `hugepages` or `memlock`"
         );
         assert!(complaint("[hugepage]\n").starts_with("/etc/x.toml:1: unknown key `hugepage`"));
     }
@@ -911,6 +959,24 @@ grace = "60s"
             message.starts_with("/etc/x.toml:2: ") && message.contains("grace"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn an_error_in_a_section_names_the_key_or_the_one_that_was_meant() {
+        for (line, sentence) in [
+            (
+                "grase = '1s'",
+                "[logout] unknown key `grase`, did you mean `grace`?",
+            ),
+            (
+                "grace = 5",
+                "[logout] `grace`: invalid type: integer `5`, expected a string",
+            ),
+        ] {
+            let config = parsed(&format!("[logout]\n{line}\n")).unwrap();
+            let message = config.section::<Logout>("logout").unwrap_err().to_string();
+            assert_eq!(message, format!("/etc/x.toml:2: {sentence}"));
+        }
     }
 
     #[test]

@@ -164,12 +164,12 @@ impl Section {
         let written: Written = config.section("gres")?.unwrap_or_default();
         // The second is the key's spelling of former releases.
         let time =
-            |name: &str, new: Option<Duration>, old: Option<Spanned<Duration>>, default| match (
+            |[name, old_name]: [&str; 2], new, old: Option<Spanned<Duration>>, default| match (
                 new, old,
             ) {
                 (Some(_), Some(old)) => Err(config.error_at(
                     old.span().start,
-                    format!("[gres] `{name}` has two values; keep the one with a unit"),
+                    format!("[gres] `{old_name}` is another spelling of `{name}`; keep `{name}`"),
                 )),
                 (None, Some(old)) => Ok(old.into_inner()),
                 (new, None) => Ok(new.unwrap_or(Duration::from_secs(default))),
@@ -187,7 +187,12 @@ impl Section {
         };
         Ok(Self {
             nvml_library: written.nvml_library,
-            nvml_limit: time("nvml_limit", written.nvml_limit, written.nvml_seconds, 10)?,
+            nvml_limit: time(
+                ["nvml_limit", "nvml_seconds"],
+                written.nvml_limit,
+                written.nvml_seconds,
+                10,
+            )?,
             shards,
             reserve_mib: written.reserve.unwrap_or(0),
             tier: written.tier,
@@ -201,12 +206,17 @@ impl Section {
             over_percent: written.over_percent,
             samples: written.samples.clamp(1, 1000),
             sample_every: time(
-                "sample_every",
+                ["sample_every", "sample_seconds"],
                 written.sample_every,
                 written.sample_seconds,
                 15,
             )?,
-            grace: time("grace", written.grace, written.grace_seconds, 30)?,
+            grace: time(
+                ["grace", "grace_seconds"],
+                written.grace,
+                written.grace_seconds,
+                30,
+            )?,
         })
     }
 }
@@ -314,11 +324,7 @@ mod tests {
             ("shard_size = \"1G\"\nshards_per_gpu = 2", 3, "not both"),
             ("shards_per_gpu = 0", 2, "1 to 1024"),
             ("sample_seconds = 0", 2, "1 to 3600"),
-            (
-                "grace = \"1s\"\ngrace_seconds = 1",
-                3,
-                "`grace` has two values",
-            ),
+            ("grace = \"1s\"\ngrace_seconds = 1", 3, "keep `grace`"),
             ("grace = \"2h\"", 2, "1s to 1h"),
             ("over_percent = 5", 2, "100 to 1000"),
             ("nvml_library = \"./evil.so\"", 2, "absolute"),
@@ -330,6 +336,8 @@ mod tests {
             ("shard_siez = \"1G\"", 2, "shard_siez"),
         ] {
             let error = section(&format!("[gres]\n{text}")).unwrap_err();
+            let key = text.lines().last().unwrap().split(' ').next().unwrap();
+            assert!(error.contains(key), "{text}: {error}");
             let start = format!("/etc/x.toml:{line}: ");
             assert!(
                 error.starts_with(&start) && error.contains(word),
