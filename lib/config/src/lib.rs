@@ -236,6 +236,39 @@ impl Config {
         expand(&self.state_dir, node)
     }
 
+    /// What the programs that read a section would refuse: each section is read
+    /// by their own parser, which gives its first problem. The top level was
+    /// read when the file was loaded. Whether a profile's name exists is for
+    /// `profiles` to say, which knows the built-in ones.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let sections = [
+            sections::hugepages::Settings::of(self).err(),
+            sections::report::Settings::of(self).err(),
+            sections::health::Settings::of(self).err(),
+            sections::logout::Section::of(self).err(),
+            sections::gres::Section::of(self).err(),
+        ];
+        sections.into_iter().flatten().collect()
+    }
+
+    /// The line of a key, such as `["report", "dir"]`, if the file has it.
+    #[must_use]
+    pub fn line_of(&self, path: &[&str]) -> Option<usize> {
+        let file = File {
+            path: &self.path,
+            text: &self.text,
+        };
+        let table = DeTable::parse(&self.text).ok()?;
+        let (last, sections) = path.split_last()?;
+        let mut table = table.get_ref();
+        for section in sections {
+            table = table.get(*section)?.get_ref().as_table()?;
+        }
+        let (key, _) = table.get_key_value(*last)?;
+        Some(line_of(file.before(key.span().start)))
+    }
+
     /// An error at a place in the file, for what only a section can judge.
     pub(crate) fn error_at(&self, offset: usize, reason: String) -> ConfigError {
         let file = File {
@@ -977,6 +1010,37 @@ grace = "60s"
             let message = config.section::<Logout>("logout").unwrap_err().to_string();
             assert_eq!(message, format!("/etc/x.toml:2: {sentence}"));
         }
+    }
+
+    #[test]
+    fn each_section_that_a_program_would_refuse_is_a_problem_of_its_own() {
+        let text = "[logout]\ngrase = '1s'\n[health]\nresum = true\n[gres]\nshard_sise = '1G'\n\
+                    [report]\nmax_log = 5\n[hugepages]\ntime_limit = '1h'\n";
+        let mut problems = Vec::new();
+        for problem in parsed(text).unwrap().problems() {
+            problems.push(problem.to_string());
+        }
+        problems.sort_by_key(|it| it.split(':').nth(1).unwrap().parse::<u32>().unwrap());
+        for (problem, words) in problems.iter().zip([
+            ":2: [logout] unknown key `grase`, did you mean `grace`?",
+            ":4: [health] unknown key `resum`, did you mean `resume`?",
+            ":6: [gres] unknown key `shard_sise`, did you mean `shard_size`?",
+            ":8: [report] `max_log`: ",
+            ":10: [hugepages] `time_limit`: `1h` is out of range",
+        ]) {
+            assert!(problem.contains(words), "{problem}");
+        }
+        assert_eq!(problems.len(), 5);
+        assert!(parsed(WHOLE).unwrap().problems().is_empty());
+    }
+
+    #[test]
+    fn the_line_of_a_key_is_known() {
+        let config = parsed("harmful = 'warn'\n[report]\n\ndir = '/a'\n").unwrap();
+        assert_eq!(config.line_of(&["harmful"]), Some(1));
+        assert_eq!(config.line_of(&["report", "dir"]), Some(4));
+        assert_eq!(config.line_of(&["report", "log"]), None);
+        assert_eq!(config.line_of(&["harmful", "log"]), None);
     }
 
     #[test]
