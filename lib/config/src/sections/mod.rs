@@ -5,4 +5,5 @@ pub mod gres;
 pub mod health;
 pub mod hugepages;
 pub mod logout;
+pub mod profile;
 pub mod report;
