@@ -134,7 +134,7 @@ fn a_share_that_a_user_makes_up_is_none() {
 #[test]
 fn a_job_over_its_share_is_ended_as_configured_and_its_neighbour_is_not() {
     let (tb, nvml) =
-        cluster("on_over = \"end\"\nsamples = 2\nsample_seconds = 1\ngrace_seconds = 1\n");
+        cluster("on_over = \"end\"\nsamples = 2\nsample_every = \"1s\"\ngrace = \"1s\"\n");
     let (greedy, pid) = waiting_job(&tb, "alice", "--gres=shard:1");
     let (modest, other) = waiting_job(&tb, "bob", "--gres=shard:3");
     let process = |pid, used_mib| Process {

@@ -182,6 +182,10 @@ fn run(line: &Line) -> u8 {
             return EX_CONFIG;
         }
     };
+    // slurmd logs them when it starts; each job and each health check need not.
+    if !matches!(line.command, Command::Prolog | Command::Watch { .. }) {
+        site.warnings.iter().for_each(|text| complain(text));
+    }
     match &line.command {
         Command::Node {
             json,
@@ -413,7 +417,7 @@ fn prolog(site: &Site) -> u8 {
         site,
         &NodeAction::Drain {
             reason,
-            drain_as: site.settings.on_fatal.into(),
+            drain_as: drain::drain_as(site.settings.on_fatal),
             after: Some(Failed::Prolog),
         },
     );
@@ -459,7 +463,7 @@ fn watch(site: &Site, file: Option<&Path>) -> u8 {
     let late = still_young(site, report);
     let reason = report.findings.reason(Domain::Efa);
     if let Some(reason) = reason.filter(|_| !late) {
-        let drain_as = settings.on_fatal.into();
+        let drain_as = drain::drain_as(settings.on_fatal);
         ask_slurm(
             site,
             &NodeAction::Drain {

@@ -1,5 +1,6 @@
 //! Which of an EFA device's counters warn, and when.
 
+pub use config::sections::health::{RATES, Rate};
 use efa::counters::{DEVICE, PORT};
 
 /// Admin commands that the device never answered.
@@ -10,42 +11,6 @@ pub const PACKETS: [&str; 2] = ["tx_pkts", "rx_pkts"];
 
 /// The remote did not answer.
 pub const UNRESPONSIVE: &str = "unresponsive_remote_events";
-
-/// A token bucket: so many at once, and so many a minute in the long run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// The counter of the port.
-    pub counter: &'static str,
-    /// The check that warns.
-    pub check: &'static str,
-    /// Tokens that the bucket holds.
-    pub burst: u64,
-    /// Tokens that flow into it in a minute.
-    pub per_minute: u64,
-}
-
-const fn rate(counter: &'static str, check: &'static str, burst: u64, per_minute: u64) -> Rate {
-    Rate {
-        counter,
-        check,
-        burst,
-        per_minute,
-    }
-}
-
-/// The thresholds of AWS's eks-node-monitoring-agent: above 100 at once, one a
-/// second; above 1 000 packets or 1 000 000 bytes sent again in a minute.
-#[rustfmt::skip]
-pub const RATES: [Rate; 8] = [
-    rate("rx_drops",                    "rx-drops",            100,       60),
-    rate("rdma_read_wr_err",            "rdma-errors",         100,       60),
-    rate("rdma_write_wr_err",           "rdma-errors",         100,       60),
-    rate(UNRESPONSIVE,                  "unresponsive-remote", 100,       60),
-    rate("impaired_remote_conn_events", "impaired-remote",     100,       60),
-    rate("retrans_timeout_events",      "retransmissions",     100,       60),
-    rate("retrans_pkts",                "retransmissions",     1000,      1000),
-    rate("retrans_bytes",               "retransmissions",     1_000_000, 1_000_000),
-];
 
 /// Which counters are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,13 +32,12 @@ const WORKER: Worker = Worker {
     waiting: "efa-check-slurm-next.lock",
 };
 
-impl From<OnFatal> for DrainAs {
-    fn from(on_fatal: OnFatal) -> Self {
-        match on_fatal {
-            OnFatal::Drain => Self::Drain,
-            OnFatal::HyperpodReplace => Self::HyperpodReplace,
-            OnFatal::HyperpodReboot => Self::HyperpodReboot,
-        }
+/// What the site's `on_fatal` means to Slurm.
+pub(crate) fn drain_as(on_fatal: OnFatal) -> DrainAs {
+    match on_fatal {
+        OnFatal::Drain => DrainAs::Drain,
+        OnFatal::HyperpodReplace => DrainAs::HyperpodReplace,
+        OnFatal::HyperpodReboot => DrainAs::HyperpodReboot,
     }
 }
 
@@ -86,7 +85,7 @@ fn speak(config: &Path, node: &str, how: &str, reason: Option<String>) -> Result
         None => NodeAction::Resume,
         Some(reason) => NodeAction::Drain {
             reason,
-            drain_as: site.settings.on_fatal.into(),
+            drain_as: drain_as(site.settings.on_fatal),
             after: (how == "prolog").then_some(Failed::Prolog),
         },
     };

@@ -85,7 +85,7 @@ impl Expectation {
             Ok(record) => (record, None),
             Err(reason) => (None, Some(format!("the record is not used: {reason}"))),
         };
-        if let Some(count) = settings.expected_devices(instance) {
+        if let Some(count) = settings.expected_devices(instance.map(InstanceType::as_str)) {
             let source = Source::Configuration;
             let count = Some(count);
             return Self {
@@ -167,7 +167,7 @@ pub fn confirm(
         })
     };
     let instance: Option<InstanceType> = record.instance_type.parse().ok();
-    if let Some(count) = settings.expected_devices(instance.as_ref()) {
+    if let Some(count) = settings.expected_devices(instance.as_ref().map(InstanceType::as_str)) {
         return if have >= count as usize {
             Ok(())
         } else {

@@ -27,6 +27,8 @@ pub enum Named {
 pub struct Site {
     /// The configuration's path.
     pub config: PathBuf,
+    /// Old spellings in `[health]`, as sentences.
+    pub warnings: Vec<String>,
     /// The `[health]` section.
     pub settings: Settings,
     /// Slurm's name of the node.
@@ -60,9 +62,10 @@ impl Site {
         };
         let sysroot = config.sysroot(node.as_ref()).map_err(unknown)?;
         let state_dir = config.state_dir(node.as_ref()).map_err(unknown)?;
-        let record = node_name::expand(&settings.record, node.as_ref()).map_err(unknown)?;
+        let record = settings.record.on(node.as_ref()).map_err(unknown)?;
         Ok(Self {
             config: path.to_owned(),
+            warnings: config.warnings_of("health"),
             settings,
             node,
             sysroot,

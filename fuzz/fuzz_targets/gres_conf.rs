@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use gpu::size;
+use config::values::size;
 use libfuzzer_sys::fuzz_target;
 use slurm::conf::gres_conf::{self, GresConf};
 use slurm::conf::reader::InMemory;
@@ -24,5 +24,5 @@ fuzz_target!(|text: &str| {
             let _ = gres_conf::minor(file);
         }
     }
-    let _ = size::mib(text);
+    let _ = size::parse_with_old_spelling(text);
 });

@@ -22,11 +22,12 @@ use slurm::{JobId, JobKey};
 use crate::watch::Places;
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE};
 use crate::{drain, generate, job, mig, status, verify, watch};
+use config::values::size::{self, SizeError};
 use gpu::inventory::{Answer, Ask, Machine, Profile};
 use gpu::nvml_worker;
 use gpu::nvml_worker::Agent;
 use gpu::settings::{Settings, Shards};
-use gpu::{shares, size};
+use gpu::shares;
 
 /// Fractional GPUs in Slurm: configuration, shares, health, MIG.
 #[derive(Debug, Parser)]
@@ -236,6 +237,10 @@ fn run(line: &Line) -> u8 {
             return EX_CONFIG;
         }
     };
+    // slurmd logs them when it starts; each job need not.
+    if !matches!(line.command, Command::Prolog | Command::Epilog) {
+        settings.warnings.iter().for_each(|text| complain(text));
+    }
     let result = match &line.command {
         Command::Generate {
             how,
@@ -289,8 +294,14 @@ fn print(text: &str) {
 }
 
 /// A size on the command line.
-fn mib(text: &str) -> Result<u64, &'static str> {
-    size::mib(text).ok_or("give a size such as 10G or 512M")
+fn mib(text: &str) -> Result<u64, SizeError> {
+    let size = size::parse_with_old_spelling(text)?;
+    if size::old_spelling(text).is_some() {
+        complain(&format!(
+            "--shard-size has an old spelling, which the next release will refuse; write {size}"
+        ));
+    }
+    size::whole_mebibytes(size)
 }
 
 impl How {

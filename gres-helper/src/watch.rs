@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn whatever_ends_the_wait_the_next_sample_has_its_time() {
-        let config = config::parse("[gres]\nsample_seconds = 10\n", "x".as_ref()).unwrap();
+        let config = config::parse("[gres]\nsample_every = \"10s\"\n", "x".as_ref()).unwrap();
         let settings = Settings::of(&config, None).unwrap();
         let mut watchdog = Watchdog::default();
         assert!(

@@ -612,7 +612,7 @@ fn wrong_use_by_slurmd_fails_no_prolog() {
 
 #[test]
 fn a_driver_that_hangs_in_the_kernel_makes_the_node_unfit() {
-    let node = Node::new("8xH100", "nvml_seconds = 1");
+    let node = Node::new("8xH100", "nvml_limit = \"1s\"");
     let place = node.path("stuck");
     fs::create_dir(&place).unwrap();
     let stuck = Stuck::mount(&place).unwrap_or_else(|error| panic!("{error}"));
@@ -629,7 +629,7 @@ fn a_driver_that_hangs_in_the_kernel_makes_the_node_unfit() {
 
 #[test]
 fn an_answer_that_is_late_without_a_hang_in_the_kernel_drains_nothing() {
-    let node = Node::new("8xH100", "nvml_seconds = 1");
+    let node = Node::new("8xH100", "nvml_limit = \"1s\"");
     node.change(|machine| {
         let mut hang = fault("nvmlDeviceGetMemoryInfo_v2", 0, 0);
         hang.gpu = Some(3);
@@ -646,7 +646,7 @@ fn an_answer_that_is_late_without_a_hang_in_the_kernel_drains_nothing() {
 
 #[test]
 fn load_on_the_cpus_drains_nothing() {
-    let node = Node::new("8xH100", "nvml_seconds = 1");
+    let node = Node::new("8xH100", "nvml_limit = \"1s\"");
     let load = Load::begin().unwrap();
     let mut prolog = load.under(&node.for_job("prolog", 1, 1000, "0"));
     let said = Said::of(prolog.stdin(Stdio::null()).output().unwrap());

@@ -127,6 +127,9 @@ pub fn setup(arguments: SetupArguments) -> anyhow::Result<u8> {
     }
     let site = edit.place.look();
     let role = site.role().map_err(SetupError::Missing)?;
+    for warning in site.config.iter().flat_map(|config| &config.warnings) {
+        eprintln!("slurm-efa: {warning}");
+    }
     let _lock = (!edit.dry_run).then(|| setup::lock(&site)).transpose()?;
     let mut plan = setup::plan(&site, role, &arguments.admin)?;
     if let Some(fragment) = &arguments.gres_conf {

@@ -142,6 +142,9 @@ fn slurmd_starts(arguments: &Arguments) {
             return;
         }
     };
+    for warning in &config.warnings {
+        log::info(&format!("spank_efa: {warning}"));
+    }
     if let Err(error) = usage::Settings::of(&config) {
         log::error(&format!(
             "spank_efa: {error}; no job is reported until this is mended"

@@ -10,4 +10,3 @@ pub mod mps;
 pub mod nvml_worker;
 pub mod settings;
 pub mod shares;
-pub mod size;

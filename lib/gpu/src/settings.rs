@@ -4,82 +4,21 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::sections::gres::Section;
+pub use config::sections::gres::{OnOver, Shards, Wanted};
 use config::{Config, MissingIs};
+use host::Sysroot;
 use host::state_dir::StateDir;
-use host::{Sysroot, printable};
-use serde::Deserialize;
-use slurm::{NodeName, node_name};
-
-use crate::size;
-
-/// What holds a job to its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Wanted {
-    /// The strongest that the node can do without MPS: the cgroup limit where
-    /// the driver has it, else the watchdog.
-    #[default]
-    Auto,
-    /// Nothing: Slurm counts.
-    Count,
-    /// `watch` looks, and warns or ends.
-    Watchdog,
-    /// One MPS daemon for each GPU and user.
-    Mps,
-    /// The driver limits the job's cgroup (r615 and later).
-    Cgroup,
-}
-
-/// What `watch` does about a job over its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnOver {
-    /// Says so.
-    #[default]
-    Warn,
-    /// Ends the job's processes on that GPU.
-    End,
-}
-
-/// The section as it is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Section {
-    nvml_library: Option<String>,
-    nvml_seconds: Option<u64>,
-    shard_size: Option<String>,
-    shards_per_gpu: Option<u64>,
-    reserve: Option<String>,
-    tier: Wanted,
-    require_fence: bool,
-    gres_conf: Option<PathBuf>,
-    scontrol: Option<PathBuf>,
-    spool_dir: Option<String>,
-    helper: Option<PathBuf>,
-    mps_control: Option<PathBuf>,
-    on_over: OnOver,
-    over_percent: Option<u64>,
-    samples: Option<u32>,
-    sample_seconds: Option<u64>,
-    grace_seconds: Option<u64>,
-}
-
-/// How many shards a GPU has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shards {
-    /// As many as fit, of so many MiB.
-    Size(u64),
-    /// So many.
-    PerGpu(u64),
-    /// None: GPUs are not shared.
-    None,
-}
+use slurm::NodeName;
+use slurm::node_name::NameError;
 
 /// Where this is and what the site wants.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The configuration's path.
     pub config: PathBuf,
+    /// Old spellings in the section, as sentences.
+    pub warnings: Vec<String>,
     /// Slurm's name of this node.
     pub node: Option<NodeName>,
     /// The tree to look at.
@@ -145,93 +84,37 @@ impl Settings {
     /// # Errors
     /// As [`Settings::load`].
     pub fn of(config: &Config, node: Option<NodeName>) -> Result<Self, String> {
-        let section: Section = config
-            .section("gres")
-            .map_err(|error| error.to_string())?
-            .unwrap_or_default();
-        let wrong = |what: String| format!("{}: [gres]: {what}", config.path.display());
-        let size = |key: &str, text: &str| {
-            size::mib(text).ok_or_else(|| {
-                let text = printable(text, 40);
-                wrong(format!(
-                    "`{key}` is `{text}`, expected a size such as `10G` or `512M`"
-                ))
-            })
+        let section = Section::of(config).map_err(|error| error.to_string())?;
+        let unknown = |error: NameError| format!("{}: [gres]: {error}", config.path.display());
+        let spool_dir = match section.spool_dir {
+            Some(path) => path.on(node.as_ref()).map_err(unknown)?,
+            None => PathBuf::from(SPOOL_DIR),
         };
-        let shards = match (section.shard_size.as_deref(), section.shards_per_gpu) {
-            (Some(_), Some(_)) => {
-                return Err(wrong(
-                    "give `shard_size` or `shards_per_gpu`, not both".to_owned(),
-                ));
-            }
-            (Some(text), None) => Shards::Size(size("shard_size", text)?),
-            (None, Some(count @ 1..=1024)) => Shards::PerGpu(count),
-            (None, Some(count)) => {
-                return Err(wrong(format!(
-                    "`shards_per_gpu` is {count}, expected 1 to 1024"
-                )));
-            }
-            (None, None) => Shards::None,
-        };
-        let reserve = section.reserve.as_deref().map(|text| size("reserve", text));
-        let seconds = |key: &str, value: Option<u64>, default: u64| match value.unwrap_or(default) {
-            value @ 1..=3600 => Ok(Duration::from_secs(value)),
-            value => Err(wrong(format!("`{key}` is {value}, expected 1 to 3600"))),
-        };
-        let place = |text: Option<String>, default: &str| {
-            node_name::expand(text.as_deref().unwrap_or(default), node.as_ref())
-                .map_err(|error| wrong(error.to_string()))
-        };
-        // A bare name is looked for where the system keeps libraries; root runs
-        // what it finds, so a path must be whole.
-        let library = place(section.nvml_library, "libnvidia-ml.so.1")?;
-        let whole = |key: &str, path: &Path| {
-            if path.is_absolute() {
-                return Ok(());
-            }
-            Err(wrong(format!("`{key}` must be an absolute path")))
-        };
-        if library.components().count() > 1 {
-            whole("nvml_library", &library)?;
-        }
-        let helper = section
-            .helper
-            .unwrap_or_else(|| "/usr/bin/gres-helper".into());
-        let mps_control = section
-            .mps_control
-            .unwrap_or_else(|| "/usr/bin/nvidia-cuda-mps-control".into());
-        whole("helper", &helper)?;
-        whole("mps_control", &mps_control)?;
-        let over_percent = section.over_percent.unwrap_or(105);
-        if !(100..=1000).contains(&over_percent) {
-            return Err(wrong(format!(
-                "`over_percent` is {over_percent}, expected 100 to 1000"
-            )));
-        }
         Ok(Self {
             config: config.path.clone(),
+            warnings: config.warnings_of("gres"),
             sysroot: config
                 .sysroot(node.as_ref())
                 .map_err(|error| error.to_string())?,
             state_dir: config
                 .state_dir(node.as_ref())
                 .map_err(|error| error.to_string())?,
-            library,
-            nvml_limit: seconds("nvml_seconds", section.nvml_seconds, 10)?,
-            shards,
-            reserve_mib: reserve.transpose()?.unwrap_or(0),
+            library: section.nvml_library.on(node.as_ref()).map_err(unknown)?,
+            nvml_limit: section.nvml_limit,
+            shards: section.shards,
+            reserve_mib: section.reserve_mib,
             tier: section.tier,
             require_fence: section.require_fence,
             gres_conf: section.gres_conf,
             scontrol: section.scontrol,
-            spool_dir: place(section.spool_dir, SPOOL_DIR)?,
-            helper,
-            mps_control,
+            spool_dir,
+            helper: section.helper,
+            mps_control: section.mps_control,
             on_over: section.on_over,
-            over_percent,
-            samples: section.samples.unwrap_or(3).clamp(1, 1000),
-            sample_every: seconds("sample_seconds", section.sample_seconds, 15)?,
-            grace: seconds("grace_seconds", section.grace_seconds, 30)?,
+            over_percent: section.over_percent,
+            samples: section.samples,
+            sample_every: section.sample_every,
+            grace: section.grace,
             node,
         })
     }
@@ -337,21 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_the_key_that_holds_it() {
-        for (text, word) in [
-            ("shard_size = \"many\"", "shard_size"),
-            ("shard_size = \"0G\"", "shard_size"),
-            ("shard_size = \"1G\"\nshards_per_gpu = 2", "not both"),
-            ("shards_per_gpu = 0", "shards_per_gpu"),
-            ("sample_seconds = 0", "sample_seconds"),
-            ("over_percent = 5", "over_percent"),
-            ("nvml_library = \"./evil.so\"", "nvml_library"),
-            ("helper = \"gres-helper\"", "helper"),
-            ("tier = \"mgi\"", "mgi"),
-            ("shard_siez = \"1G\"", "shard_siez"),
-        ] {
-            let error = settings(&format!("[gres]\n{text}")).unwrap_err();
-            assert!(error.contains(word), "{text}: {error}");
-        }
+    fn old_spellings_are_handed_to_the_program_that_prints_them() {
+        let old = settings("[gres]\nshard_size = '10GB'\nreserve = '1 gib'").unwrap();
+        assert_eq!(old.warnings.len(), 2);
     }
 }

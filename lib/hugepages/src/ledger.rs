@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pool::{Counts, NumaNode, Pool};
 use crate::rehearsal::PaperStore;
+pub use config::sections::hugepages::Spread;
 use config::size::{HugePages, PageSize};
 use host::BootId;
 use host::Deadline;
@@ -36,18 +37,6 @@ pub struct Wish {
     /// Where.
     #[serde(default)]
     pub spread: Spread,
-}
-
-/// On which NUMA nodes a job's pages lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Spread {
-    /// Evenly on all; what one lacks, the others make up for.
-    #[default]
-    Even,
-    /// Evenly on all; what one lacks is missing. For programs that bind their
-    /// memory to each node.
-    Strict,
 }
 
 /// Pages of one pool that a job has.

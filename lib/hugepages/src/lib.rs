@@ -23,13 +23,12 @@ pub mod machine;
 pub mod pool;
 pub mod reconcile;
 pub mod rehearsal;
-pub mod settings;
 
 #[cfg(test)]
 mod model;
 
+pub use config::sections::hugepages::{OnShortfall, Settings};
 pub use config::size::{Bytes, HugePages, PageSize, Request};
 pub use ledger::{Grant, Spread, Wish};
 pub use pool::{KernelPools, NumaNode, Pool, Pools};
 pub use reconcile::{Claim, ReconcileError, Report, reconcile};
-pub use settings::{OnShortfall, Settings};

@@ -3,44 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config::sections::logout::Section;
+pub use config::sections::logout::{Leftovers, OnError};
 use config::{Config, ConfigError, MissingIs};
-use host::printable;
-use serde::{Deserialize, Deserializer};
 use slurm::NodeName;
-use slurm::node_name::{NameError, expand};
+use slurm::node_name::NameError;
 
 /// Where slurmd's spool directory is, where nobody says: Slurm's own default
 /// and Debian's. Those that exist are all looked at.
 pub const USUAL_SPOOLS: [&str; 2] = ["/var/spool/slurmd", "/var/lib/slurm/slurmd"];
-
-/// Longest time that can be configured.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
-
-/// What a login gets when the user's jobs cannot be found out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnError {
-    /// It is refused, unless it is root's or an exempt user's.
-    #[default]
-    Deny,
-    /// It is admitted.
-    Allow,
-}
-
-/// Which processes end together with a user's sessions. Never any in a Slurm
-/// job's cgroup, never another user's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Leftovers {
-    /// Those that descend from the login only.
-    None,
-    /// Also those that left it (nohup, setsid, tmux, a server of VS Code),
-    /// by the session's control group or scope, or the kernel's audit session.
-    #[default]
-    Session,
-    /// Everything that runs as that user.
-    User,
-}
 
 /// What holds on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,29 +51,6 @@ pub struct Settings {
     pub node: Option<NodeName>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Section {
-    require_job: Option<bool>,
-    exempt_users: Vec<String>,
-    exempt_groups: Vec<String>,
-    services: Vec<String>,
-    on_error: OnError,
-    job_variables: Option<bool>,
-    #[serde(deserialize_with = "duration")]
-    grace: Option<Duration>,
-    spare_active: bool,
-    #[serde(deserialize_with = "duration")]
-    max_overstay: Option<Duration>,
-    #[serde(deserialize_with = "duration")]
-    idle_after: Option<Duration>,
-    leftovers: Leftovers,
-    dry_run: bool,
-    debug: bool,
-    spool_dir: Option<String>,
-    node_name: Option<String>,
-}
-
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -113,15 +61,6 @@ pub enum SettingsError {
     /// A name or a path in it.
     #[error("[logout]: {0}")]
     Name(#[from] NameError),
-    /// `spool_dir`.
-    #[error(
-        "[logout]: spool_dir: `{}` is not an absolute path",
-        printable(path, 200)
-    )]
-    Relative {
-        /// What was given.
-        path: String,
-    },
 }
 
 impl Settings {
@@ -144,32 +83,25 @@ impl Settings {
     /// # Errors
     /// With file, line and reason.
     pub fn of(config: &Config) -> Result<Self, SettingsError> {
-        let section: Section = config.section("logout")?.unwrap_or_default();
-        let node = match &section.node_name {
-            Some(name) => Some(name.parse()?),
-            None => host_name(),
-        };
-        let spool_dir = match section.spool_dir {
-            Some(path) if !path.starts_with('/') => return Err(SettingsError::Relative { path }),
-            Some(path) => Some(expand(&path, node.as_ref())?),
-            None => None,
-        };
+        let section = Section::of(config)?;
+        let node = section.node_name.or_else(host_name);
+        let spool_dir = section.spool_dir.map(|path| path.on(node.as_ref()));
         Ok(Self {
-            require_job: section.require_job.unwrap_or(true),
+            require_job: section.require_job,
             exempt_users: section.exempt_users,
             exempt_groups: section.exempt_groups,
             services: section.services,
             on_error: section.on_error,
-            job_variables: section.job_variables.unwrap_or(true),
-            grace: section.grace.unwrap_or(Duration::from_secs(60)),
+            job_variables: section.job_variables,
+            grace: section.grace,
             spare_active: section.spare_active,
-            max_overstay: section.max_overstay.unwrap_or(Duration::from_secs(86_400)),
-            idle_after: section.idle_after.filter(|it| !it.is_zero()),
+            max_overstay: section.max_overstay,
+            idle_after: section.idle_after,
             leftovers: section.leftovers,
             dry_run: section.dry_run,
             debug: section.debug,
             state_dir: config.state_dir(node.as_ref())?,
-            spool_dir,
+            spool_dir: spool_dir.transpose()?,
             node,
         })
     }
@@ -193,37 +125,6 @@ fn host_name() -> Option<NodeName> {
     name.split('.').next()?.parse().ok()
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_duration(&text).map(Some).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "`{}` is not a time: write a whole number and ms, s, m, h or d, such as \"60s\", \
-             or \"0\"; at most 366d",
-            printable(&text, 40)
-        ))
-    })
-}
-
-/// `90s`, `5m`, `0`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    let duration = Duration::from_millis(number.checked_mul(millis)?);
-    (duration <= LONGEST).then_some(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,48 +144,6 @@ mod tests {
         assert_eq!(settings.leftovers, Leftovers::Session);
         assert_eq!(settings.idle_after, None);
         assert_eq!(settings.spool_dir, None);
-    }
-
-    #[test]
-    fn times_have_units_and_zero_needs_none() {
-        for (text, seconds) in [("0", 0), ("0s", 0), ("90s", 90), ("5m", 300), ("2h", 7200)] {
-            assert_eq!(
-                parse_duration(text),
-                Some(Duration::from_secs(seconds)),
-                "{text}"
-            );
-        }
-        for text in [
-            "",
-            "5",
-            "-1s",
-            "+1s",
-            "1.5h",
-            "5 m",
-            "1w",
-            "367d",
-            "99999999999999999999s",
-        ] {
-            assert_eq!(parse_duration(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_value_is_refused_with_its_line() {
-        for wrong in [
-            "grace = 60",
-            "grace = '1 minute'",
-            "graec = '1s'",
-            "on_error = 'maybe'",
-            "leftovers = 'all'",
-            "exempt_users = 'root'",
-            "require_job = 'yes'",
-        ] {
-            let error = settings(&format!("[logout]\n{wrong}\n")).unwrap_err();
-            assert!(error.starts_with("/etc/x.toml:2: "), "{wrong}: {error}");
-        }
-        assert!(settings("[logout]\nspool_dir = 'x'").is_err());
-        assert!(settings("[logout]\nnode_name = '../x'").is_err());
     }
 
     #[test]

@@ -154,22 +154,19 @@ pub fn check(config: &Config) -> Result<(), ProfileError> {
         && !matches!(default, "auto" | "none")
         && !names(config).contains(default)
     {
-        return Err(broken(
-            config,
-            &format!(
-                "default_profile: there is no profile \"{}\"",
-                printable(default, 64)
-            ),
-        ));
+        let line = config.line_of(&["default_profile"]).unwrap_or(1);
+        let meant = nearest(default, &names(config));
+        let meant = meant.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+        return Err(ProfileError::Configuration(format!(
+            "{}:{line}: `default_profile`: there is no profile \"{}\"{meant}",
+            config.path.display(),
+            printable(default, 64)
+        )));
     }
     Ok(())
 }
 
-fn broken(config: &Config, what: &str) -> ProfileError {
-    ProfileError::Configuration(format!("{}: {what}", config.path.display()))
-}
-
-/// As [`broken`], where the line of a site's profile is to be mended.
+/// An error on the line of a site's profile.
 fn broken_profile(config: &Config, name: &str, what: &str) -> ProfileError {
     let line = config.profiles.get(name).map_or(1, |site| site.line);
     ProfileError::Configuration(format!(

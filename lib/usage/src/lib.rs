@@ -9,7 +9,6 @@
 
 pub mod folder;
 pub mod log;
-pub mod settings;
 pub mod text;
 
 use std::fmt;
@@ -24,8 +23,8 @@ use host::state_dir::StateError;
 use host::sysroot::shown;
 use slurm::NodeName;
 
+pub use config::sections::report::Settings;
 pub use folder::load_job;
-pub use settings::Settings;
 pub use text::{no_traffic_warning, one_line, one_way_warning, speaks};
 
 /// The form of a record that this version writes and reads.

@@ -196,8 +196,12 @@ impl Plan {
 /// # Errors
 /// What is missing, for a person.
 pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupError> {
-    if let Err(error) = &site.config {
-        return Err(SetupError::Config(error.clone()));
+    let problems = site.config_problems();
+    if !problems.is_empty() {
+        return Err(SetupError::Config(format!(
+            "{}; nothing was changed",
+            problems.join("; ")
+        )));
     }
     if site.release.is_none() {
         return Err(SetupError::Missing(

@@ -98,6 +98,22 @@ impl Site {
         self.place(path).to_string_lossy().into_owned()
     }
 
+    /// What is wrong with this suite's configuration: what any program of the
+    /// suite would refuse, with line and key.
+    #[must_use]
+    pub fn config_problems(&self) -> Vec<String> {
+        let config = match &self.config {
+            Ok(config) => config,
+            Err(error) => return vec![error.clone()],
+        };
+        let sections = config.problems();
+        let mut problems: Vec<String> = sections.iter().map(ToString::to_string).collect();
+        if let Err(error) = profiles::profile::check(config) {
+            problems.push(error.to_string());
+        }
+        problems
+    }
+
     /// Whether this suite's configuration has a section.
     #[must_use]
     pub fn has_section(&self, name: &str) -> bool {

@@ -1,57 +1,61 @@
 //! `[report]` of the configuration.
 
-use std::path::{Component, Path, PathBuf};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
-use config::{Config, ConfigError};
-use host::printable;
+use crate::size::Bytes;
+use crate::values::path::{self, NodePath};
+use crate::{Config, ConfigError};
 use slurm::NodeName;
-use slurm::node_name::{NameError, expand};
+use slurm::node_name::NameError;
 
 /// Where the log lies unless `log` in `[report]` says otherwise.
 pub const DEFAULT_LOG: &str = "/var/log/slurm-efa/jobs.jsonl";
 
-/// How large the log grows before it is put aside, in MiB.
-const DEFAULT_MAX_LOG_MIB: u64 = 64;
+/// How large the log grows before it is rotated.
+const DEFAULT_MAX_LOG: Bytes = Bytes(64 << 20);
+
+/// Smallest and largest `max_log`.
+const MAX_LOG: RangeInclusive<Bytes> = Bytes(1 << 20)..=Bytes(4 << 30);
 
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    folder: Option<String>,
-    log: String,
-    /// The log is put aside once it has this size, in bytes.
+    folder: Option<NodePath>,
+    log: Option<NodePath>,
+    /// The log is rotated once it has this size, in bytes.
     pub max_log: u64,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Section {
-    #[serde(default, deserialize_with = "place")]
-    dir: Option<String>,
-    #[serde(default, deserialize_with = "place")]
-    log: Option<String>,
-    #[serde(default, deserialize_with = "mebibytes")]
-    max_log_mib: Option<u64>,
+    #[serde(deserialize_with = "folder")]
+    dir: Option<NodePath>,
+    #[serde(deserialize_with = "folder")]
+    log: Option<NodePath>,
+    #[serde(deserialize_with = "max_log")]
+    max_log: Option<Bytes>,
+    /// The same, in the spelling of release 0.1.
+    #[serde(deserialize_with = "max_log_mib")]
+    max_log_mib: Option<Bytes>,
 }
 
 impl Settings {
-    /// What the configuration says: `dir`, `log`, `max_log_mib` in `[report]`;
+    /// What the configuration says: `dir`, `log`, `max_log` in `[report]`;
     /// `report_dir` at the top level is another way to say `dir`.
     ///
     /// # Errors
     /// With file, line and reason.
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
-        let section = config.section::<Section>("report")?;
-        let section = section.unwrap_or(Section {
-            dir: None,
-            log: None,
-            max_log_mib: None,
-        });
+        let section: Section = config.section("report")?.unwrap_or_default();
+        let max_log = section.max_log.or(section.max_log_mib);
         Ok(Self {
             folder: section.dir.or_else(|| config.report_dir.clone()),
-            log: section.log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
-            max_log: section.max_log_mib.unwrap_or(DEFAULT_MAX_LOG_MIB) * 1024 * 1024,
+            log: section.log,
+            max_log: max_log.unwrap_or(DEFAULT_MAX_LOG).0,
         })
     }
 
@@ -61,10 +65,7 @@ impl Settings {
     /// # Errors
     /// It contains `%n` and `node` is `None`.
     pub fn folder(&self, node: Option<&NodeName>) -> Result<Option<PathBuf>, NameError> {
-        self.folder
-            .as_deref()
-            .map(|path| expand(path, node))
-            .transpose()
+        self.folder.as_ref().map(|path| path.on(node)).transpose()
     }
 
     /// The node's log; `%n` in it stands for the node's name.
@@ -72,37 +73,36 @@ impl Settings {
     /// # Errors
     /// It contains `%n` and `node` is `None`.
     pub fn log(&self, node: Option<&NodeName>) -> Result<PathBuf, NameError> {
-        expand(&self.log, node)
+        match &self.log {
+            Some(path) => path.on(node),
+            None => Ok(PathBuf::from(DEFAULT_LOG)),
+        }
     }
 }
 
-/// An absolute path that may contain `%n`.
-fn place<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let path = String::deserialize(from)?;
-    let upwards = Path::new(&path)
-        .components()
-        .any(|part| part == Component::ParentDir);
-    let named = Path::new(&path).file_name().is_some();
-    let error = |reason: String| Err(serde::de::Error::custom(reason));
-    if !path.starts_with('/') || !named || upwards || path.chars().any(char::is_control) {
-        return error(format!(
-            "`{}` is not usable: give an absolute path without `..` or control characters",
-            printable(&path, 200)
-        ));
-    }
-    // Any name does: only the placeholders are of interest here.
-    match "n".parse().and_then(|node| expand(&path, Some(&node))) {
-        Ok(_) => Ok(Some(path)),
-        Err(reason) => error(reason.to_string()),
-    }
+fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NodePath>, D::Error> {
+    path::named(from).map(Some)
 }
 
-fn mebibytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+fn max_log<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+    let size = Bytes::deserialize(from)?;
+    if MAX_LOG.contains(&size) {
+        return Ok(Some(size));
+    }
+    let error = format!(
+        "{size} is out of range; write {} to {}",
+        MAX_LOG.start(),
+        MAX_LOG.end()
+    );
+    Err(serde::de::Error::custom(error))
+}
+
+fn max_log_mib<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
     let number = i64::deserialize(from)?;
     u64::try_from(number)
         .ok()
         .filter(|mib| (1..=4096).contains(mib))
-        .map(Some)
+        .map(|mib| Some(Bytes(mib << 20)))
         .ok_or_else(|| {
             serde::de::Error::custom(format!("max_log_mib is {number}, expected 1 to 4096"))
         })
@@ -111,7 +111,8 @@ fn mebibytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use config::parse;
+    use crate::parse;
+    use std::path::Path;
 
     fn settings(text: &str) -> Result<Settings, String> {
         let config = parse(text, Path::new("/etc/x.toml")).map_err(|error| error.to_string())?;
@@ -130,7 +131,7 @@ mod tests {
     fn the_section_wins_over_the_short_form_and_the_nodes_name_is_filled_in() {
         let short = settings("report_dir = '/fsx/efa'").unwrap();
         assert_eq!(short.folder(None).unwrap(), Some("/fsx/efa".into()));
-        let both = "report_dir = '/a'\n[report]\ndir = '/b'\nlog = '/l/%n/j'\nmax_log_mib = 1";
+        let both = "report_dir = '/a'\n[report]\ndir = '/b'\nlog = '/l/%n/j'\nmax_log = '1M'";
         let both = settings(both).unwrap();
         let node = "n1".parse().unwrap();
         assert_eq!(both.folder(None).unwrap(), Some("/b".into()));
@@ -140,12 +141,23 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_of_the_log_may_be_a_number_of_mebibytes_for_one_more_release() {
+        assert_eq!(
+            settings("[report]\nmax_log_mib = 2").unwrap().max_log,
+            2 << 20
+        );
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_their_line() {
         for wrong in [
             "dir = 'x'",
             "dir = '/a/../b'",
             "dir = '/%x'",
             "log = '/'",
+            "max_log = '1K'",
+            "max_log = '5G'",
+            "max_log = 64",
             "max_log_mib = 0",
             "max_log_mib = -1",
             "max_log_mib = 99999",

@@ -3,12 +3,11 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::ledger::Spread;
-use config::size::{Bytes, PageSize, Request};
-use config::{Config, ConfigError};
-use host::printable;
+use crate::size::{Bytes, PageSize, Request};
+use crate::values::duration;
+use crate::{Config, ConfigError};
 
 /// Most that a job gets on a node where the site says nothing: room for AWS's
 /// own figure (`auto`) on every type of today, which is 41 GiB at 192 CPUs.
@@ -17,7 +16,8 @@ pub const DEFAULT_MAX: Bytes = Bytes(64 << 30);
 /// How long a prolog looks for pages where the site says nothing.
 const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest time that a prolog may be told to look for pages.
+/// How long a prolog may look for pages.
+const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// What happens to a job that gets fewer pages than it asked for.
@@ -31,14 +31,29 @@ pub enum OnShortfall {
     Requeue,
 }
 
+/// On which NUMA nodes a job's pages lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// Evenly on all; what one lacks, the others make up for.
+    #[default]
+    Even,
+    /// Evenly on all; what one lacks is missing. For programs that bind their
+    /// memory to each node.
+    Strict,
+}
+
 /// What the site says about hugepages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// For jobs that neither ask themselves nor have a profile that does.
+    #[serde(deserialize_with = "request")]
     pub default: Option<Request>,
     /// Most that a job gets on each node.
     pub max: Bytes,
     /// The size of the pages.
+    #[serde(deserialize_with = "parsed")]
     pub page_size: PageSize,
     /// Where they lie.
     pub spread: Spread,
@@ -47,23 +62,22 @@ pub struct Settings {
     /// Whether the kernel shall keep jobs from each other's pages.
     pub isolate: bool,
     /// How long a prolog looks for pages.
+    #[serde(deserialize_with = "time_limit")]
     pub time_limit: Duration,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Section {
-    #[serde(deserialize_with = "parsed")]
-    default: Option<Request>,
-    #[serde(deserialize_with = "parsed")]
-    max: Option<Bytes>,
-    #[serde(deserialize_with = "parsed")]
-    page_size: Option<PageSize>,
-    spread: Spread,
-    on_shortfall: OnShortfall,
-    isolate: bool,
-    #[serde(deserialize_with = "duration")]
-    time_limit: Option<Duration>,
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default: None,
+            max: DEFAULT_MAX,
+            page_size: PageSize::TwoMiB,
+            spread: Spread::default(),
+            on_shortfall: OnShortfall::default(),
+            isolate: false,
+            time_limit: DEFAULT_TIME_LIMIT,
+        }
+    }
 }
 
 impl Settings {
@@ -72,46 +86,26 @@ impl Settings {
     /// # Errors
     /// With file, line and reason.
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
-        let section: Section = config.section("hugepages")?.unwrap_or_default();
-        Ok(Self {
-            default: section.default,
-            max: section.max.unwrap_or(DEFAULT_MAX),
-            page_size: section.page_size.unwrap_or(PageSize::TwoMiB),
-            spread: section.spread,
-            on_shortfall: section.on_shortfall,
-            isolate: section.isolate,
-            time_limit: section.time_limit.unwrap_or(DEFAULT_TIME_LIMIT),
-        })
+        Ok(config.section("hugepages")?.unwrap_or_default())
     }
 }
 
-fn parsed<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+fn request<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Request>, D::Error> {
+    parsed(from).map(Some)
+}
+
+fn parsed<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr,
     T::Err: std::fmt::Display,
 {
     let text = String::deserialize(from)?;
-    text.parse().map(Some).map_err(serde::de::Error::custom)
+    text.parse().map_err(serde::de::Error::custom)
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(0));
-    let factor = match unit {
-        "s" => Some(1),
-        "m" => Some(60),
-        _ => None,
-    };
-    let seconds = factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor));
-    let duration = seconds.map(Duration::from_secs);
-    match duration.filter(|it| !it.is_zero() && *it <= LONGEST) {
-        Some(duration) => Ok(Some(duration)),
-        None => Err(serde::de::Error::custom(format!(
-            "`{}` is not a time limit; write 1s to 10m",
-            printable(&text, 40)
-        ))),
-    }
+fn time_limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    duration::deserialize_in(from, &(SHORTEST..=LONGEST))
 }
 
 #[cfg(test)]
@@ -121,7 +115,7 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Result<Settings, String> {
-        let config = config::parse(text, Path::new("/etc/x.toml")).unwrap();
+        let config = crate::parse(text, Path::new("/etc/x.toml")).unwrap();
         Settings::of(&config).map_err(|error| error.to_string())
     }
 

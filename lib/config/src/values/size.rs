@@ -4,7 +4,7 @@ use std::fmt;
 use std::iter::Sum;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use host::printable;
 
@@ -146,8 +146,14 @@ impl FromStr for PageSize {
 #[non_exhaustive]
 pub enum SizeError {
     /// Not a number with a unit.
-    #[error("{text} is not a size; write 512M, 10G, `auto` or `none`")]
+    #[error("{text} is not a size; write a size such as 512M or 10G")]
     Syntax {
+        /// What was written, safe to print.
+        text: String,
+    },
+    /// The same, where there are words beside sizes.
+    #[error("{text} is not a size; write 512M, 10G, `auto` or `none`")]
+    NoRequest {
         /// What was written, safe to print.
         text: String,
     },
@@ -160,8 +166,14 @@ pub enum SizeError {
         number: u64,
     },
     /// Zero.
-    #[error("{text} is no memory; `none` reserves nothing")]
+    #[error("{text} is not a valid size; write a size such as 512M or 10G")]
     Zero {
+        /// What was written, safe to print.
+        text: String,
+    },
+    /// The same, where there is a word for it.
+    #[error("{text} is not a valid size; use `none` to reserve nothing")]
+    ZeroRequest {
         /// What was written, safe to print.
         text: String,
     },
@@ -178,6 +190,12 @@ pub enum SizeError {
         size: Bytes,
         /// The size of a page.
         page: PageSize,
+    },
+    /// Not a whole number of MiB.
+    #[error("{size} is not a whole number of MiB; write a size such as 512M or 10G")]
+    NotWholeMebibytes {
+        /// What was written.
+        size: Bytes,
     },
     /// A page size that the kernel does not have.
     #[error("{text} is not the size of a hugepage; there are 2M and 1G")]
@@ -256,6 +274,48 @@ fn bytes(text: &str) -> Result<Bytes, SizeError> {
     }
 }
 
+/// A size as gres-helper of release 0.1 accepted it: `10GB`, `1 TiB`, `2gb`.
+/// `None` where it was none, or where [`Bytes`] reads it.
+#[must_use]
+pub fn old_spelling(text: &str) -> Option<Bytes> {
+    if text.len() > LONGEST || bytes(text).is_ok() {
+        return None;
+    }
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let unit = unit.trim_start().to_ascii_uppercase();
+    let unit = unit.strip_suffix('B').unwrap_or(&unit);
+    let unit = unit.strip_suffix('I').unwrap_or(unit);
+    let known = matches!(unit, "M" | "G" | "T");
+    known.then(|| bytes(&format!("{digits}{unit}")).ok())?
+}
+
+/// The MiB of a size that must be a whole number of them.
+///
+/// # Errors
+/// It is not.
+pub fn whole_mebibytes(size: Bytes) -> Result<u64, SizeError> {
+    if size.0.is_multiple_of(1 << 20) {
+        return Ok(size.mebibytes());
+    }
+    Err(SizeError::NotWholeMebibytes { size })
+}
+
+/// Reads a size, also in a former release's spelling.
+///
+/// # Errors
+/// It is none.
+pub fn parse_with_old_spelling(text: &str) -> Result<Bytes, SizeError> {
+    old_spelling(text).map_or_else(|| bytes(text), Ok)
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl FromStr for Bytes {
     type Err = SizeError;
 
@@ -282,7 +342,11 @@ impl FromStr for Request {
         match text {
             "none" => Ok(Self::None),
             "auto" => Ok(Self::Auto),
-            _ => bytes(text).map(Self::Size),
+            _ => bytes(text).map(Self::Size).map_err(|error| match error {
+                SizeError::Syntax { text } => SizeError::NoRequest { text },
+                SizeError::Zero { text } => SizeError::ZeroRequest { text },
+                error => error,
+            }),
         }
     }
 }
@@ -365,6 +429,24 @@ mod tests {
     }
 
     #[test]
+    fn old_spellings_of_sizes_mean_the_same_as_the_new_ones() {
+        for (old, new) in [
+            ("10GB", "10G"),
+            ("1 TiB", "1T"),
+            ("2gb", "2G"),
+            (" 512M ", "512M"),
+        ] {
+            assert_eq!(old_spelling(old), new.parse().ok(), "{old}");
+            assert!(old.parse::<Bytes>().is_err(), "{old}");
+        }
+        for none in [
+            "10G", "10GiB", "", "G", "10", "-1G", "0G", "1.5G", "1KB", "1é", "2000T",
+        ] {
+            assert_eq!(old_spelling(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn auto_is_what_efa_config_reserves_on_p4de_and_p5() {
         let auto = |cpus| Request::Auto.pages(TWO, cpus, None, None);
         assert_eq!(auto(96), Ok(HugePages(10_561)));
@@ -402,7 +484,10 @@ mod tests {
                 "5G;rm",
                 "`5G;rm` is not a size; write 512M, 10G, `auto` or `none`",
             ),
-            ("0M", "`0M` is no memory; `none` reserves nothing"),
+            (
+                "0M",
+                "`0M` is not a valid size; use `none` to reserve nothing",
+            ),
             ("0", "`0` is not a size; write 512M, 10G, `auto` or `none`"),
         ] {
             assert_eq!(pages(text).unwrap_err().to_string(), sentence);
@@ -426,7 +511,7 @@ mod tests {
         ] {
             let error = pages(text).unwrap_err();
             assert!(
-                matches!(error, SizeError::Syntax { .. }),
+                matches!(error, SizeError::NoRequest { .. }),
                 "{text:?}: {error}"
             );
         }
@@ -475,6 +560,11 @@ mod tests {
             if let Ok(Request::Size(size)) = text.parse() {
                 prop_assert!(size.0 > 0 && size.0 <= MOST);
             }
+        }
+
+        #[test]
+        fn no_text_panics_as_an_old_spelling(text in ".{0,40}") {
+            let _ = parse_with_old_spelling(&text);
         }
 
         #[test]
