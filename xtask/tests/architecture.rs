@@ -13,7 +13,7 @@ use serde::Deserialize;
 const LAYERS: &[&[&str]] = &[
     &["guard", "host"],
     &["efa", "pam", "slurm", "spank"],
-    &["cli", "config", "jobs"],
+    &["cli", "config", "findings", "jobs"],
     &["gpu", "hugepages", "logins", "usage"],
     &["profiles"],
 ];
