@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_another_user_is_not_used() {
+    fn as_root_a_directory_of_another_user_is_not_used() {
         let (_dir, path) = place();
         StateDir::open(&path).unwrap();
         std::os::unix::fs::chown(&path, Some(20_001), None).unwrap();
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_only_if_it_is_regular_small_and_of_a_trusted_owner() {
+    fn as_root_a_file_is_read_only_if_it_is_regular_small_and_of_a_trusted_owner() {
         let (_dir, path) = place();
         let mut state = StateDir::open(&path).unwrap();
         fs::create_dir(path.join("dir")).unwrap();
@@ -714,7 +714,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_system_leaves_the_old_content_and_no_temporary_file() {
+    fn as_root_a_full_file_system_leaves_the_old_content_and_no_temporary_file() {
         // A limit on the file size fails a write as a full file system does,
         // but belongs to the whole process; a tmpfs of one page needs a mount.
         let dir = tempfile::tempdir().unwrap();

@@ -608,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_have_put_there_is_refused_by_every_entrance() {
+    fn as_root_what_others_could_have_put_there_is_refused_by_every_entrance() {
         type Spoil = fn(&Path);
         let spoils: [(&str, Spoil, &str, Flaw); 7] = [
             (
@@ -665,7 +665,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sticky_folder_that_all_may_write_is_fine_on_the_way_but_not_as_the_last() {
+    fn as_root_a_sticky_folder_that_all_may_write_is_fine_on_the_way_but_not_as_the_last() {
         let (_dir, root) = place();
         set_mode(&root.join("bin"), 0o1777);
         assert!(open_file(&root.join("bin/tool")).is_ok());
@@ -708,7 +708,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_another_user_is_not_followed_even_in_a_sticky_folder() {
+    fn as_root_a_link_of_another_user_is_not_followed_even_in_a_sticky_folder() {
         let (_dir, root) = place();
         set_mode(&root.join("lib"), 0o1777);
         symlink("../bin/tool", root.join("lib/theirs")).unwrap();

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_users_may_change_is_reported_and_skipped() {
+    fn as_root_a_record_that_users_may_change_is_reported_and_skipped() {
         let dir = tempfile::tempdir().unwrap();
         for node in ["n1", "n2", "n3"] {
             write(dir.path(), &record(12, node, 5)).unwrap();

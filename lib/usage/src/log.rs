@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_a_fifo_or_a_log_or_folder_that_others_may_write_is_refused() {
+    fn as_root_a_link_a_fifo_or_a_log_or_folder_that_others_may_write_is_refused() {
         let (dir, log) = place();
         let folder = log.parent().unwrap();
         fs::create_dir(folder).unwrap();

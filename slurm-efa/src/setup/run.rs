@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_slurm_that_others_may_change_is_not_run() {
+    fn as_root_a_program_of_slurm_that_others_may_change_is_not_run() {
         for name in ["srun", "scontrol", "slurmd"] {
             let dir = tempfile::tempdir().unwrap();
             for folder in ["etc", "bin"] {
