@@ -9,8 +9,8 @@
 /// shown as `…`. Cost is bounded by `max_chars`, not by the length of `text`.
 ///
 /// ```
-/// assert_eq!(node::printable("p5\x1b[31m", 80), "p5\\u{1b}[31m");
-/// assert_eq!(node::printable("abcdef", 4), "abc…");
+/// assert_eq!(host::printable("p5\x1b[31m", 80), "p5\\u{1b}[31m");
+/// assert_eq!(host::printable("abcdef", 4), "abc…");
 /// ```
 #[must_use]
 pub fn printable(text: &str, max_chars: usize) -> String {
