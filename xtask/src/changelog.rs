@@ -24,7 +24,9 @@ struct Release {
 
 #[derive(Deserialize)]
 struct Change {
+    /// One line, for the packages.
     note: String,
+    details: Option<String>,
 }
 
 /// Writes CHANGELOG.md.
@@ -50,8 +52,12 @@ fn text() -> Result<String> {
         let day = release.date.get(..10).unwrap_or(&release.date);
         write!(text, "\n## {version} ({day})\n\n")?;
         for change in release.changes {
-            let note = change.note.split_whitespace().collect::<Vec<_>>();
-            writeln!(text, "- {}", note.join(" "))?;
+            let details = change.details.unwrap_or_default();
+            let details: Vec<&str> = details.split_whitespace().collect();
+            match details.is_empty() {
+                true => writeln!(text, "- {}", change.note)?,
+                false => writeln!(text, "- **{}** {}", change.note, details.join(" "))?,
+            }
         }
     }
     Ok(text)
@@ -60,6 +66,17 @@ fn text() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_note_fits_a_line_of_debians_changelog() {
+        let path = command::workspace().join(SOURCE);
+        let source = fs::read_to_string(path).expect("a changelog");
+        let releases: Vec<Release> = serde_saphyr::from_str(&source).expect("releases");
+        for change in releases.iter().flat_map(|release| &release.changes) {
+            let note = &change.note;
+            assert!(note.len() <= 74 && !note.contains('\n'), "{note}");
+        }
+    }
 
     #[test]
     fn the_changelog_of_the_repository_says_what_the_packages_say() {
