@@ -135,7 +135,7 @@ impl Metadata {
     }
 }
 
-/// The layer of each crate of ours. Objects and programs lie above all.
+/// The layer of each crate of this workspace. Objects and programs are on top.
 fn layers() -> BTreeMap<&'static str, usize> {
     let mut layers = BTreeMap::new();
     for (layer, names) in LAYERS.iter().enumerate() {

@@ -1,6 +1,5 @@
 //! The `[gres]` section of the configuration.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use config::{Config, MissingIs};
 use host::Sysroot;
 use host::state_dir::StateDir;
 use slurm::NodeName;
-use slurm::node_name::NameError;
+use slurm::node_name::{self, NameError};
 
 /// Where this is and what the site wants.
 #[derive(Debug, Clone)]
@@ -75,7 +74,7 @@ impl Settings {
             None => (Path::new(config::DEFAULT_PATH), MissingIs::Default),
         };
         let config = Config::load(path, missing).map_err(|error| error.to_string())?;
-        let node = node.or_else(node_name);
+        let node = node.or_else(node_name::of_this_process);
         Self::of(&config, node)
     }
 
@@ -170,24 +169,6 @@ impl Settings {
         };
         (size > 0 && count > 0).then_some((size, count))
     }
-}
-
-/// slurmd's word for prolog and epilog; for a person, the machine's name up to
-/// the first dot, as slurmd itself takes it.
-fn node_name() -> Option<NodeName> {
-    let given: Option<OsString> = std::env::var_os("SLURMD_NODENAME");
-    if let Some(name) = given {
-        return name.into_string().ok()?.parse().ok();
-    }
-    let uname = rustix::system::uname();
-    uname
-        .nodename()
-        .to_str()
-        .ok()?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What it proves that a child did not answer in time.
 //!
-//! Late alone proves nothing: whoever loads the CPUs makes every process late.
+//! Late alone proves nothing: load on the CPUs makes every process late.
 //! So a late child is killed. One that waits in the kernel for a device that
 //! does not answer cannot be ended even so, and stays in state `D`
 //! (proc_pid_stat(5)); everything else ends at once.

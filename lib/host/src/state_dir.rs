@@ -7,7 +7,7 @@
 //! directory, and a file appears or changes by one rename: a reader sees the
 //! old text or the new one, and needs no lock.
 //!
-//! Whoever changes a directory holds its lock meanwhile ([`StateDir::hold`]).
+//! A process that changes a directory holds its lock meanwhile ([`StateDir::hold`]).
 //! So a temporary file that is seen under the lock was left by a writer that
 //! was killed, which is what [`StateDir::sweep`] relies on, and nobody can
 //! change or remove a file between another's reading and writing it.

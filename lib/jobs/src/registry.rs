@@ -363,7 +363,7 @@ fn amend(
     Ok(changed)
 }
 
-/// The record goes last: until then whoever looks finds the rest again.
+/// The record goes last: as long as it is there, the next prolog finds the rest.
 fn end(
     held: &Held<'_>,
     state: &StateDir,
@@ -394,7 +394,7 @@ pub fn note_start(
     registry: &Registry,
     job: &Job,
 ) -> Result<bool, StateError> {
-    // Whoever misses it reads every record.
+    // A login that misses it reads every record.
     let _ = state.folder(LATEST).and_then(|latest| {
         let held = latest.hold()?;
         let _ = held.sweep();

@@ -7,7 +7,7 @@ use config::sections::logout::Section;
 pub use config::sections::logout::{Leftovers, OnError};
 use config::{Config, ConfigError, MissingIs};
 use slurm::NodeName;
-use slurm::node_name::NameError;
+use slurm::node_name::{self, NameError};
 
 /// Where slurmd's spool directory is, where nobody says: Slurm's own default
 /// and Debian's. Those that exist are all looked at.
@@ -84,7 +84,7 @@ impl Settings {
     /// With file, line and reason.
     pub fn of(config: &Config) -> Result<Self, SettingsError> {
         let section = Section::of(config)?;
-        let node = section.node_name.or_else(host_name);
+        let node = section.node_name.or_else(node_name::of_this_machine);
         let spool_dir = section.spool_dir.map(|path| path.on(node.as_ref()));
         Ok(Self {
             require_job: section.require_job,
@@ -117,12 +117,6 @@ impl Settings {
     pub fn idle_window(&self) -> Duration {
         self.idle_after.unwrap_or(Duration::from_secs(15 * 60))
     }
-}
-
-/// The host's name up to the first dot, as Slurm takes it.
-fn host_name() -> Option<NodeName> {
-    let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
-    name.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]

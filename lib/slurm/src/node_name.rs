@@ -91,6 +91,13 @@ pub fn of_this_process() -> Option<NodeName> {
     )
 }
 
+/// The machine's name up to the first dot, whatever slurmd calls the node.
+/// `None` where that is not a node's name.
+#[must_use]
+pub fn of_this_machine() -> Option<NodeName> {
+    of(None, rustix::system::uname().nodename())
+}
+
 fn of(given: Option<OsString>, machine: &CStr) -> Option<NodeName> {
     match given {
         Some(name) => name.into_string().ok()?.parse().ok(),
