@@ -3,19 +3,19 @@
 //! [`plugin`] holds the hooks, each a switch on the program that it runs in;
 //! [`client`] is what happens in srun, sbatch and salloc as the user, and
 //! [`components`] which component of a job or step an option belongs to;
-//! [`stepd`] is what happens in slurmstepd as root, [`job`] in prolog and epilog.
-//! All only carry out what `lib/profiles` decides. [`account`] reports what EFA
-//! moved.
+//! [`slurmstepd`] is what happens in slurmstepd as root, [`prolog_epilog`] in
+//! prolog and epilog. All only carry out what `lib/profiles` decides. The module
+//! `usage` reports what EFA moved.
 
-mod account;
 mod arguments;
 mod client;
 mod components;
-mod job;
 mod node_name;
 mod options;
 mod plugin;
-mod stepd;
+mod prolog_epilog;
+mod slurmstepd;
+mod usage;
 
 use plugin::Efa;
 

@@ -7,9 +7,9 @@ use spank::{Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Plugin, 
 
 use crate::arguments::Arguments;
 use crate::client::Client;
-use crate::job;
 use crate::options;
-use crate::stepd::Stepd;
+use crate::prolog_epilog;
+use crate::slurmstepd::Stepd;
 
 /// The plugin's state in one process.
 pub struct Efa {
@@ -119,13 +119,13 @@ impl Plugin for Efa {
     // Never an error in these two: it would drain the node.
     fn job_prolog(&mut self, spank: &mut Spank<'_>) -> Outcome {
         self.maybe_panic("job_prolog");
-        job::prolog(spank, &self.arguments);
+        prolog_epilog::prolog(spank, &self.arguments);
         Ok(())
     }
 
     fn job_epilog(&mut self, spank: &mut Spank<'_>) -> Outcome {
         self.maybe_panic("job_epilog");
-        job::epilog(spank, &self.arguments);
+        prolog_epilog::epilog(spank, &self.arguments);
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use ::usage::{Step, UsageRecord};
 use config::{Config, Memlock};
 use efa::counters::Snapshot;
 use efa::{Stack, instance_types};
@@ -25,15 +26,14 @@ use jobs::registry::Job;
 use slurm::JobKey;
 use slurm::NodeName;
 use spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
-use usage::UsageRecord;
 
-use crate::account::{self, Books};
 use crate::arguments::Arguments;
 use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE};
 use crate::components::{self, Listed};
-use crate::job;
 use crate::node_name::node_name;
 use crate::options;
+use crate::prolog_epilog;
+use crate::usage::{self, Books};
 use profiles::explain;
 use profiles::hugepage_request;
 use profiles::hugepage_request::{Source, Wanted};
@@ -241,7 +241,7 @@ impl Stepd {
         let place = config
             .state_dir(Some(&key.node))
             .map_err(|error| error.to_string())?;
-        let registered = job::registered(&place, &key);
+        let registered = prolog_epilog::registered(&place, &key);
         let recorded = match &registered {
             Ok(Some((_, job))) => Ok(job),
             Ok(None) => Err("there is none"),
@@ -419,8 +419,8 @@ impl Stepd {
         if let Some((state, job)) = &account.job {
             account.record.shared = registry::shared(state, job);
         }
-        account::close(&mut account.record, &account.before, &account.sysroot);
-        for line in account::lines(&account.record, account.alone) {
+        usage::close(&mut account.record, &account.before, &account.sysroot);
+        for line in usage::lines(&account.record, account.alone) {
             log::user(&line);
         }
         // The whole job's record is the epilog's to write.
@@ -464,7 +464,7 @@ fn note_contained(spank: &Spank<'_>, arguments: &Arguments) {
         let place = config
             .state_dir(Some(&key.node))
             .map_err(|error| error.to_string())?;
-        job::note_contained(&place, &key)
+        prolog_epilog::note_contained(&place, &key)
     });
     if let Err(reason) = noted {
         log::info(&format!("spank_efa: {reason}"));
@@ -527,8 +527,8 @@ fn open_account(
     let of_job = job
         .as_ref()
         .filter(|_| batch)
-        .and_then(|(state, _)| account::kept(state, key));
-    let mut record = account::blank(key.job.0, &key.node, uid);
+        .and_then(|(state, _)| usage::kept(state, key));
+    let mut record = usage::blank(key.job.0, &key.node, uid);
     record.profile = Some(in_force.profile.name.clone());
     record.instance_type = in_force
         .facts
@@ -538,16 +538,16 @@ fn open_account(
         .map(ToString::to_string);
     record.start_id = job.as_ref().map(|(_, job)| job.start.nonce.clone());
     record.restart = spank.restart_count().ok();
-    record.lustre = account::lustre(&sysroot);
+    record.lustre = usage::lustre(&sysroot);
     if batch {
         record.node_index = Some(0);
         record.nodes = text("SLURM_JOB_NUM_NODES").and_then(|text| text.parse().ok());
         record.node_list = text("SLURM_JOB_NODELIST");
     } else {
         record.step = Some(match step {
-            StepId::Number(number) => usage::Step::Number(number),
-            StepId::Interactive => usage::Step::Interactive,
-            StepId::Batch | StepId::Extern => usage::Step::Batch,
+            StepId::Number(number) => Step::Number(number),
+            StepId::Interactive => Step::Interactive,
+            StepId::Batch | StepId::Extern => Step::Batch,
         });
         record.node_index = spank.node_index().ok();
         record.nodes = spank.node_count().ok();
@@ -556,7 +556,7 @@ fn open_account(
     Ok(Account {
         books: Books::of(config, &key.node)?,
         record,
-        before: of_job.unwrap_or_else(|| account::count(&sysroot)),
+        before: of_job.unwrap_or_else(|| usage::count(&sysroot)),
         sysroot,
         job,
         // Slurm sets this for batch scripts, and the steps inside inherit it.

@@ -3,7 +3,7 @@
 //! The prolog records the job, reserves its hugepages and keeps the counters;
 //! the epilog reports, forgets the job and gives back. Neither ever returns an
 //! error: that would drain the node. What is wrong with a *job* is written into
-//! its record, and its tasks end with that sentence (see `stepd.rs`); what is
+//! its record, and its tasks end with that sentence (see `slurmstepd.rs`); what is
 //! wrong with the *node* is logged, and the job runs as it would without us.
 
 use std::path::{Path, PathBuf};
@@ -26,11 +26,11 @@ use slurm::{Installation, NodeName};
 use slurm::{JobId, JobKey};
 use spank::{Spank, log};
 
-use crate::account::{self, Books};
 use crate::arguments::Arguments;
 use crate::node_name::node_name;
 use crate::options;
 use crate::options::OPTIONS;
+use crate::usage::{self, Books};
 use profiles::hugepage_request;
 use profiles::hugepage_request::{Source, Wanted};
 use profiles::profile;
@@ -191,7 +191,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     registry.put(&job).map_err(said)?;
     job.others_at_start = registry::note_start(&mut here.state, &registry, &job).map_err(said)?;
     if profile.is_some() {
-        let kept = account::count(&here.sysroot).and_then(|counters| {
+        let kept = usage::count(&here.sysroot).and_then(|counters| {
             counters_at_start::keep(&here.state, &here.key, &counters).map_err(said)
         });
         if let Err(reason) = kept {
@@ -373,11 +373,11 @@ fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
 
 /// Writes the record of the whole job on this node, if its prolog counted.
 fn report(here: &Here, job: &Job) -> Result<(), String> {
-    let Some(before) = account::kept(&here.state, &here.key) else {
+    let Some(before) = usage::kept(&here.state, &here.key) else {
         return Ok(());
     };
     let books = Books::of(&here.config, here.node())?;
-    let mut record = account::blank(job.job.0, here.node(), job.uid);
+    let mut record = usage::blank(job.job.0, here.node(), job.uid);
     record.profile.clone_from(&job.profile);
     record.start_id = Some(job.start.nonce.clone());
     record.instance_type = instance_types::detect(&here.sysroot)
@@ -396,8 +396,8 @@ fn report(here: &Here, job: &Job) -> Result<(), String> {
         record.node_index = place.and_then(|place| u32::try_from(place).ok());
     }
     record.shared = registry::shared(&here.state, job);
-    record.lustre = account::lustre(&here.sysroot);
-    account::close(&mut record, &before, &here.sysroot);
+    record.lustre = usage::lustre(&here.sysroot);
+    usage::close(&mut record, &before, &here.sysroot);
     books.write(&record);
     Ok(())
 }
