@@ -189,7 +189,7 @@ const BROKEN: [Broken; 9] = [
         what: "a wrong type",
         text: "harmful = 5\n",
         then: |_| {},
-        told: ":2: expected ",
+        told: ":2: `harmful`: invalid type: integer `5`",
     },
     Broken {
         what: "an unknown key",

@@ -162,7 +162,7 @@ fn slurmd_starts(arguments: &Arguments) {
             "spank_efa: {error}; no hugepages are reserved until this is mended"
         )),
     }
-    if config.state_dir.contains("%n") {
+    if config.state_dir.as_str().contains("%n") {
         log::info(&format!(
             "spank_efa: {}: state_dir contains %n, but hugepages belong to the machine: where \
              several slurmd run on one, they must have one state_dir, or each takes the other's \

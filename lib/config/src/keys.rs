@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Longest key that another one is suggested for, in bytes.
@@ -62,19 +63,21 @@ impl<'de> Deserializer<'de> for Fields<'_> {
     }
 }
 
-/// The key of `table`, and of the tables in it, whose value has this offset:
-/// `rates.rx_drops`.
+/// The key of `table`, and of the tables in it, whose name or value has this
+/// offset: `rates.rx_drops`.
 pub(crate) fn at(table: &DeTable<'_>, offset: usize) -> Option<String> {
-    let (key, value) = table
-        .iter()
-        .find(|(key, value)| key.span().contains(&offset) || value.span().contains(&offset))?;
-    let inner = match value.get_ref() {
-        DeValue::Table(inner) => at(inner, offset),
-        _ => None,
+    let below = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+        let inner = at(value.get_ref().as_table()?, offset)?;
+        Some(format!("{}.{inner}", key.get_ref()))
     };
-    Some(match inner {
-        Some(inner) => format!("{}.{inner}", key.get_ref()),
-        None => key.get_ref().to_string(),
+    let is_here = |(key, value): &(&Spanned<_>, &Spanned<_>)| {
+        key.span().contains(&offset) || value.span().contains(&offset)
+    };
+    // A table may be written in several places, and its span is one of them.
+    let mut entries = table.iter();
+    entries.find_map(below).or_else(|| {
+        let (key, _) = table.iter().find(is_here)?;
+        Some(key.get_ref().to_string())
     })
 }
 

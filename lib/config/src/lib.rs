@@ -13,6 +13,7 @@ pub mod values;
 
 pub use old_spelling::Warning;
 pub use sections::profile::{Memlock, ProfileConfig};
+pub use sections::top_level::Harmful;
 pub use values::size;
 
 use std::collections::BTreeMap;
@@ -23,13 +24,14 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::sections::top_level::TopLevel;
 use crate::values::path::NodePath;
 use host::sysroot::shown;
 use host::trust;
 use host::trust::TrustError;
 use host::{Sysroot, printable};
 use slurm::NodeName;
-use slurm::node_name::{NameError, expand};
+use slurm::node_name::NameError;
 
 /// Where the configuration lies unless a program is told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/slurm-efa/slurm-efa.toml";
@@ -42,20 +44,6 @@ const LARGEST: u64 = 1024 * 1024;
 
 /// Sections that belong to other parts of the suite; see [`Config::section`].
 const SECTIONS: [&str; 5] = ["hugepages", "health", "logout", "gres", "report"];
-
-const TOP_LEVEL: [&str; 11] = [
-    "sysroot",
-    "state_dir",
-    "default_profile",
-    "harmful",
-    "report_dir",
-    "profile",
-    "hugepages",
-    "health",
-    "logout",
-    "gres",
-    "report",
-];
 
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
@@ -106,16 +94,6 @@ pub enum MissingIs {
     Error,
 }
 
-/// What happens to a job whose environment is known to abort libfabric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Harmful {
-    /// It is refused at submission.
-    #[default]
-    Refuse,
-    /// It is submitted with a warning.
-    Warn,
-}
-
 /// The site's configuration.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -123,9 +101,9 @@ pub struct Config {
     /// The file it came from, or would have come from.
     pub path: PathBuf,
     /// Directory that stands for `/`, with placeholders; see [`Config::sysroot`].
-    pub sysroot: Option<String>,
+    pub sysroot: Option<NodePath>,
     /// Run-time state, with placeholders; see [`Config::state_dir`].
-    pub state_dir: String,
+    pub state_dir: NodePath,
     /// Folder of the jobs' records, with placeholders; `dir` in `[report]`
     /// wins over it, see [`sections::report`].
     pub report_dir: Option<NodePath>,
@@ -147,7 +125,7 @@ impl Config {
         Self {
             path: path.to_owned(),
             sysroot: None,
-            state_dir: DEFAULT_STATE_DIR.to_owned(),
+            state_dir: NodePath::constant(DEFAULT_STATE_DIR),
             report_dir: None,
             default_profile: None,
             harmful: Harmful::default(),
@@ -177,7 +155,7 @@ impl Config {
     /// `sysroot` contains `%n` and `node` is `None`.
     pub fn sysroot(&self, node: Option<&NodeName>) -> Result<Sysroot, NameError> {
         match &self.sysroot {
-            Some(path) => Ok(Sysroot::new(expand(path, node)?)),
+            Some(path) => Ok(Sysroot::new(path.on(node)?)),
             None => Ok(Sysroot::real()),
         }
     }
@@ -187,7 +165,7 @@ impl Config {
     /// # Errors
     /// `state_dir` contains `%n` and `node` is `None`.
     pub fn state_dir(&self, node: Option<&NodeName>) -> Result<PathBuf, NameError> {
-        expand(&self.state_dir, node)
+        self.state_dir.on(node)
     }
 
     /// What the programs that read a section would refuse: each section is read
@@ -261,24 +239,7 @@ impl Config {
         let Some((key, value)) = section else {
             return Ok(None);
         };
-        if let Some(table) = value.get_ref().as_table() {
-            file.only_known(name, table, keys::of::<T>())?;
-        }
-        T::deserialize(ValueDeserializer::from(value.clone()))
-            .map(Some)
-            .map_err(|error| {
-                let offset = error.span().map_or(key.span().start, |span| span.start);
-                let inside = value.get_ref().as_table();
-                let wrong = inside.and_then(|table| keys::at(table, offset));
-                let reason = printable(error.message(), 300);
-                file.error(
-                    offset,
-                    match wrong {
-                        Some(wrong) => format!("[{name}] `{}`: {reason}", printable(&wrong, 80)),
-                        None => format!("[{name}] {reason}"),
-                    },
-                )
-            })
+        file.read(Some(name), key.span().start, &value).map(Some)
     }
 }
 
@@ -289,26 +250,24 @@ impl Config {
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let file = File { path, text };
     let table = DeTable::parse(text).map_err(|error| file.toml_error(&error, 0))?;
-    let mut config = Config {
+    let warnings = old_spelling::find(table.get_ref(), path, |at| line_of(file.before(at)));
+    let (start, span) = (table.span().start, table.span());
+    let whole = Spanned::new(span, DeValue::Table(table.into_inner()));
+    let top_level: TopLevel = file.read(None, start, &whole)?;
+    let profile = whole.get_ref().get("profile");
+    let profiles = profile.map(|value| file.profiles(value)).transpose()?;
+    let defaults = Config::defaults(path);
+    Ok(Config {
+        sysroot: top_level.sysroot,
+        state_dir: top_level.state_dir.unwrap_or(defaults.state_dir),
+        report_dir: top_level.report_dir,
+        default_profile: top_level.default_profile,
+        harmful: top_level.harmful,
+        profiles: profiles.unwrap_or_default(),
+        warnings,
         text: text.to_owned(),
-        warnings: old_spelling::find(table.get_ref(), path, |offset| line_of(file.before(offset))),
-        ..Config::defaults(path)
-    };
-    for (key, value) in table.get_ref().iter() {
-        match key.get_ref().as_ref() {
-            "sysroot" => config.sysroot = Some(file.place(value)?.as_str().to_owned()),
-            "state_dir" => config.state_dir = file.place(value)?.as_str().to_owned(),
-            "report_dir" => config.report_dir = Some(file.place(value)?),
-            "default_profile" => config.default_profile = Some(file.default_profile(value)?),
-            "harmful" => config.harmful = file.harmful(value)?,
-            "profile" => config.profiles = file.profiles(value)?,
-            name if SECTIONS.contains(&name) => {
-                file.table(value)?;
-            }
-            _ => return Err(file.unknown_key(key, &TOP_LEVEL)),
-        }
-    }
-    Ok(config)
+        path: defaults.path,
+    })
 }
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -351,77 +310,39 @@ impl File<'_> {
         self.error(offset, printable(error.message(), 300))
     }
 
-    fn wrong_type(&self, value: &Value<'_>, expected: &str) -> ConfigError {
-        let found = value.get_ref().type_str();
-        self.error(
-            value.span().start,
-            format!("expected {expected}, found {found}"),
-        )
-    }
-
-    fn unknown_key(&self, key: &Spanned<impl AsRef<str>>, known: &[&str]) -> ConfigError {
-        self.error(key.span().start, unknown_key(key.get_ref().as_ref(), known))
-    }
-
-    /// Whether a section has known keys only. A type that names none knows its
-    /// keys itself.
-    fn only_known(
+    /// A table of the file as its type. The top level is a table without a
+    /// name; what has no place of its own is wrong at `start`.
+    fn read<T: DeserializeOwned>(
         &self,
-        section: &str,
-        table: &DeTable<'_>,
-        known: &[&str],
-    ) -> Result<(), ConfigError> {
-        let mut keys = table.keys();
-        let unknown = keys.find(|key| !known.contains(&key.get_ref().as_ref()));
-        match unknown.filter(|_| !known.is_empty()) {
-            Some(key) => Err(self.error(
-                key.span().start,
-                format!("[{section}] {}", unknown_key(key.get_ref(), known)),
-            )),
-            None => Ok(()),
+        name: Option<&str>,
+        start: usize,
+        value: &Value<'_>,
+    ) -> Result<T, ConfigError> {
+        let table = self.table(value)?;
+        let within = name.map_or_else(String::new, |name| format!("[{}] ", printable(name, 80)));
+        let known = keys::of::<T>();
+        let is_unknown = |key: &&Spanned<_>| !known.contains(&AsRef::<str>::as_ref(key.get_ref()));
+        // A type that names no keys knows them itself.
+        if let Some(key) = table.keys().find(is_unknown).filter(|_| !known.is_empty()) {
+            let reason = unknown_key(key.get_ref(), known);
+            return Err(self.error(key.span().start, format!("{within}{reason}")));
         }
+        T::deserialize(ValueDeserializer::from(value.clone())).map_err(|error| {
+            let offset = error.span().map_or(start, |span| span.start);
+            let reason = printable(error.message(), 300);
+            let reason = match keys::at(table, offset) {
+                Some(wrong) => format!("{within}`{}`: {reason}", printable(&wrong, 80)),
+                None => format!("{within}{reason}"),
+            };
+            self.error(offset, reason)
+        })
     }
 
     fn table<'v, 'i>(&self, value: &'v Value<'i>) -> Result<&'v DeTable<'i>, ConfigError> {
-        value
-            .get_ref()
-            .as_table()
-            .ok_or_else(|| self.wrong_type(value, "a table"))
-    }
-
-    fn string<'v>(&self, value: &'v Value<'_>) -> Result<&'v str, ConfigError> {
-        value
-            .get_ref()
-            .as_str()
-            .ok_or_else(|| self.wrong_type(value, "a string"))
-    }
-
-    /// An absolute path that may contain `%n`.
-    fn place(&self, value: &Value<'_>) -> Result<NodePath, ConfigError> {
-        let path = self.string(value)?.parse::<NodePath>();
-        path.map_err(|error| self.error(value.span().start, error.to_string()))
-    }
-
-    fn harmful(&self, value: &Value<'_>) -> Result<Harmful, ConfigError> {
-        match self.string(value)? {
-            "refuse" => Ok(Harmful::Refuse),
-            "warn" => Ok(Harmful::Warn),
-            other => {
-                let other = printable(other, 80);
-                let reason = format!("`harmful` is `{other}`, expected `refuse` or `warn`");
-                Err(self.error(value.span().start, reason))
-            }
-        }
-    }
-
-    fn default_profile(&self, value: &Value<'_>) -> Result<String, ConfigError> {
-        let name = self.profile_name(self.string(value)?, value.span().start)?;
-        if name == "list" {
-            let reason =
-                "`default_profile` cannot be `list`: that word prints the profiles".to_owned();
-            return Err(self.error(value.span().start, reason));
-        }
-        Ok(name)
+        let found = value.get_ref().type_str();
+        let reason = || format!("expected a table, found {found}");
+        let table = value.get_ref().as_table();
+        table.ok_or_else(|| self.error(value.span().start, reason()))
     }
 }
 
@@ -576,8 +497,8 @@ grace = "60s"
         );
         assert_eq!(
             complaint("[profile.a]\nbase = 'p5'\nenviron = {}\n"),
-            "/etc/x.toml:3: unknown key `environ`, expected `base`, `env`, `unset`, `devices`, \
-             `hugepages` or `memlock`"
+            "/etc/x.toml:3: [profile.a] unknown key `environ`, expected `base`, `env`, `unset`, \
+             `devices`, `hugepages` or `memlock`"
         );
         assert!(complaint("[hugepage]\n").starts_with("/etc/x.toml:1: unknown key `hugepage`"));
     }
@@ -642,6 +563,40 @@ grace = "60s"
             };
             assert_eq!(line, 2, "{text}: {reason}");
             assert!(!reason.contains(char::is_control), "{text}: {reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_key_wherever_its_table_is_written() {
+        for (text, sentence) in [
+            (
+                "harmful = 'maybe'",
+                "1: `harmful`: unknown variant `maybe`, expected `refuse` or `warn`",
+            ),
+            (
+                "logout = 'x'",
+                "1: `logout`: invalid type: string \"x\", expected a table",
+            ),
+            (
+                "[profile.a]\nenv.A = 1",
+                "2: [profile.a] `env.A`: invalid type: integer `1`, expected a string",
+            ),
+            (
+                "[profile.b]\n[profile.a.env]\nB = ''\nENV = 'x'",
+                "4: [profile.a] `env.ENV`: a profile may not set `ENV`: it would run a file at \
+                 the start of every shell of the job",
+            ),
+            (
+                "[profile.a]\nunset = ['A',\n'B C']",
+                "3: [profile.a] `unset`: `B C` is not a variable name: use letters, digits and \
+                 `_`, not starting with a digit",
+            ),
+            (
+                "[profile.a]\ndevices = -1",
+                "2: [profile.a] `devices`: -1 is out of range; write 0 to 4294967295",
+            ),
+        ] {
+            assert_eq!(complaint(text), format!("/etc/x.toml:{sentence}"));
         }
     }
 

@@ -90,7 +90,7 @@ impl Settings {
     }
 }
 
-fn request<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Request>, D::Error> {
+pub(super) fn request<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Request>, D::Error> {
     parsed(from).map(Some)
 }
 

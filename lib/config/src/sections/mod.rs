@@ -7,3 +7,4 @@ pub mod hugepages;
 pub mod logout;
 pub mod profile;
 pub mod report;
+pub mod top_level;

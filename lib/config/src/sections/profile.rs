@@ -1,10 +1,13 @@
 //! `[profile.NAME]` of the configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use toml::de::DeTable;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
 
-use crate::size::{Request, SizeError};
+use super::hugepages::request;
+use crate::size::Request;
 use crate::{ConfigError, File, Value, line_of};
 use host::printable;
 
@@ -12,13 +15,12 @@ use host::printable;
 /// `NAME=value` to 128 KiB; a longer one would make every exec fail.
 const LONGEST_VALUE: usize = 64 * 1024;
 
-const IN_PROFILE: [&str; 6] = ["base", "env", "unset", "devices", "hugepages", "memlock"];
-
 /// Words that `--efa-profile` gives a meaning of their own.
 const RESERVED_PROFILES: [&str; 3] = ["auto", "none", "list"];
 
 /// What a profile does about `RLIMIT_MEMLOCK` of the job's tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Memlock {
     /// No limit: EFA registers memory with the device, which locks it.
     #[default]
@@ -29,168 +31,138 @@ pub enum Memlock {
 
 /// One `[profile.NAME]`, as written. Whether `base` exists and has no cycle is
 /// for the reader to check, who knows the built-in profiles.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ProfileConfig {
     /// Line of the profile's name, from 1, for messages.
+    #[serde(skip)]
     pub line: usize,
     /// The profile that this one starts from.
+    #[serde(deserialize_with = "name")]
     pub base: Option<String>,
     /// Environment to set.
+    #[serde(deserialize_with = "env")]
     pub env: BTreeMap<String, String>,
     /// Environment variables to leave out that `base` would set.
+    #[serde(deserialize_with = "unset")]
     pub unset: Vec<String>,
     /// How many EFA devices the profile expects.
+    #[serde(deserialize_with = "count")]
     pub devices: Option<u32>,
     /// The hugepages on each node of a job that names none itself.
+    #[serde(deserialize_with = "request")]
     pub hugepages: Option<Request>,
     /// The limit of locked memory of the job's tasks.
     pub memlock: Option<Memlock>,
 }
 
 impl File<'_> {
-    pub(crate) fn profile_name(&self, name: &str, offset: usize) -> Result<String, ConfigError> {
-        let fits = (1..=64).contains(&name.len())
-            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        if fits {
-            return Ok(name.to_owned());
-        }
-        let name = printable(name, 80);
-        let reason = format!(
-            "`{name}` is not a profile name: use 1 to 64 letters, digits, `.`, `_` or `-`, \
-             starting with a letter or digit"
-        );
-        Err(self.error(offset, reason))
-    }
-
     /// The tables of `[profile]`, by name.
     pub(crate) fn profiles(
         &self,
         value: &Value<'_>,
     ) -> Result<BTreeMap<String, ProfileConfig>, ConfigError> {
         let mut profiles = BTreeMap::new();
-        for (key, value) in self.table(value)?.iter() {
-            let offset = key.span().start;
-            let name = self.profile_name(key.get_ref(), offset)?;
-            if RESERVED_PROFILES.contains(&name.as_str()) {
+        for (key, value) in self.table(value)? {
+            let name: &str = key.get_ref();
+            let start = key.span().start;
+            checked_name(name).map_err(|reason| self.error(start, reason))?;
+            if RESERVED_PROFILES.contains(&name) {
                 let reason = format!(
                     "a profile cannot be named `{name}`: that word has a meaning of its own"
                 );
-                return Err(self.error(offset, reason));
+                return Err(self.error(start, reason));
             }
-            profiles.insert(name, self.profile(offset, self.table(value)?)?);
+            let mut profile: ProfileConfig =
+                self.read(Some(&format!("profile.{name}")), start, value)?;
+            if let Some(name) = profile.set_and_unset() {
+                let reason = format!("profile sets and unsets `{name}`; keep one of the two");
+                return Err(self.error(start, reason));
+            }
+            profile.line = line_of(self.before(start));
+            profiles.insert(name.to_owned(), profile);
         }
         Ok(profiles)
     }
+}
 
-    fn profile(&self, offset: usize, table: &DeTable<'_>) -> Result<ProfileConfig, ConfigError> {
-        let line = line_of(self.before(offset));
-        let mut profile = ProfileConfig {
-            line,
-            ..ProfileConfig::default()
-        };
-        for (key, value) in table.iter() {
-            match key.get_ref().as_ref() {
-                "base" => {
-                    profile.base = Some(self.profile_name(self.string(value)?, value.span().start)?)
-                }
-                "env" => profile.env = self.env(value)?,
-                "unset" => profile.unset = self.unset(value)?,
-                "devices" => profile.devices = Some(self.count(value)?),
-                "hugepages" => profile.hugepages = Some(self.hugepages(value)?),
-                "memlock" => profile.memlock = Some(self.memlock(value)?),
-                _ => return Err(self.unknown_key(key, &IN_PROFILE)),
-            }
-        }
-        if let Some(name) = profile
-            .unset
-            .iter()
-            .find(|name| profile.env.contains_key(*name))
-        {
-            return Err(self.error(
-                offset,
-                format!("profile sets and unsets `{name}`; keep one of the two"),
-            ));
-        }
-        Ok(profile)
+impl ProfileConfig {
+    fn set_and_unset(&self) -> Option<&String> {
+        let mut unset = self.unset.iter();
+        unset.find(|name| self.env.contains_key(*name))
+    }
+}
+
+/// The name of a profile that a key names.
+pub(super) fn name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(from)?;
+    checked_name(&name).map_err(Error::custom)?;
+    Ok(Some(name))
+}
+
+fn checked_name(name: &str) -> Result<(), String> {
+    let fits = (1..=64).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "`{}` is not a profile name: use 1 to 64 letters, digits, `.`, `_` or `-`, starting with \
+         a letter or digit",
+        printable(name, 80)
+    ))
+}
+
+/// The name of an environment variable.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Variable(String);
+
+impl<'de> Deserialize<'de> for Variable {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // By a visitor: an error of one in an array then has its line.
+        from.deserialize_str(VariableVisitor)
+    }
+}
+
+struct VariableVisitor;
+
+impl Visitor<'_> for VariableVisitor {
+    type Value = Variable;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a variable name")
     }
 
-    fn env(&self, value: &Value<'_>) -> Result<BTreeMap<String, String>, ConfigError> {
-        let mut env = BTreeMap::new();
-        for (key, value) in self.table(value)?.iter() {
-            let name = key.get_ref().as_ref();
-            self.env_name(name, key.span().start)?;
-            if let Some(why) = not_settable(name) {
-                let reason = format!("a profile may not set `{name}`: {why}");
-                return Err(self.error(key.span().start, reason));
-            }
-            let text = self.string(value)?;
-            if text.len() > LONGEST_VALUE || text.chars().any(|c| c.is_control() && c != '\t') {
-                let reason = format!(
-                    "the value of `{name}` has a line break or another control character, \
-                     or more than {LONGEST_VALUE} bytes"
-                );
-                return Err(self.error(value.span().start, reason));
-            }
-            env.insert(name.to_owned(), text.to_owned());
-        }
-        Ok(env)
-    }
-
-    fn unset(&self, value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
-        let array = value.get_ref().as_array();
-        let array = array.ok_or_else(|| self.wrong_type(value, "an array of variable names"))?;
-        let names = array.iter().map(|value| {
-            let name = self.string(value)?;
-            self.env_name(name, value.span().start)?;
-            Ok(name.to_owned())
-        });
-        names.collect()
-    }
-
-    fn env_name(&self, name: &str, offset: usize) -> Result<(), ConfigError> {
+    fn visit_str<E: Error>(self, name: &str) -> Result<Variable, E> {
         let fits = name.len() <= 255
             && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if fits {
-            return Ok(());
+            return Ok(Variable(name.to_owned()));
         }
-        let name = printable(name, 80);
-        let reason = format!(
-            "`{name}` is not a variable name: use letters, digits and `_`, not starting with a digit"
-        );
-        Err(self.error(offset, reason))
+        Err(E::custom(format!(
+            "`{}` is not a variable name: use letters, digits and `_`, not starting with a digit",
+            printable(name, 80)
+        )))
     }
+}
 
-    fn count(&self, value: &Value<'_>) -> Result<u32, ConfigError> {
-        let integer = value.get_ref().as_integer();
-        let integer = integer.ok_or_else(|| self.wrong_type(value, "a number of devices"))?;
-        u32::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| {
-            self.error(
-                value.span().start,
-                "expected a number of devices from 0 to 4294967295".to_owned(),
-            )
-        })
-    }
+/// The name of an environment variable that a profile may set.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Settable(String);
 
-    fn hugepages(&self, value: &Value<'_>) -> Result<Request, ConfigError> {
-        self.string(value)?
-            .parse()
-            .map_err(|error: SizeError| self.error(value.span().start, error.to_string()))
-    }
-
-    fn memlock(&self, value: &Value<'_>) -> Result<Memlock, ConfigError> {
-        match self.string(value)? {
-            "unlimited" => Ok(Memlock::Unlimited),
-            "unchanged" => Ok(Memlock::Unchanged),
-            other => {
-                let other = printable(other, 80);
-                let reason = format!("`memlock` is `{other}`, expected `unlimited` or `unchanged`");
-                Err(self.error(value.span().start, reason))
-            }
+impl<'de> Deserialize<'de> for Settable {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let Variable(name) = Variable::deserialize(from)?;
+        match not_settable(&name) {
+            Some(why) => Err(Error::custom(format!(
+                "a profile may not set `{name}`: {why}"
+            ))),
+            None => Ok(Self(name)),
         }
     }
 }
@@ -208,4 +180,42 @@ fn not_settable(name: &str) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The value of an environment variable.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.len() > LONGEST_VALUE || text.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(Error::custom(format!(
+                "the value has a line break or another control character, or more than \
+                 {LONGEST_VALUE} bytes"
+            )));
+        }
+        Ok(Self(text))
+    }
+}
+
+fn env<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let env = BTreeMap::<Settable, Text>::deserialize(from)?;
+    Ok(env
+        .into_iter()
+        .map(|(name, text)| (name.0, text.0))
+        .collect())
+}
+
+fn unset<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<Variable>::deserialize(from)?;
+    Ok(names.into_iter().map(|name| name.0).collect())
+}
+
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let number = i64::deserialize(from)?;
+    let count = u32::try_from(number).map_err(|_| {
+        let most = u32::MAX;
+        Error::custom(format!("{number} is out of range; write 0 to {most}"))
+    })?;
+    Ok(Some(count))
 }
