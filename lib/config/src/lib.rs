@@ -6,30 +6,30 @@
 
 #![forbid(unsafe_code)]
 
+mod error;
 mod keys;
 mod old_spelling;
 pub mod sections;
+mod source;
 pub mod values;
 
+pub use error::ConfigError;
 pub use old_spelling::Warning;
 pub use sections::profile::{Memlock, ProfileConfig};
 pub use sections::top_level::Harmful;
 pub use values::size;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeTable, DeValue};
 
 use crate::sections::top_level::TopLevel;
+use crate::source::{Source, line_of, read_trusted};
 use crate::values::path::NodePath;
-use host::sysroot::shown;
-use host::trust;
-use host::trust::TrustError;
-use host::{Sysroot, printable};
+use host::Sysroot;
 use slurm::NodeName;
 use slurm::node_name::NameError;
 
@@ -39,51 +39,8 @@ pub const DEFAULT_PATH: &str = "/etc/slurm-efa/slurm-efa.toml";
 /// Where run-time state lies unless `state_dir` says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/run/slurm-efa";
 
-/// Largest configuration that is read, in bytes.
-const LARGEST: u64 = 1024 * 1024;
-
 /// Sections that belong to other parts of the suite; see [`Config::section`].
 const SECTIONS: [&str; 5] = ["hugepages", "health", "logout", "gres", "report"];
-
-/// Why there is no usable configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file does not exist.
-    #[error("{}: no such file", shown(path))]
-    Missing {
-        /// The configuration file.
-        path: PathBuf,
-    },
-    /// Someone else could have written or swapped the file.
-    #[error("{}: not read, because {reason}", shown(path))]
-    Untrusted {
-        /// The configuration file.
-        path: PathBuf,
-        /// What is wrong and how to put it right.
-        reason: String,
-    },
-    /// The system refused.
-    #[error("{}: {source}", shown(path))]
-    Io {
-        /// The configuration file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The content is wrong.
-    #[error("{}:{line}: {reason}", shown(path))]
-    Invalid {
-        /// The configuration file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column in characters, from 1.
-        column: usize,
-        /// What is wrong; safe to print.
-        reason: String,
-    },
-}
 
 /// What [`Config::load`] makes of a file that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +144,7 @@ impl Config {
     /// The line of a key, such as `["report", "dir"]`, if the file has it.
     #[must_use]
     pub fn line_of(&self, path: &[&str]) -> Option<usize> {
-        let file = File {
+        let source = Source {
             path: &self.path,
             text: &self.text,
         };
@@ -198,16 +155,16 @@ impl Config {
             table = table.get(*section)?.get_ref().as_table()?;
         }
         let (key, _) = table.get_key_value(*last)?;
-        Some(line_of(file.before(key.span().start)))
+        Some(line_of(source.before(key.span().start)))
     }
 
     /// An error at a place in the file, for what only a section can judge.
     pub(crate) fn error_at(&self, offset: usize, reason: String) -> ConfigError {
-        let file = File {
+        let source = Source {
             path: &self.path,
             text: &self.text,
         };
-        file.error(offset, reason)
+        source.error(offset, reason)
     }
 
     /// The old spellings in one section, as sentences.
@@ -225,13 +182,13 @@ impl Config {
     /// # Errors
     /// The section does not fit `T`; with file, line and reason.
     pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ConfigError> {
-        let file = File {
+        let source = Source {
             path: &self.path,
             text: &self.text,
         };
         // Parsed anew, since a parsed table borrows from the text; a process
         // asks for at most one section, and once.
-        let table = DeTable::parse(&self.text).map_err(|error| file.toml_error(&error, 0))?;
+        let table = DeTable::parse(&self.text).map_err(|error| source.toml_error(&error, 0))?;
         let section = table
             .into_inner()
             .into_iter()
@@ -239,7 +196,7 @@ impl Config {
         let Some((key, value)) = section else {
             return Ok(None);
         };
-        file.read(Some(name), key.span().start, &value).map(Some)
+        source.read(Some(name), key.span().start, &value).map(Some)
     }
 }
 
@@ -248,14 +205,14 @@ impl Config {
 /// # Errors
 /// [`ConfigError::Invalid`], never another.
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-    let file = File { path, text };
-    let table = DeTable::parse(text).map_err(|error| file.toml_error(&error, 0))?;
-    let warnings = old_spelling::find(table.get_ref(), path, |at| line_of(file.before(at)));
+    let source = Source { path, text };
+    let table = DeTable::parse(text).map_err(|error| source.toml_error(&error, 0))?;
+    let warnings = old_spelling::find(table.get_ref(), path, |at| line_of(source.before(at)));
     let (start, span) = (table.span().start, table.span());
     let whole = Spanned::new(span, DeValue::Table(table.into_inner()));
-    let top_level: TopLevel = file.read(None, start, &whole)?;
+    let top_level: TopLevel = source.read(None, start, &whole)?;
     let profile = whole.get_ref().get("profile");
-    let profiles = profile.map(|value| file.profiles(value)).transpose()?;
+    let profiles = profile.map(|value| source.profiles(value)).transpose()?;
     let defaults = Config::defaults(path);
     Ok(Config {
         sysroot: top_level.sysroot,
@@ -270,135 +227,12 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     })
 }
 
-type Value<'a> = Spanned<DeValue<'a>>;
-
-/// The file being parsed, for messages.
-struct File<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl File<'_> {
-    /// The text before `offset`.
-    fn before(&self, offset: usize) -> &[u8] {
-        let bytes = self.text.as_bytes();
-        bytes.get(..offset).unwrap_or(bytes)
-    }
-
-    fn error(&self, offset: usize, reason: String) -> ConfigError {
-        let before = self.before(offset);
-        let line_start = before
-            .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |newline| newline + 1);
-        // Characters, not bytes: UTF-8's continuation bytes do not count.
-        let column = before[line_start..]
-            .iter()
-            .filter(|b| **b & 0xc0 != 0x80)
-            .count()
-            + 1;
-        ConfigError::Invalid {
-            path: self.path.to_owned(),
-            line: line_of(before),
-            column,
-            reason,
-        }
-    }
-
-    fn toml_error(&self, error: &toml::de::Error, otherwise: usize) -> ConfigError {
-        let offset = error.span().map_or(otherwise, |span| span.start);
-        self.error(offset, printable(error.message(), 300))
-    }
-
-    /// A table of the file as its type. The top level is a table without a
-    /// name; what has no place of its own is wrong at `start`.
-    fn read<T: DeserializeOwned>(
-        &self,
-        name: Option<&str>,
-        start: usize,
-        value: &Value<'_>,
-    ) -> Result<T, ConfigError> {
-        let table = self.table(value)?;
-        let within = name.map_or_else(String::new, |name| format!("[{}] ", printable(name, 80)));
-        let known = keys::of::<T>();
-        let is_unknown = |key: &&Spanned<_>| !known.contains(&AsRef::<str>::as_ref(key.get_ref()));
-        // A type that names no keys knows them itself.
-        if let Some(key) = table.keys().find(is_unknown).filter(|_| !known.is_empty()) {
-            let reason = unknown_key(key.get_ref(), known);
-            return Err(self.error(key.span().start, format!("{within}{reason}")));
-        }
-        T::deserialize(ValueDeserializer::from(value.clone())).map_err(|error| {
-            let offset = error.span().map_or(start, |span| span.start);
-            let reason = printable(error.message(), 300);
-            let reason = match keys::at(table, offset) {
-                Some(wrong) => format!("{within}`{}`: {reason}", printable(&wrong, 80)),
-                None => format!("{within}{reason}"),
-            };
-            self.error(offset, reason)
-        })
-    }
-
-    fn table<'v, 'i>(&self, value: &'v Value<'i>) -> Result<&'v DeTable<'i>, ConfigError> {
-        let found = value.get_ref().type_str();
-        let reason = || format!("expected a table, found {found}");
-        let table = value.get_ref().as_table();
-        table.ok_or_else(|| self.error(value.span().start, reason()))
-    }
-}
-
-fn unknown_key(name: &str, known: &[&str]) -> String {
-    let suggestion = keys::suggestion(name, known);
-    format!("unknown key `{}`, {suggestion}", printable(name, 80))
-}
-
-/// The line that `before` ends in, from 1.
-fn line_of(before: &[u8]) -> usize {
-    before.iter().filter(|b| **b == b'\n').count() + 1
-}
-
-/// Reads the file if it, and every directory above it, can be trusted.
-fn read_trusted(path: &Path) -> Result<String, ConfigError> {
-    let io_error = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ConfigError::Missing {
-            path: path.to_owned(),
-        },
-        _ => ConfigError::Io {
-            path: path.to_owned(),
-            source,
-        },
-    };
-    let untrusted = |reason: String| ConfigError::Untrusted {
-        path: path.to_owned(),
-        reason,
-    };
-
-    let file = trust::open_linked_file(path).map_err(|error| match error {
-        TrustError::Missing { .. } => ConfigError::Missing {
-            path: path.to_owned(),
-        },
-        TrustError::Untrusted { .. } => untrusted(error.reason(path)),
-        TrustError::Io { source, .. } => io_error(source),
-        other => io_error(io::Error::other(other)),
-    })?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io_error)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(untrusted(format!("it is larger than {LARGEST} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        let text = String::from_utf8_lossy(&error.as_bytes()[..offset]);
-        File { path, text: &text }.error(offset, "not UTF-8 text from here on".to_owned())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::source::LARGEST;
     use proptest::prelude::*;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};

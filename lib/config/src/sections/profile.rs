@@ -7,8 +7,9 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::hugepages::request;
+use crate::error::ConfigError;
 use crate::size::Request;
-use crate::{ConfigError, File, Value, line_of};
+use crate::source::{Source, Value, line_of};
 use host::printable;
 
 /// Longest value of an environment variable, in bytes. Linux limits one
@@ -57,7 +58,7 @@ pub struct ProfileConfig {
     pub memlock: Option<Memlock>,
 }
 
-impl File<'_> {
+impl Source<'_> {
     /// The tables of `[profile]`, by name.
     pub(crate) fn profiles(
         &self,
