@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use host::BootId;
 use host::Deadline;
 use host::state_dir::StateDir;
+use host::state_layout::job::LEDGER;
 use hugepages::ledger::Ledger;
 use hugepages::reconcile::Claim;
 use hugepages::{HugePages, PageSize, ReconcileError, Report, Spread, Wish, machine};
@@ -200,12 +201,12 @@ impl Node {
 
     /// The file of a job in the ledger.
     pub fn entry(&self, job: u32) -> PathBuf {
-        self.state().join("hugepages").join(key(job).file_name())
+        self.state().join(LEDGER).join(key(job).file_name())
     }
 
     /// The names of all files of the ledger.
     pub fn ledger(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.state().join("hugepages")).expect("a ledger");
+        let entries = fs::read_dir(self.state().join(LEDGER)).expect("a ledger");
         let name = |entry: io::Result<fs::DirEntry>| {
             let name = entry.expect("an entry").file_name();
             name.into_string().expect("a name in UTF-8")

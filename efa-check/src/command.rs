@@ -14,6 +14,7 @@ use cli::called::EFA_CHECK;
 use findings::{Domain, Finding, Severity, Show};
 use host::Deadline;
 use host::state_dir::{StateDir, Store};
+use host::state_layout::health;
 use host::{printable, textfile};
 use slurm::NodeName;
 use slurm::drain_policy::{Failed, NodeAction};
@@ -23,7 +24,7 @@ use crate::counters::Wanted;
 use crate::expect::{self, Expectation};
 use crate::observe::{self, Ask, Observation};
 use crate::report::Report;
-use crate::rounds::{self, Now, Rounds};
+use crate::rounds::{Now, Rounds};
 use crate::settings::has_profile;
 use crate::site::{self, Named, Site};
 use crate::{EX_CANTCREAT, EX_CONFIG, EX_USAGE, drain, metrics, pingpong, probe};
@@ -277,12 +278,12 @@ fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -
         Keep::Nothing => None,
         Keep::State => StateDir::open(&site.state_dir)
             .and_then(|mut state| {
-                let _lock = state.lock(rounds::LOCK, Deadline::after(STATE_LIMIT))?;
+                let _lock = state.lock(health::ROUNDS_LOCK, Deadline::after(STATE_LIMIT))?;
                 let last = load(&state, &now);
                 let (report, mut next) = judge(&last);
                 after(&report, &mut next);
                 if let (true, Ok(bytes)) = (last.is_before(&now), next.bytes()) {
-                    state.write(rounds::FILE, &bytes)?;
+                    state.write(health::ROUNDS, &bytes)?;
                 }
                 Ok((report, next))
             })
@@ -310,7 +311,7 @@ fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -
 
 /// The last round's state; one that cannot be read is none.
 fn load(state: &StateDir, now: &Now) -> Rounds {
-    match state.read(rounds::FILE) {
+    match state.read(health::ROUNDS) {
         Ok(Some(bytes)) => Rounds::parse(&bytes, now),
         Ok(None) | Err(_) => Rounds::first(now),
     }

@@ -11,6 +11,7 @@ use cli::called::EFA_CHECK;
 use findings::Domain;
 use host::Deadline;
 use host::state_dir::{StateDir, Store};
+use host::state_layout::health;
 use host::syslog;
 use slurm::NodeName;
 use slurm::drain_policy::{DrainAs, Failed, NodeAction};
@@ -18,7 +19,7 @@ use slurm::drain_worker::{Worker, detach, leave, slurm_conf};
 use slurm::scontrol::Scontrol;
 
 use crate::own_program;
-use crate::rounds::{self, Rounds};
+use crate::rounds::Rounds;
 use crate::settings::{OnFatal, Settings};
 use crate::site::Site;
 
@@ -28,8 +29,8 @@ pub const SPEAKER: &str = "slurm-speaker";
 /// The one that talks holds a lock; one more may wait for it.
 const WORKER: Worker = Worker {
     prefix: Domain::Efa.prefix(),
-    talking: "efa-check-slurm.lock",
-    waiting: "efa-check-slurm-next.lock",
+    talking: health::SLURM_LOCK,
+    waiting: health::SLURM_NEXT_LOCK,
 };
 
 /// What the site's `on_fatal` means to Slurm.
@@ -119,11 +120,11 @@ pub fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
 
 /// Slurm no longer holds this node drained by us.
 fn settle(state: &mut StateDir) {
-    let Ok(_lock) = state.lock(rounds::LOCK, Deadline::after(Duration::from_secs(2))) else {
+    let Ok(_lock) = state.lock(health::ROUNDS_LOCK, Deadline::after(Duration::from_secs(2))) else {
         return;
     };
     let now = crate::site::now(&host::Sysroot::real());
-    let Ok(Some(bytes)) = state.read(rounds::FILE) else {
+    let Ok(Some(bytes)) = state.read(health::ROUNDS) else {
         return;
     };
     // Whoever wrote it knew the boot id; here only one field is changed.
@@ -134,7 +135,7 @@ fn settle(state: &mut StateDir) {
     rounds.drained = false;
     if let Ok(bytes) = rounds.bytes() {
         // If it fails, the next healthy round asks Slurm once more.
-        let _ = state.write(rounds::FILE, &bytes);
+        let _ = state.write(health::ROUNDS, &bytes);
     }
 }
 

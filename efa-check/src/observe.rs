@@ -384,6 +384,7 @@ impl Observation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use host::state_layout::job::LEDGER;
 
     #[test]
     fn while_a_prolog_changes_the_ledger_nothing_is_said_of_it_and_what_is_broken_is_told() {
@@ -393,7 +394,7 @@ mod tests {
         let pools = by_ledger(state.path()).map(|pools| pools.len());
         assert_eq!(pools, Ok(0));
         drop(prolog);
-        let folder = state.path().join("hugepages");
+        let folder = state.path().join(LEDGER);
         std::fs::remove_dir_all(&folder).unwrap();
         std::fs::write(&folder, "").unwrap();
         let reason = by_ledger(state.path()).err().unwrap();

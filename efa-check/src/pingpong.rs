@@ -20,19 +20,17 @@ use host::Deadline;
 use host::exec::{self, Call, ExecError};
 use host::printable;
 use host::state_dir::{StateDir, Store};
+use host::state_layout::health;
 use host::trust::TrustedProgram;
 use slurm::{NodeName, drain_worker};
 
-use crate::rounds::{self, Rounds};
+use crate::rounds::Rounds;
 use crate::settings::Settings;
 use crate::site::{self, Named, Site};
 use crate::{drain, own_program};
 
 /// The hidden first argument of the process that `watch` leaves behind.
 pub const TESTER: &str = "loopback-tester";
-
-/// Held while it tests: two tests of a device would disturb each other.
-const TESTING: &str = "efa-check-loopback.lock";
 
 /// How long the server may take until the client finds it.
 const SERVER_START: Duration = Duration::from_secs(5);
@@ -134,7 +132,8 @@ fn test_idle_node(config: &Path, node: &str) -> Result<(), String> {
     let node: NodeName = node.parse().map_err(|error| format!("{error}"))?;
     let site = Site::load(Some(config), Some(node.clone()), Named::Perhaps)?;
     let mut state = StateDir::open(&site.state_dir).map_err(|error| error.to_string())?;
-    let Ok(_testing) = state.lock(TESTING, Deadline::after(Duration::ZERO)) else {
+    // Two tests of a device would disturb each other.
+    let Ok(_testing) = state.lock(health::LOOPBACK_LOCK, Deadline::after(Duration::ZERO)) else {
         return Ok(());
     };
     let scontrol = drain::scontrol(&site.settings)?;
@@ -153,13 +152,13 @@ fn test_idle_node(config: &Path, node: &str) -> Result<(), String> {
     }
     let keep = |error: host::state_dir::StateError| error.to_string();
     let limit = Deadline::after(Duration::from_secs(2));
-    let _lock = state.lock(rounds::LOCK, limit).map_err(keep)?;
+    let _lock = state.lock(health::ROUNDS_LOCK, limit).map_err(keep)?;
     let now = site::now(&site.sysroot);
-    let Some(bytes) = state.read(rounds::FILE).map_err(keep)? else {
+    let Some(bytes) = state.read(health::ROUNDS).map_err(keep)? else {
         return Ok(());
     };
     let mut last = Rounds::parse(&bytes, &now);
     last.loopback.get_or_insert_default().tell(failed, &now);
     let bytes = last.bytes().map_err(|error| error.to_string())?;
-    state.write(rounds::FILE, &bytes).map_err(keep)
+    state.write(health::ROUNDS, &bytes).map_err(keep)
 }

@@ -9,19 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use host::process::Life;
+use host::state_layout::health::ROUNDS_VERSION;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{NO_COMPLETION, Rate};
 use crate::observe::Observation;
 use crate::probe::Probe;
-
-/// The file in `state_dir`.
-pub const FILE: &str = "efa-check.json";
-
-/// The lock in `state_dir` under which it is replaced.
-pub const LOCK: &str = "efa-check.lock";
-
-const VERSION: u32 = 1;
 
 /// Devices that are remembered.
 const MOST_DEVICES: usize = 128;
@@ -145,7 +138,7 @@ impl Rounds {
     #[must_use]
     pub fn first(now: &Now) -> Self {
         Self {
-            version: VERSION,
+            version: ROUNDS_VERSION,
             boot: now.boot.clone(),
             at: milliseconds(now.uptime),
             devices: BTreeMap::new(),
@@ -160,7 +153,7 @@ impl Rounds {
     pub fn parse(bytes: &[u8], now: &Now) -> Self {
         serde_json::from_slice::<Self>(bytes)
             .ok()
-            .filter(|rounds| rounds.version == VERSION && rounds.boot == now.boot)
+            .filter(|rounds| rounds.version == ROUNDS_VERSION && rounds.boot == now.boot)
             .filter(|rounds| !now.boot.is_empty() && rounds.at <= milliseconds(now.uptime))
             .unwrap_or_else(|| Self::first(now))
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cli::called::GRES_HELPER;
 use findings::Domain;
 use gpu::settings::Settings;
+use host::state_layout::gres;
 use host::{Deadline, syslog};
 use slurm::NodeName;
 use slurm::drain_policy::{DrainAs, Failed, NodeAction};
@@ -21,8 +22,8 @@ pub const SPEAKER: &str = "slurm-speaker";
 /// The one that talks holds a lock; one more may wait for it.
 const WORKER: Worker = Worker {
     prefix: Domain::Gpu.prefix(),
-    talking: "slurm.lock",
-    waiting: "slurm-next.lock",
+    talking: gres::SLURM_LOCK,
+    waiting: gres::SLURM_NEXT_LOCK,
 };
 
 /// How long one call of scontrol may take.

@@ -14,6 +14,7 @@ use host::Deadline;
 use host::printable;
 use host::process::{Life, Pid};
 use host::state_dir::{StateDir, Store};
+use host::state_layout::gres::SEEN;
 use jobs::registry::Registry;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,6 @@ pub struct Seen {
     #[serde(default)]
     pub xids: Vec<(String, u64)>,
 }
-
-const SEEN: &str = "seen.json";
 
 /// What this boot saw; nothing where the file is another boot's or torn.
 #[must_use]

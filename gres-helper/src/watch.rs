@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use host::Deadline;
 use host::process::{Life, Pid};
 use host::state_dir::{StateDir, StateError, Store};
+use host::state_layout::gres::{WATCH, WATCH_LOCK};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
@@ -25,11 +26,6 @@ use gpu::nvml_worker::{Agent, AgentError};
 use gpu::settings::{OnOver, Settings};
 use gpu::shares;
 use gpu::shares::Record;
-
-/// The lock that tells that a watchdog runs.
-pub const LOCK: &str = "watch.lock";
-
-const FILE: &str = "watch.json";
 
 /// What a job took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,7 +48,7 @@ pub type Account = BTreeMap<u32, Taken>;
 /// What the watchdog wrote last; empty where it never ran.
 #[must_use]
 pub fn account(state: &StateDir) -> Account {
-    let bytes = state.read(FILE).ok().flatten().unwrap_or_default();
+    let bytes = state.read(WATCH).ok().flatten().unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
@@ -61,7 +57,7 @@ pub fn account(state: &StateDir) -> Account {
 /// # Errors
 /// It cannot be told: only root may ask.
 pub fn runs(state: &StateDir) -> Result<bool, StateError> {
-    match state.lock(LOCK, Deadline::after(Duration::ZERO)) {
+    match state.lock(WATCH_LOCK, Deadline::after(Duration::ZERO)) {
         Ok(_) => Ok(false),
         Err(StateError::Busy { .. }) => Ok(true),
         Err(error) => Err(error),
@@ -185,7 +181,7 @@ pub fn judge(
 pub fn run(settings: &Settings, once: bool) -> Result<(), String> {
     let mut state = settings.state()?;
     let limit = Deadline::after(Duration::ZERO);
-    let _alone = state.lock(LOCK, limit).map_err(|_| {
+    let _alone = state.lock(WATCH_LOCK, limit).map_err(|_| {
         "another watchdog runs on this node already; stop it first, or leave this to it".to_owned()
     })?;
     let node = settings.named()?.clone();
@@ -361,7 +357,7 @@ impl Watchdog {
 
     fn write(&self, state: &mut StateDir) {
         let bytes = serde_json::to_vec(&self.account).unwrap_or_default();
-        if let Err(error) = state.write(FILE, &bytes) {
+        if let Err(error) = state.write(WATCH, &bytes) {
             say(&error.to_string());
         }
     }

@@ -12,6 +12,8 @@ use findings::{Document, Finding, Findings, Remedies, Severity, Show};
 use host::Deadline;
 use host::printable;
 use host::state_dir::{StateDir, StateError};
+use host::state_layout::gres;
+use host::state_layout::login::DAEMON_LOCK;
 use serde::Serialize;
 use slurm::NodeName;
 use slurm::conf::{Disk, Plugstack, glob};
@@ -794,7 +796,7 @@ impl Stack {
 fn logoutd(site: &Site) -> Look {
     const START: &str = "systemctl enable --now slurm-logoutd";
     const DEAD: &str = "slurm-logoutd does not run, so no login is ended";
-    match lives(site, "", "logoutd.lock") {
+    match lives(site, "", DAEMON_LOCK) {
         Ok(true) => Ok("slurm-logoutd holds its lock".to_owned()),
         Ok(false) => fatal(DEAD, START),
         Err(error) => unknown(error, START),
@@ -805,7 +807,7 @@ fn gres_watch(site: &Site) -> Look {
     const START: &str = "systemctl enable --now gres-helper-watch";
     const DEAD: &str = "gres-helper watch does not run: a job over its share is not noticed, and \
                         XID errors are not remembered";
-    match lives(site, "gres", "watch.lock") {
+    match lives(site, gres::FOLDER, gres::WATCH_LOCK) {
         Ok(true) => Ok("gres-helper watch holds its lock".to_owned()),
         Ok(false) => warning(DEAD, START),
         Err(error) => unknown(error, START),

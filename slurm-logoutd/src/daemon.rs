@@ -18,6 +18,8 @@ use host::Deadline;
 use host::printable;
 use host::process::Life;
 use host::state_dir::{Lock, StateDir, StateError, Store};
+use host::state_layout::job;
+use host::state_layout::login::{DAEMON_LOCK, NOTICES};
 use jobs::registry::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -35,13 +37,10 @@ use logins::membership::{Evidence, User};
 use logins::policy;
 use logins::policy::{AGAIN, Notice, Seen, Verdict};
 use logins::process::{Process, Processes};
-use logins::session::{DAEMON_LOCK, Records, Session};
+use logins::session::{Records, Session};
 use logins::settings::{Leftovers, Settings};
 use logins::terminal;
 use logins::user_jobs::{Jobs, Presence};
-
-/// The folder of the notices.
-pub const FOLDER: &str = "logout";
 
 /// Longest that one look for jobs may wait for slurmstepds that do not answer.
 const LOOK: Duration = Duration::from_secs(2);
@@ -138,8 +137,8 @@ impl Daemon {
         Registry::open(&state)?;
         let mut watches = Watches::new()?;
         watches.add(records.path(), RECORDS);
-        watches.add(&settings.state_dir.join("jobs"), RECORDS);
-        let mut notices_dir = state.folder(FOLDER)?;
+        watches.add(&settings.state_dir.join(job::RECORDS), RECORDS);
+        let mut notices_dir = state.folder(NOTICES)?;
         notices_dir.sweep()?;
         group::thaw_all();
         group::sweep();
@@ -826,7 +825,7 @@ fn read_notices(dir: &mut StateDir, boot: &BootId, dry_run: bool) -> Result<Earl
 /// They cannot be read.
 pub(crate) fn kept(state: &StateDir) -> Result<BTreeMap<u32, Kept>, StateError> {
     let mut notices = BTreeMap::new();
-    let Some(dir) = state.existing_folder(FOLDER)? else {
+    let Some(dir) = state.existing_folder(NOTICES)? else {
         return Ok(notices);
     };
     for name in dir.names()? {

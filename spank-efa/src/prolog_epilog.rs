@@ -14,9 +14,10 @@ use host::BootId;
 use host::Deadline;
 use host::Sysroot;
 use host::state_dir::StateDir;
+use host::state_layout::job::LEDGER;
 use hugepages::isolate::Controller;
+use hugepages::machine;
 use hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
-use hugepages::{ledger, machine};
 use jobs::counters_at_start;
 use jobs::registry;
 use jobs::registry::{Job, Registry, Reservation, Start};
@@ -98,7 +99,7 @@ impl Here {
     /// some at this moment reconciles by itself.
     fn ledger_is_empty(&self) -> Result<bool, String> {
         use host::state_dir::Store;
-        match self.state.existing_folder(ledger::FOLDER).map_err(said)? {
+        match self.state.existing_folder(LEDGER).map_err(said)? {
             Some(folder) => Ok(folder.names().map_err(said)?.is_empty()),
             None => Ok(true),
         }

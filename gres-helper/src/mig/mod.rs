@@ -9,6 +9,7 @@ pub mod spec;
 use std::collections::BTreeMap;
 
 use host::state_dir::{StateDir, Store};
+use host::state_layout::gres::MIG_BEFORE;
 use serde::{Deserialize, Serialize};
 
 use gpu::inventory::{Answer, Ask, Gpu, Instance, Machine, Place, Profile};
@@ -421,20 +422,18 @@ struct Snapshot {
     layouts: BTreeMap<String, Layout>,
 }
 
-const SNAPSHOT: &str = "mig-before.json";
-
 fn snapshot(state: &StateDir) -> Result<Option<Snapshot>, String> {
-    let bytes = state.read(SNAPSHOT).map_err(|error| error.to_string())?;
+    let bytes = state.read(MIG_BEFORE).map_err(|error| error.to_string())?;
     bytes
         .map(|bytes| serde_json::from_slice(&bytes))
         .transpose()
-        .map_err(|error| format!("{SNAPSHOT}: {error}"))
+        .map_err(|error| format!("{MIG_BEFORE}: {error}"))
 }
 
 fn put(state: &mut StateDir, snapshot: &Snapshot) -> Result<(), String> {
     let bytes = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
     state
-        .write(SNAPSHOT, &bytes)
+        .write(MIG_BEFORE, &bytes)
         .map_err(|error| error.to_string())
 }
 

@@ -37,7 +37,7 @@ use slurm::node_name::NameError;
 pub const DEFAULT_PATH: &str = "/etc/slurm-efa/slurm-efa.toml";
 
 /// Where run-time state lies unless `state_dir` says otherwise.
-pub const DEFAULT_STATE_DIR: &str = "/run/slurm-efa";
+pub const DEFAULT_STATE_DIR: &str = host::state_layout::DEFAULT;
 
 /// Sections that belong to other parts of the suite; see [`Config::section`].
 const SECTIONS: [&str; 5] = ["hugepages", "health", "logout", "gres", "report"];

@@ -12,6 +12,7 @@ use std::time::Duration;
 use host::exec::{Call, ExecError, Said};
 use host::printable;
 use host::state_dir::{StateDir, Store};
+use host::state_layout::gres::{self, MPS, MPS_FOLDERS, MPS_PREFIX};
 use serde::{Deserialize, Serialize};
 use slurm::JobId;
 
@@ -21,12 +22,6 @@ use crate::settings::Settings;
 
 /// How long the control program may take.
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// The folder of the daemons' directories in the state directory.
-const FOLDER: &str = "mps";
-
-/// What is in each: CUDA_MPS_PIPE_DIRECTORY and CUDA_MPS_LOG_DIRECTORY.
-const FOLDERS: [&str; 2] = ["pipe", "log"];
 
 /// A daemon that serves a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +37,7 @@ pub struct Daemon {
 }
 
 fn file(gpu: &str) -> String {
-    format!("mps-{gpu}.json")
+    format!("{MPS_PREFIX}{gpu}.json")
 }
 
 /// Whether a UUID can be part of a file's name.
@@ -83,7 +78,7 @@ pub fn all(state: &StateDir) -> Result<Vec<Daemon>, String> {
     let names = state.names().map_err(|error| error.to_string())?;
     names
         .iter()
-        .filter_map(|name| name.strip_prefix("mps-")?.strip_suffix(".json"))
+        .filter_map(|name| name.strip_prefix(MPS_PREFIX)?.strip_suffix(".json"))
         .filter_map(|gpu| get(state, gpu).transpose())
         .collect()
 }
@@ -93,10 +88,10 @@ pub fn all(state: &StateDir) -> Result<Vec<Daemon>, String> {
 pub fn directories(settings: &Settings, gpu: &str, uid: u32) -> (PathBuf, PathBuf) {
     let base = settings
         .state_dir
-        .join("gres")
-        .join(FOLDER)
+        .join(gres::FOLDER)
+        .join(MPS)
         .join(folder(gpu, uid));
-    let [pipe, log] = FOLDERS.map(|name| base.join(name));
+    let [pipe, log] = MPS_FOLDERS.map(|name| base.join(name));
     (pipe, log)
 }
 
@@ -107,7 +102,7 @@ fn folder(gpu: &str, uid: u32) -> String {
 
 /// A daemon's folder, if it is there and root's alone.
 fn existing(state: &StateDir, daemon: &Daemon) -> Option<StateDir> {
-    let all = state.existing_folder(FOLDER).ok()??;
+    let all = state.existing_folder(MPS).ok()??;
     all.existing_folder(&folder(&daemon.gpu, daemon.uid)).ok()?
 }
 
@@ -175,10 +170,10 @@ fn start(
     daemon: &Daemon,
 ) -> Result<(), String> {
     let base = state
-        .folder(FOLDER)
+        .folder(MPS)
         .and_then(|dir| dir.folder(&folder(&daemon.gpu, daemon.uid)))
         .map_err(|error| error.to_string())?;
-    for name in FOLDERS {
+    for name in MPS_FOLDERS {
         base.folder(name).map_err(|error| error.to_string())?;
     }
     agent
@@ -336,7 +331,7 @@ fn end(
             )
         })?;
     if let Some(base) = base {
-        for name in FOLDERS {
+        for name in MPS_FOLDERS {
             if let Ok(Some(folder)) = base.existing_folder(name) {
                 clear(folder.path());
             }

@@ -8,6 +8,7 @@ pub use config::sections::gres::{OnOver, Shards, Wanted};
 use config::{Config, MissingIs};
 use host::Sysroot;
 use host::state_dir::StateDir;
+use host::state_layout::gres;
 use slurm::NodeName;
 use slurm::node_name::{self, NameError};
 
@@ -136,7 +137,7 @@ impl Settings {
     /// It cannot be made or somebody else could change it.
     pub fn state(&self) -> Result<StateDir, String> {
         StateDir::open(&self.state_dir)
-            .and_then(|dir| dir.folder("gres"))
+            .and_then(|dir| dir.folder(gres::FOLDER))
             .map_err(|error| error.to_string())
     }
 
@@ -148,7 +149,7 @@ impl Settings {
         let dir = StateDir::open_existing(&self.state_dir).map_err(|error| error.to_string())?;
         match dir {
             Some(dir) => dir
-                .existing_folder("gres")
+                .existing_folder(gres::FOLDER)
                 .map_err(|error| error.to_string()),
             None => Ok(None),
         }

@@ -9,21 +9,13 @@ use std::path::Path;
 use host::BootId;
 use host::Deadline;
 use host::state_dir::{StateDir, Store};
+pub use host::state_layout::gres::LOCK;
+use host::state_layout::gres::{SHARE_PREFIX, SHARE_VERSION};
 use jobs::registry::Start;
 use serde::{Deserialize, Serialize};
 use slurm::NodeName;
 use slurm::stepd_sockets::Sockets;
 use slurm::{JobId, JobKey};
-
-/// The lock that everyone takes who changes these files, compute modes or
-/// MPS daemons.
-pub const LOCK: &str = "lock";
-
-/// What the name of a job's file begins with.
-const PREFIX: &str = "job-";
-
-/// The layout of a file.
-const VERSION: u32 = 1;
 
 /// Most shards of a job on a node: what Slurm could count is more, but no node
 /// has as many.
@@ -98,7 +90,7 @@ impl Record {
     #[must_use]
     pub fn new(key: &JobKey, start: Start, uid: u32) -> Self {
         Self {
-            version: VERSION,
+            version: SHARE_VERSION,
             job: key.job,
             node: key.node.to_string(),
             start,
@@ -124,7 +116,7 @@ impl Record {
 
 /// The name of a job's file.
 fn file(key: &JobKey) -> String {
-    format!("{PREFIX}{}", key.file_name())
+    format!("{SHARE_PREFIX}{}", key.file_name())
 }
 
 /// The job's record of this boot; `None` where there is none.
@@ -138,7 +130,7 @@ pub fn get(state: &StateDir, key: &JobKey) -> Result<Option<Record>, String> {
     let record: Record = serde_json::from_slice(&bytes)
         .map_err(|error| format!("{}: {error}", state.path().join(file(key)).display()))?;
     let boot = BootId::current().map_err(|error| error.to_string())?;
-    let ours = record.version == VERSION
+    let ours = record.version == SHARE_VERSION
         && record.job == key.job
         && record.node == key.node.as_str()
         && record.start.boot == boot;
@@ -172,7 +164,7 @@ pub fn all(state: &StateDir, node: &NodeName) -> Result<(Vec<Record>, Vec<String
     let names = state.names().map_err(|error| error.to_string())?;
     let keys = names
         .iter()
-        .filter_map(|name| JobKey::of_file(name.strip_prefix(PREFIX)?))
+        .filter_map(|name| JobKey::of_file(name.strip_prefix(SHARE_PREFIX)?))
         .filter(|key| key.node == *node);
     let (mut records, mut problems) = (Vec::new(), Vec::new());
     for key in keys {

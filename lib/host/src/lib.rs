@@ -16,6 +16,7 @@ pub mod late;
 mod printable;
 pub mod process;
 pub mod state_dir;
+pub mod state_layout;
 pub mod syslog;
 pub mod sysroot;
 pub mod textfile;

@@ -17,15 +17,10 @@ use config::size::{HugePages, PageSize};
 use host::BootId;
 use host::Deadline;
 use host::state_dir::{Lock, StateDir, StateError, Store};
+use host::state_layout::job::{LEDGER, LEDGER_BASELINE, LEDGER_LOCK, LEDGER_VERSION};
 use jobs::registry::{Problem, Start, as_text};
 use slurm::NodeName;
 use slurm::{JobId, JobKey};
-
-/// The ledger inside the state directory.
-pub const FOLDER: &str = "hugepages";
-const LOCK: &str = "hugepages.lock";
-const BASELINE: &str = "baseline.json";
-const VERSION: u32 = 1;
 
 /// How many pages of one size a job wants on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +67,7 @@ pub struct Entry {
 impl Entry {
     pub(super) fn new(key: &JobKey, start: Start, spool_dir: PathBuf) -> Self {
         Self {
-            version: VERSION,
+            version: LEDGER_VERSION,
             job: key.job,
             node: key.node.clone(),
             start,
@@ -187,9 +182,9 @@ impl Ledger<StateDir> {
     /// The lock cannot be had before `deadline`, or the directory cannot be
     /// trusted. Nothing changed.
     pub fn open(state: &StateDir, deadline: Deadline) -> Result<Self, StateError> {
-        let lock = state.lock(LOCK, deadline)?;
+        let lock = state.lock(LEDGER_LOCK, deadline)?;
         Ok(Self {
-            store: state.folder(FOLDER)?,
+            store: state.folder(LEDGER)?,
             _lock: Some(lock),
         })
     }
@@ -200,7 +195,7 @@ impl Ledger<StateDir> {
     /// # Errors
     /// As [`Ledger::open`].
     pub fn open_existing(state: &StateDir, deadline: Deadline) -> Result<Option<Self>, StateError> {
-        if state.existing_folder(FOLDER)?.is_none() {
+        if state.existing_folder(LEDGER)?.is_none() {
             return Ok(None);
         }
         Self::open(state, deadline).map(Some)
@@ -223,11 +218,11 @@ impl Ledger<PaperStore> {
         let Some(state) = state else {
             return Ok(Self::on_paper(PaperStore::default()));
         };
-        let Some(folder) = state.existing_folder(FOLDER)? else {
+        let Some(folder) = state.existing_folder(LEDGER)? else {
             return Ok(Self::on_paper(PaperStore::default()));
         };
         Ok(Self {
-            _lock: Some(state.lock(LOCK, deadline)?),
+            _lock: Some(state.lock(LEDGER_LOCK, deadline)?),
             store: PaperStore::over(folder),
         })
     }
@@ -259,7 +254,7 @@ impl<S: Store> Ledger<S> {
         let mut entries = Vec::new();
         let mut problems = Vec::new();
         for name in self.store.names()? {
-            if name == BASELINE {
+            if name == LEDGER_BASELINE {
                 continue;
             }
             match self.read_entry(&name) {
@@ -308,7 +303,7 @@ impl<S: Store> Ledger<S> {
         let Some(entry) = self.read_json::<Entry>(name)? else {
             return Ok(None);
         };
-        if entry.version != VERSION {
+        if entry.version != LEDGER_VERSION {
             return Err(Problem::new(name, "of another version of the format"));
         }
         if entry.key() != key {
@@ -319,11 +314,14 @@ impl<S: Store> Ledger<S> {
 
     /// `Some(None)` where the file is of another boot.
     fn read_rows(&self, boot: &BootId) -> Result<Option<Option<Rows>>, Problem> {
-        let Some(file) = self.read_json::<Baseline>(BASELINE)? else {
+        let Some(file) = self.read_json::<Baseline>(LEDGER_BASELINE)? else {
             return Ok(None);
         };
-        if file.version != VERSION {
-            return Err(Problem::new(BASELINE, "of another version of the format"));
+        if file.version != LEDGER_VERSION {
+            return Err(Problem::new(
+                LEDGER_BASELINE,
+                "of another version of the format",
+            ));
         }
         if file.boot != *boot {
             return Ok(Some(None));
@@ -370,15 +368,15 @@ impl<S: Store> Ledger<S> {
             seen: row.seen,
         });
         let file = Baseline {
-            version: VERSION,
+            version: LEDGER_VERSION,
             boot: boot.clone(),
             pools: pools.collect(),
         };
-        self.write_json(BASELINE, &file)
+        self.write_json(LEDGER_BASELINE, &file)
     }
 
     pub(super) fn drop_rows(&mut self) -> Result<(), StateError> {
-        self.store.remove(BASELINE)
+        self.store.remove(LEDGER_BASELINE)
     }
 
     fn write_json(&mut self, name: &str, value: &impl Serialize) -> Result<(), StateError> {

@@ -20,7 +20,7 @@ use host::state_dir::{StateError, Store};
 use jobs::registry::{Existence, Start};
 use slurm::{JobId, JobKey};
 
-const BASELINE: &str = "baseline.json";
+use host::state_layout::job::LEDGER_BASELINE as BASELINE;
 const TEMPORARY: &str = ".tmp.left";
 
 /// A pool of a kernel with a memory of its own.

@@ -1,13 +1,10 @@
 //! The counters of the EFA devices at a job's start, kept on disk for its end:
 //! a file for each job, beside its record in the [registry](crate::registry).
 
-use crate::registry;
 use efa::counters::Snapshot;
 use host::state_dir::{StateDir, StateError, Store};
+use host::state_layout::job::{COUNTERS, RECORDS};
 use slurm::JobKey;
-
-/// The folder inside the state directory.
-const FOLDER: &str = "counters";
 
 /// Why a job's counters were not kept, or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +25,12 @@ pub enum KeepError {
 /// The job ends without knowing what it moved.
 pub fn keep(state: &StateDir, key: &JobKey, counters: &Snapshot) -> Result<(), KeepError> {
     let text = counters.to_json()?;
-    let folder = state.folder(FOLDER)?;
+    let folder = state.folder(COUNTERS)?;
     let held = folder.hold()?;
     // Another prolog's counters appear after its record, and only while nobody
     // else holds the folder: those without a record were left behind.
     let _ = held.sweep();
-    if let Some(jobs) = state.existing_folder(registry::FOLDER)? {
+    if let Some(jobs) = state.existing_folder(RECORDS)? {
         for name in folder.names()? {
             if jobs.read(&name)?.is_none() {
                 held.remove(&name)?;
@@ -49,7 +46,7 @@ pub fn keep(state: &StateDir, key: &JobKey, counters: &Snapshot) -> Result<(), K
 /// # Errors
 /// There are some, which cannot be read.
 pub fn kept(state: &StateDir, key: &JobKey) -> Result<Option<Snapshot>, KeepError> {
-    let Some(folder) = state.existing_folder(FOLDER)? else {
+    let Some(folder) = state.existing_folder(COUNTERS)? else {
         return Ok(None);
     };
     let Some(bytes) = folder.read(&key.file_name())? else {
@@ -63,7 +60,7 @@ pub fn kept(state: &StateDir, key: &JobKey) -> Result<Option<Snapshot>, KeepErro
 /// # Errors
 /// They stay, until the next job's are kept.
 pub fn forget(state: &StateDir, key: &JobKey) -> Result<(), StateError> {
-    match state.existing_folder(FOLDER)? {
+    match state.existing_folder(COUNTERS)? {
         Some(folder) => folder.hold()?.remove(&key.file_name()),
         None => Ok(()),
     }

@@ -19,17 +19,11 @@ use host::BootId;
 use host::Deadline;
 use host::printable;
 use host::state_dir::{Held, StateDir, StateError, Store, nonce};
+use host::state_layout::job::{LAST_START, LATEST, RECORD_VERSION, RECORDS};
 use slurm::NodeName;
 use slurm::stepd_sockets;
 use slurm::stepd_sockets::{JobState, Limits, Sockets};
 use slurm::{JobId, JobKey};
-
-/// The directory of the registry inside the state directory.
-pub(crate) const FOLDER: &str = "jobs";
-
-/// The layout of a job's file. A file of another version is a problem, never
-/// "no such job".
-const VERSION: u32 = 1;
 
 /// One start of a job on this node. A requeued job keeps its id; its next
 /// start has another identity.
@@ -124,7 +118,7 @@ impl Job {
     #[must_use]
     pub fn new(key: &JobKey, start: Start, uid: u32, gid: u32, spool_dir: PathBuf) -> Self {
         Self {
-            version: VERSION,
+            version: RECORD_VERSION,
             job: key.job,
             node: key.node.clone(),
             start,
@@ -192,7 +186,7 @@ impl Registry {
     /// # Errors
     /// See [`StateDir::open`].
     pub fn open(state: &StateDir) -> Result<Self, StateError> {
-        let dir = state.folder(FOLDER)?;
+        let dir = state.folder(RECORDS)?;
         Ok(Self { dir })
     }
 
@@ -201,7 +195,7 @@ impl Registry {
     /// # Errors
     /// See [`StateDir::open`]. An error is not "there is no job".
     pub fn open_existing(state: &StateDir) -> Result<Option<Self>, StateError> {
-        Ok(state.existing_folder(FOLDER)?.map(|dir| Self { dir }))
+        Ok(state.existing_folder(RECORDS)?.map(|dir| Self { dir }))
     }
 
     /// Records a job that starts, or replaces its record: the prolog of a
@@ -376,13 +370,6 @@ fn end(
     counters.and(note)
 }
 
-/// Where the job that started last is noted.
-const LAST_START: &str = "last-start";
-
-/// Where each user's job that started last is noted, in a file of the user's
-/// number: so that a login need not read every record.
-const LATEST: &str = "latest";
-
 /// For a prolog, once the job has its record: notes it as the one that
 /// started last, of all and of its user's, and tells whether there were others
 /// before.
@@ -503,8 +490,11 @@ fn read(store: &impl Store, name: &str) -> Result<Option<Job>, Problem> {
         return Ok(None);
     };
     let job: Job = serde_json::from_slice(&bytes).map_err(|error| problem(&error))?;
-    if job.version != VERSION {
-        let reason = format!("version {} of the format, not {VERSION}", job.version);
+    if job.version != RECORD_VERSION {
+        let reason = format!(
+            "version {} of the format, not {RECORD_VERSION}",
+            job.version
+        );
         return Err(problem(&reason));
     }
     if job.key() != key {
@@ -730,7 +720,7 @@ mod tests {
         let registry = Registry::open(&StateDir::open(&path).unwrap()).unwrap();
         Place {
             _dir: dir,
-            path: path.join(FOLDER),
+            path: path.join(RECORDS),
             spool,
             registry,
         }

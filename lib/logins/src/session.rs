@@ -12,20 +12,13 @@ use host::Deadline;
 use host::printable;
 use host::process::{Life, Pid};
 use host::state_dir::{StateDir, StateError, Store};
+use host::state_layout::login::{DAEMON_LOCK, SESSION_VERSION, SESSIONS};
 use serde::{Deserialize, Serialize};
 use slurm::JobId;
 
 use crate::clock::Instant;
 use crate::process::Audit;
 use crate::settings::Settings;
-
-/// The folder of the records.
-pub const FOLDER: &str = "sessions";
-
-/// The lock that the daemon holds as long as it lives.
-pub const DAEMON_LOCK: &str = "logoutd.lock";
-
-const VERSION: u32 = 1;
 
 /// Longest text that is kept of PAM's items, in characters.
 const LONGEST: usize = 128;
@@ -79,7 +72,7 @@ impl Session {
     pub fn new(boot: BootId, uid: u32, user: &str, leader: Life, told: Told) -> Self {
         let short = |text: String| printable(&text, LONGEST);
         Self {
-            version: VERSION,
+            version: SESSION_VERSION,
             boot,
             uid,
             user: printable(user, LONGEST),
@@ -124,9 +117,9 @@ impl Session {
         let life = life_of(name).ok_or("not the name of a session")?;
         let session: Self =
             serde_json::from_slice(bytes).map_err(|error| printable(&error.to_string(), 200))?;
-        if session.version != VERSION {
+        if session.version != SESSION_VERSION {
             return Err(format!(
-                "version {} of the format, not {VERSION}",
+                "version {} of the format, not {SESSION_VERSION}",
                 session.version
             ));
         }
@@ -182,7 +175,7 @@ impl Records {
     /// # Errors
     /// See [`StateDir::open`].
     pub fn open(state: &StateDir) -> Result<Self, StateError> {
-        let dir = state.folder(FOLDER)?;
+        let dir = state.folder(SESSIONS)?;
         Ok(Self { dir })
     }
 
@@ -191,7 +184,7 @@ impl Records {
     /// # Errors
     /// See [`StateDir::open`].
     pub fn open_existing(state: &StateDir) -> Result<Option<Self>, StateError> {
-        Ok(state.existing_folder(FOLDER)?.map(|dir| Self { dir }))
+        Ok(state.existing_folder(SESSIONS)?.map(|dir| Self { dir }))
     }
 
     /// Writes a session's record.

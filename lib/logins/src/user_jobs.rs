@@ -13,6 +13,7 @@ use host::BootId;
 use host::Deadline;
 use host::printable;
 use host::state_dir::{StateDir, StateError};
+use host::state_layout::job::RECORDS;
 use jobs::registry;
 use jobs::registry::{Existence, Known, Registry};
 use slurm::NodeName;
@@ -269,7 +270,7 @@ impl Jobs {
         if known.in_doubt() {
             self.doubt(format_args!(
                 "{}: a job's record there cannot be read",
-                settings.state_dir.join("jobs").display()
+                settings.state_dir.join(RECORDS).display()
             ));
         }
     }

@@ -20,6 +20,8 @@ use cli::called;
 use host::Deadline;
 use host::printable;
 use host::state_dir::{Lock, StateDir};
+use host::state_layout::DEFAULT as STATE_DIR;
+use host::state_layout::setup::{LOCK, TRIAL_PREFIX};
 use slurm::conf::reader::{self, Grammar};
 use slurm::conf::{Disk, Overlay, SlurmConf};
 
@@ -615,10 +617,8 @@ fn texts(site: &Site) -> Vec<PathBuf> {
 /// Another one has it.
 pub fn lock(site: &Site) -> Result<Lock, SetupError> {
     let busy = |error: host::state_dir::StateError| SetupError::Busy(error.to_string());
-    let state = StateDir::open(&site.place("/run/slurm-efa")).map_err(busy)?;
-    state
-        .lock("setup.lock", Deadline::after(LOCK_LIMIT))
-        .map_err(busy)
+    let state = StateDir::open(&site.place(STATE_DIR)).map_err(busy)?;
+    state.lock(LOCK, Deadline::after(LOCK_LIMIT)).map_err(busy)
 }
 
 /// Makes a plan true, or puts everything back.
@@ -770,8 +770,8 @@ fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
         return Ok(());
     };
     let folder = site
-        .place("/run/slurm-efa")
-        .join(format!("try-{}", std::process::id()));
+        .place(STATE_DIR)
+        .join(format!("{TRIAL_PREFIX}{}", std::process::id()));
     let conf = folder.join("slurm.conf");
     let one =
         "ClusterName=try\nSlurmctldHost=localhost\nNodeName=try\nPartitionName=try Nodes=try\n";
