@@ -58,6 +58,15 @@ impl Context {
     }
 }
 
+impl Context {
+    /// So that what a row left behind fails one row after it, not all.
+    fn end_all_jobs(&self) {
+        for user in ["alice", "bob", "carol"] {
+            let _ = self.tb.run("root", &["scancel", "--user", user], &[]);
+        }
+    }
+}
+
 /// A maximum that lets a job ask for more than a node has.
 const SITE: &str = "[hugepages]\nmax = \"1024T\"\n";
 
@@ -140,6 +149,7 @@ pub fn run(selection: &Selection) -> Result<bool, Box<dyn Error>> {
     print_table(&releases, &rows, &columns);
     let cells = || columns.iter().flatten();
     let failed = cells().filter(|cell| cell.is_err()).count();
+    print_reasons(&releases, &rows, &columns);
     println!("\n{} passed, {failed} failed", cells().count() - failed);
     Ok(failed == 0)
 }
@@ -200,7 +210,10 @@ fn column(release: &Release, rows: &[&Row]) -> Vec<Cell> {
             let started = Instant::now();
             let cell = guarded(|| {
                 // What the row before left behind must not be taken for this one's.
-                context.tb.wait_idle()?;
+                context
+                    .tb
+                    .wait_idle()
+                    .inspect_err(|_| context.end_all_jobs())?;
                 (row.check)(&context)
             });
             let word = if cell.is_ok() { "ok" } else { "FAILED" };
@@ -232,6 +245,26 @@ fn print_failures(releases: &[&Release], rows: &[&Row], columns: &[Vec<Cell>]) {
         for (row, cell) in rows.iter().zip(column) {
             if let Err(reason) = cell {
                 println!("\n==== {}, {}\n{reason}", release.slurm, row.name);
+            }
+        }
+    }
+}
+
+/// The first line of each failure below the table: a log that is cut keeps its
+/// end.
+fn print_reasons(releases: &[&Release], rows: &[&Row], columns: &[Vec<Cell>]) {
+    println!();
+    for (release, column) in releases.iter().zip(columns) {
+        for (row, cell) in rows.iter().zip(column) {
+            if let Err(reason) = cell {
+                let first: String = reason
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .chars()
+                    .take(300)
+                    .collect();
+                println!("{}, {}: {first}", release.slurm, row.name);
             }
         }
     }

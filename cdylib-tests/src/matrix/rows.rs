@@ -5,7 +5,7 @@ use std::fs;
 
 use super::{Context, Row, Verdict, cluster, xtask};
 use crate::efa_cluster::{self, Vars};
-use crate::testbed::{JobState, LIMIT, Output, Progress, Testbed};
+use crate::testbed::{JobId, JobState, LIMIT, Output, Progress, Testbed};
 use crate::{gres, health, modules, panics};
 
 /// The nodes of every cluster: n1, n2, n3.
@@ -676,6 +676,43 @@ impl Context {
     }
 }
 
+/// A job of alice's on n1 whose script runs; it ends with this value.
+struct Held<'c> {
+    tb: &'c Testbed,
+    job: JobId,
+}
+
+impl<'c> Held<'c> {
+    /// A job that slurmctld calls running may not have reached its node yet: a
+    /// login then comes too early, and a cancellation crosses the launch.
+    fn start(tb: &'c Testbed) -> Result<Self, Box<dyn Error>> {
+        let script = "#!/bin/bash\necho it runs\nexec sleep 600\n";
+        let job = tb.sbatch("alice", script, &["-wn1"])?;
+        let held = Self { tb, job };
+        tb.wait_until("the job's script to run", LIMIT, || {
+            let printed = tb.job_output(job).unwrap_or_default();
+            Ok(if printed.contains("it runs") {
+                Progress::Done(())
+            } else {
+                Progress::Waiting(format!("{:?}", tb.job(job)?.state()))
+            })
+        })?;
+        Ok(held)
+    }
+
+    fn end(&self) -> Verdict {
+        self.tb.scancel(self.job)?;
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // A row that fails half-way must not take the rows after it with it.
+        let _ = self.tb.scancel(self.job);
+    }
+}
+
 fn login_needs_a_job(context: &Context) -> Verdict {
     context.install_logins()?;
     let refused = context.tb.command("root", &LOGIN).output()?;
@@ -683,17 +720,11 @@ fn login_needs_a_job(context: &Context) -> Verdict {
         !refused.success() && refused.to_string().contains("Access to n1 is refused"),
         "without a job: {refused}"
     );
-    let job = context
-        .tb
-        .sbatch("alice", "#!/bin/bash\nsleep 600\n", &["-wn1"])?;
-    context
-        .tb
-        .wait_job_until(job, LIMIT, |state| *state == JobState::Running)?;
+    let held = Held::start(&context.tb)?;
     let id = ["su", "-s", "/bin/sh", "alice", "-c", "echo $SLURM_JOB_ID"];
     let admitted = context.tb.command("root", &id).output()?;
-    context.tb.scancel(job)?;
     expect!(
-        admitted.success() && admitted.stdout.trim() == job.to_string(),
+        admitted.success() && admitted.stdout.trim() == held.job.to_string(),
         "with a job: {admitted}"
     );
     Ok(())
@@ -709,24 +740,34 @@ fn login_ends_with_the_job(context: &Context) -> Verdict {
         .arg("--config")
         .arg(&config)
         .spawn()?;
-    let job = tb.sbatch("alice", "#!/bin/bash\nsleep 600\n", &["-wn1"])?;
-    tb.wait_job_until(job, LIMIT, |state| *state == JobState::Running)?;
+    let held = Held::start(tb)?;
     let mut login = tb.command("root", &LOGIN).spawn()?;
     let status = modules::shipped_file("slurm-logout");
-    tb.wait_until("the login to be seen by a daemon", LIMIT, || {
+    let mut ended_early = false;
+    let seen = tb.wait_until("the login to be seen by a daemon", LIMIT, || {
         let command = tb
             .command("root", &[&status])
             .args(&["status", "--json", "--config"]);
-        let seen = command.arg(&config).output()?.stdout;
-        let both = seen.contains("\"daemon\": true") && seen.contains("\"user\": \"alice\"");
-        Ok(if both {
-            Progress::Done(())
+        let said = command.arg(&config).output()?;
+        let both =
+            said.stdout.contains("\"daemon\": true") && said.stdout.contains("\"user\": \"alice\"");
+        ended_early = login.ended()? || daemon.ended()?;
+        Ok(if both || ended_early {
+            Progress::Done(said)
         } else {
-            Progress::Waiting(seen)
+            Progress::Waiting(said.to_string())
         })
     })?;
-    expect!(!login.ended()?, "the login ended before the job");
-    tb.scancel(job)?;
+    if ended_early {
+        return Err(format!(
+            "the login or the daemon ended before the job\nthe login: {}\nthe daemon: {}\n{seen}\n{}",
+            login.stop()?,
+            daemon.stop()?,
+            tb.log("slurmd n1")
+        )
+        .into());
+    }
+    held.end()?;
     tb.wait_until("the login to end", LIMIT, || {
         Ok(if login.ended()? {
             Progress::Done(())

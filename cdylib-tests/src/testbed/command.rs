@@ -337,6 +337,16 @@ impl Running<'_> {
         })
     }
 
+    /// Kills the command if it still runs; what it printed until then.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stop(mut self) -> Result<Output, Error> {
+        kill(&mut self.child);
+        self.timeout = self.started.elapsed() + DEFAULT_TIMEOUT;
+        self.wait()
+    }
+
     /// Has the command ended?
     ///
     /// # Errors
@@ -361,6 +371,12 @@ impl Drop for Running<'_> {
 /// killed, that program would be left to the machine's init, and until *that*
 /// reaps it the PID namespace cannot end; so nsenter has to live to reap it.
 pub(super) fn kill_and_wait(child: &mut Child) {
+    kill(child);
+    // Fails only when it has been waited for already.
+    let _ = child.wait();
+}
+
+fn kill(child: &mut Child) {
     if let Ok(None) = child.try_wait() {
         let pid = child.id();
         let proc_file =
@@ -384,8 +400,6 @@ pub(super) fn kill_and_wait(child: &mut Child) {
             let _ = child.kill();
         }
     }
-    // Fails only when it has been waited for already.
-    let _ = child.wait();
 }
 
 /// Standard output, standard error, and whether the command has ended.
@@ -397,14 +411,22 @@ pub(crate) struct Collected {
 /// Reads both streams until the child has ended and they are closed, or until
 /// the deadline.
 pub(crate) fn collect(child: &mut Child, deadline: Instant) -> io::Result<Collected> {
-    let pidfd = pidfd_open(child.id())?;
+    // One that has been waited for has no number any more.
+    let pidfd = match child.try_wait()? {
+        Some(_) => None,
+        None => Some(pidfd_open(child.id())?),
+    };
     let mut sources: [Option<Box<dyn ReadFd>>; 2] = [
         child.stdout.take().map(|s| Box::new(s) as Box<dyn ReadFd>),
         child.stderr.take().map(|s| Box::new(s) as Box<dyn ReadFd>),
     ];
     let mut streams = [Vec::new(), Vec::new()];
-    let mut limit = deadline;
-    let mut ended = false;
+    let mut ended = pidfd.is_none();
+    let mut limit = if ended {
+        deadline.min(Instant::now() + STRAGGLER_GRACE)
+    } else {
+        deadline
+    };
     loop {
         if ended && sources.iter().all(Option::is_none) {
             break;
@@ -413,12 +435,13 @@ pub(crate) fn collect(child: &mut Child, deadline: Instant) -> io::Result<Collec
         if left.is_zero() {
             break;
         }
-        let mut polled =
-            [-1, -1, if ended { -1 } else { pidfd.as_raw_fd() }].map(|fd| libc::pollfd {
-                fd,
-                events: libc::POLLIN,
-                revents: 0,
-            });
+        let alive = pidfd.as_ref().filter(|_| !ended);
+        let alive = alive.map_or(-1, AsRawFd::as_raw_fd);
+        let mut polled = [-1, -1, alive].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
         for (slot, source) in polled.iter_mut().zip(&sources) {
             slot.fd = source.as_ref().map_or(-1, |s| s.fd());
         }
