@@ -18,8 +18,8 @@ use slurm::drain_policy::{DrainAs, Failed, NodeAction};
 use slurm::drain_worker::{Worker, detach, leave, slurm_conf};
 use slurm::scontrol::Scontrol;
 
+use crate::history::Rounds;
 use crate::own_program;
-use crate::rounds::Rounds;
 use crate::settings::{OnFatal, Settings};
 use crate::site::Site;
 
@@ -34,7 +34,7 @@ const WORKER: Worker = Worker {
 };
 
 /// What the site's `on_fatal` means to Slurm.
-pub(crate) fn drain_as(on_fatal: OnFatal) -> DrainAs {
+pub fn drain_as(on_fatal: OnFatal) -> DrainAs {
     match on_fatal {
         OnFatal::Drain => DrainAs::Drain,
         OnFatal::HyperpodReplace => DrainAs::HyperpodReplace,

@@ -1,13 +1,14 @@
 //! `efa-check`: whether a node's EFA devices are fit for the next job.
 //!
 //! ```text
-//! command.rs ── site.rs      where: configuration, node name, directories
-//!            ── observe.rs   what is seen ── probe.rs   counters, by a child that may hang
-//!            ── expect.rs    what shall be there
-//!            ── rounds.rs    what changed since the last round
-//!            ── checks.rs    the table, and each check's judgement (pure)
-//!            ── report.rs    text, JSON, drain reason ── metrics.rs
-//!            ── drain.rs     who asks Slurm (slurm::drain_policy: for what)
+//! main.rs ── commands/        one file for each command
+//!         ── site.rs          where: configuration, node name, directories
+//!         ── observe.rs       what is seen ── probe_worker.rs   counters, by a child that may hang
+//!         ── baseline.rs      what should be there
+//!         ── history.rs       what changed since the last round
+//!         ── checks/          the table, and each check's judgement (pure)
+//!         ── report.rs        text, JSON, drain reason ── metrics.rs
+//!         ── drain.rs         who asks Slurm (slurm::drain_policy: for what)
 //! ```
 //!
 //! It runs as root in slurmd's prolog and health check. It starts no thread,
@@ -15,17 +16,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod checks;
-pub mod command;
 pub mod counters;
 pub mod drain;
-pub mod expect;
+pub mod history;
 pub mod metrics;
 pub mod observe;
 pub mod pingpong;
-pub mod probe;
+pub mod probe_worker;
 pub mod report;
-pub mod rounds;
 pub mod settings;
 pub mod site;
 

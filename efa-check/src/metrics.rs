@@ -6,7 +6,7 @@ use efa::counters::{DEVICE, PORT};
 use findings::prometheus::{escape, head};
 
 use crate::observe::Observation;
-use crate::probe::Probe;
+use crate::probe_worker::Probe;
 use crate::report::Report;
 
 /// The file's text.

@@ -16,7 +16,7 @@ use hugepages::ledger::Ledger;
 use hugepages::{HugePages, KernelPools, PageSize, Pools as _};
 
 use crate::counters::Wanted;
-use crate::probe::{self, Probe};
+use crate::probe_worker::{self, Probe};
 use crate::settings::Settings;
 
 /// Kernel modules without which EFA does not work.
@@ -143,7 +143,7 @@ pub fn observe(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
     let devices = devices.map(|found| {
         let names: Vec<&str> = found.iter().map(|d| d.name.as_str()).collect();
         let (limit, mut uverbs) = (settings.probe_limit, Vec::new());
-        let probes = probe::probe(sysroot, &names, ask.counters, limit, ask.held, || {
+        let probes = probe_worker::probe(sysroot, &names, ask.counters, limit, ask.held, || {
             uverbs.extend(names.iter().map(|name| uverbs_of(sysroot, name)));
             node = Some(look_around(sysroot, settings, ask));
         });

@@ -24,7 +24,7 @@ use host::state_layout::health;
 use host::trust::TrustedProgram;
 use slurm::{NodeName, drain_worker};
 
-use crate::rounds::Rounds;
+use crate::history::Rounds;
 use crate::settings::Settings;
 use crate::site::{self, Named, Site};
 use crate::{drain, own_program};

@@ -10,7 +10,7 @@ use host::Sysroot;
 use rustix::time::{ClockId, clock_gettime};
 use slurm::{NodeName, node_name};
 
-use crate::rounds::Now;
+use crate::history::Now;
 use crate::settings::Settings;
 
 /// Whether the configuration was named by somebody, so that it must exist.

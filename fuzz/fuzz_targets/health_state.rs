@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use efa_check::rounds::{Now, Rounds};
+use efa_check::history::{Now, Rounds};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

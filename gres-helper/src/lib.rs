@@ -1,25 +1,24 @@
-//! `gres-helper` and `spank_gres.so`: GPUs that jobs share, and what holds
-//! each job to its share.
+//! What `gres-helper` does: GPUs that jobs share, and what holds each job to its
+//! share.
 //!
 //! ```text
-//! plugin.rs   in slurmstepd, as root: the share in the environment, the fence
-//! command.rs ── settings.rs  [gres]
-//!            ── agent.rs ── nvml.rs     a child speaks with NVML: it may hang
-//!            ── generate.rs, verify.rs   gres.conf
-//!            ── job.rs ── health.rs, shares.rs, mps.rs   prolog, epilog, fence
-//!            ── drain.rs                who gives a drain its reason
-//!            ── watch.rs                pid → job → share
-//!            ── mig/                    layouts, and the way back
-//!            ── status.rs               who is where, text, JSON, metrics
+//! main.rs ── commands/       one file for each command
+//!         ── nvml_worker.rs ── nvml.rs   a child speaks with NVML: it may hang
+//!         ── generate.rs, verify.rs     gres.conf ── slurm_files.rs   where it is
+//!         ── job/            prolog, epilog, fence
+//!         ── drain.rs        who gives a drain its reason
+//!         ── watch/          pid → job → share
+//!         ── mig/            layouts, and the way back
+//!         ── status.rs       who is where, text, JSON, metrics
 //! ```
 
-pub mod command;
 pub mod drain;
 pub mod generate;
 pub mod job;
 pub mod mig;
 mod nvml;
-mod nvml_worker;
+pub mod nvml_worker;
+pub mod slurm_files;
 pub mod status;
 pub mod verify;
 pub mod watch;

@@ -1,15 +1,12 @@
 //! Whether the running configuration says what NVML says.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use findings::Severity;
 use slurm::NodeName;
 use slurm::conf::gres_conf::{GresConf, Line, minor, same_cores};
 
 use crate::generate::{self, Wanted};
-use crate::job;
-use gpu::settings::Settings;
 
 /// A difference, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,21 +18,6 @@ pub struct Difference {
     pub text: String,
     /// Whether applying it changes what running jobs were promised.
     pub needs_drain: bool,
-}
-
-/// Where the running gres.conf lies: the site's word, a configless node's
-/// cache, beside slurm.conf, the distributions' place.
-#[must_use]
-pub fn gres_conf_path(configured: Option<&Path>, settings: &Settings) -> PathBuf {
-    if let Some(path) = configured {
-        return path.to_owned();
-    }
-    let slurm = job::slurm();
-    let node = settings.node.as_ref();
-    let spool = node.map(|node| job::spool_dir(settings, &slurm, node));
-    slurm
-        .sister("gres.conf", spool.as_deref())
-        .unwrap_or_else(|| PathBuf::from("/etc/slurm/gres.conf"))
 }
 
 /// Compares what runs with what should.

@@ -1,0 +1,19 @@
+//! What Slurm is asked to do with the node.
+
+use efa_check::drain;
+use efa_check::site::Site;
+use slurm::drain_policy::NodeAction;
+
+use super::output::complain;
+
+pub fn ask_slurm(site: &Site, action: &NodeAction) {
+    let Some(node) = &site.node else {
+        complain("Slurm was not told: the name of this node is not known; set --node-name");
+        return;
+    };
+    if let Err(error) = drain::send(action, &site.config, node) {
+        let text = format!("Slurm was not told, because no process could be started: {error}");
+        complain(&text);
+        drain::log(&text);
+    }
+}

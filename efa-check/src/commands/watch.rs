@@ -1,0 +1,107 @@
+//! `efa-check watch`: one round of slurmd's health check.
+
+use std::path::Path;
+
+use efa_check::checks;
+use efa_check::counters::Wanted;
+use efa_check::report::Report;
+use efa_check::site::{self, Site};
+use efa_check::{EX_CANTCREAT, drain, pingpong};
+use findings::{Domain, Finding, Severity, Show};
+use slurm::drain_policy::NodeAction;
+
+use super::output::{complain, print};
+use super::round::{How, Keep, is_young, round, write_metrics};
+use super::slurm::ask_slurm;
+
+pub fn run(site: &Site, file: Option<&Path>) -> u8 {
+    let how = How {
+        counters: Wanted::All,
+        hold: &[],
+        stack: true,
+        from_slurmd: true,
+        uncheckable: false,
+        wait: false,
+        keep: Keep::State,
+        confirmed: None,
+    };
+    let every = site.settings.pingpong_every;
+    let early = site::now(&site.sysroot);
+    let mut to_test = false;
+    let round = round(site, &how, |report, rounds| {
+        if report.worst() == Severity::Fatal {
+            rounds.drained = true;
+        } else if let Some(every) = every {
+            let loopback = rounds.loopback.get_or_insert_default();
+            to_test = loopback.is_due(every, &early);
+            if to_test {
+                loopback.ask(&early);
+            }
+        }
+        rounds.healthy = match worst_for_jobs(site, report) {
+            Severity::Ok => rounds.healthy.saturating_add(1),
+            // Neither healthy nor the opposite.
+            Severity::Unknown => rounds.healthy,
+            // The next job, or the next one with a profile, would be held again.
+            Severity::Warning | Severity::Fatal => 0,
+        };
+    });
+    let report = &round.report;
+    print(&report.text(Show::NotOk));
+    let written = write_metrics(file, &round);
+    let settings = &site.settings;
+    let late = still_young(site, report);
+    let reason = report.findings.reason(Domain::Efa);
+    if let Some(reason) = reason.filter(|_| !late) {
+        let drain_as = drain::drain_as(settings.on_fatal);
+        ask_slurm(
+            site,
+            &NodeAction::Drain {
+                reason,
+                drain_as,
+                after: None,
+            },
+        );
+    }
+    if let (true, Some(node)) = (to_test, &site.node)
+        && let Err(error) = pingpong::send(&site.config, node)
+    {
+        complain(&format!("no loopback test could be started: {error}"));
+    }
+    let healed = round.rounds.healthy >= settings.resume_after;
+    if settings.resume && healed && round.rounds.drained {
+        ask_slurm(site, &NodeAction::Resume);
+    }
+    if written {
+        report.findings.exit_code()
+    } else {
+        EX_CANTCREAT
+    }
+}
+
+/// The worst that any job may be held for: a warning that holds none, or one
+/// that could not be looked for, keeps no node out of service.
+fn worst_for_jobs(site: &Site, report: &Report) -> Severity {
+    let holds = |finding: &&Finding| {
+        let fatal = |check: &checks::Check| check.severity == Severity::Fatal;
+        finding.severity == Severity::Fatal
+            || finding.severity == Severity::Unknown && checks::find(finding.id).is_some_and(fatal)
+            || site.settings.hold.iter().any(|id| id == finding.id)
+    };
+    let findings = report.findings.0.iter().filter(holds);
+    findings
+        .map(|finding| finding.severity)
+        .max()
+        .unwrap_or(Severity::Ok)
+}
+
+/// Whether all that is wrong is that devices are missing just after boot.
+fn still_young(site: &Site, report: &Report) -> bool {
+    is_young(site)
+        && report
+            .findings
+            .0
+            .iter()
+            .filter(|finding| finding.severity == Severity::Fatal)
+            .all(|finding| finding.id == "device-count")
+}

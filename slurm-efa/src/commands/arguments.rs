@@ -1,0 +1,99 @@
+//! Options that several commands have.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use config::{ConfigError, DEFAULT_PATH, MissingIs};
+use slurm::NodeName;
+use slurm_efa::setup::discover::{Site, Wanted};
+use slurm_efa::setup::role::Role;
+
+/// Which node and which site.
+#[derive(Debug, Args)]
+pub struct SiteArguments {
+    /// This node's name in Slurm, where the configuration's paths contain %n
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<NodeName>,
+    /// The configuration, instead of /etc/slurm-efa/slurm-efa.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl SiteArguments {
+    pub fn load(&self) -> Result<config::Config, ConfigError> {
+        match &self.config {
+            Some(path) => {
+                // The configuration's own rule; a relative path is a convenience.
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                config::Config::load(&path, MissingIs::Error)
+            }
+            None => config::Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default),
+        }
+    }
+}
+
+/// What is common to all that change files.
+#[derive(Debug, Args)]
+pub struct EditArguments {
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not tell slurmctld to read its files anew
+    #[arg(long)]
+    pub no_reconfigure: bool,
+    #[command(flatten)]
+    pub place: PlaceArguments,
+}
+
+/// Which node, and where its files are.
+#[derive(Debug, Args)]
+pub struct PlaceArguments {
+    /// What this node is for: auto reads HyperPod's files
+    #[arg(long, default_value = "auto", value_parser = role)]
+    role: RoleChoice,
+    /// slurm.conf, instead of the one in /opt/slurm/etc, /etc/slurm, /usr/local/etc or slurmd's copy
+    #[arg(long, value_name = "FILE")]
+    slurm_conf: Option<PathBuf>,
+    /// The configuration, instead of /etc/slurm-efa/slurm-efa.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// HyperPod's list of instances, instead of /opt/ml/config/resource_config.json
+    #[arg(long, value_name = "FILE")]
+    resource_config: Option<PathBuf>,
+    /// HyperPod's roles, instead of /opt/ml/config/provisioning_parameters.json
+    #[arg(long, value_name = "FILE")]
+    provisioning_parameters: Option<PathBuf>,
+    /// For tests: what stands for / for files that are not Slurm's
+    #[arg(long, value_name = "DIR", hide = true)]
+    root: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RoleChoice(Option<Role>);
+
+fn role(text: &str) -> Result<RoleChoice, String> {
+    if text == "auto" {
+        return Ok(RoleChoice(None));
+    }
+    let role = <Role as clap::ValueEnum>::from_str(text, false);
+    role.map(|it| RoleChoice(Some(it)))
+        .map_err(|_| "expected auto, controller, login or compute".to_owned())
+}
+
+impl PlaceArguments {
+    pub fn look(&self) -> Site {
+        // A relative path is a convenience; programs are run in another folder.
+        let absolute = |path: &Option<PathBuf>| {
+            let path = path.as_ref()?;
+            Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        };
+        Site::look(Wanted {
+            role: self.role.0,
+            slurm_conf: absolute(&self.slurm_conf),
+            config: absolute(&self.config),
+            resource_config: absolute(&self.resource_config),
+            provisioning: absolute(&self.provisioning_parameters),
+            root: absolute(&self.root),
+        })
+    }
+}

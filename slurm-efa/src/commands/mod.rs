@@ -1,0 +1,13 @@
+//! One file for each command, and what several of them need.
+
+pub mod arguments;
+pub mod completions;
+pub mod doctor;
+pub mod edit;
+pub mod exit;
+pub mod output;
+pub mod reconcile;
+pub mod report;
+pub mod revert;
+pub mod setup;
+pub mod table;

@@ -1,0 +1,358 @@
+//! `slurm-efa reconcile`: makes the kernel's hugepages what the ledger says, and
+//! removes what jobs left whose epilog was killed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use config::Config;
+use host::BootId;
+use host::Deadline;
+use host::printable;
+use host::state_dir::StateDir;
+use hugepages::machine;
+use hugepages::reconcile::PoolReport;
+use hugepages::{HugePages, Pool, ReconcileError, Report};
+use jobs::registry;
+use jobs::registry::{Job, Problem, Registry};
+use serde::Serialize;
+use slurm::JobKey;
+use slurm::NodeName;
+
+use super::arguments::SiteArguments;
+use super::output::print;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Change nothing, and tell what would be changed
+    #[arg(long)]
+    dry_run: bool,
+    /// Print every pool and all that was done as JSON
+    #[arg(long)]
+    json: bool,
+    /// slurmd's SlurmdSpoolDir, to look for jobs whose files are damaged
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+    #[command(flatten)]
+    site: SiteArguments,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    let config = arguments.site.load()?;
+    let mode = if arguments.dry_run {
+        Mode::DryRun
+    } else {
+        Mode::Apply
+    };
+    let node = arguments.site.node.as_ref();
+    let reconciled = Reconciled::run(&config, node, arguments.spool_dir, mode)?;
+    if arguments.json {
+        print(&reconciled.to_json()?)?;
+    } else {
+        let lines = reconciled.done();
+        print(
+            &lines
+                .iter()
+                .map(|line| format!("{line}\n"))
+                .collect::<String>(),
+        )?;
+    }
+    for sentence in reconciled.complaints() {
+        eprintln!("slurm-efa: {sentence}");
+    }
+    Ok(reconciled.outcome() as u8)
+}
+
+/// For the lock, for jobs that do not answer, and for the kernel's work.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Whether anything is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is.
+    Apply,
+    /// It is only told what would be.
+    DryRun,
+}
+
+/// How it ended; the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The kernel has what it should have.
+    Exact = 0,
+    /// So it has, but something wants attention; in a dry run, something would
+    /// be changed.
+    Attention = 1,
+    /// The kernel did not do as told: pages are missing or too many.
+    Inexact = 2,
+}
+
+/// What was done, or would be.
+#[derive(Debug)]
+pub struct Reconciled {
+    mode: Mode,
+    state: PathBuf,
+    report: Report,
+    /// Jobs whose record outlived them.
+    outlived: Vec<JobKey>,
+    /// What is wrong with the registry.
+    registry_problems: Vec<String>,
+}
+
+impl Reconciled {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`ReconcileError`], and a state directory whose place is not known.
+    pub fn run(
+        config: &Config,
+        node: Option<&NodeName>,
+        spool_dir: Option<PathBuf>,
+        mode: Mode,
+    ) -> anyhow::Result<Self> {
+        let path = config.state_dir(node)?;
+        let deadline = Deadline::after(LIMIT);
+        let state = StateDir::open_existing(&path).map_err(ReconcileError::from)?;
+        let report = match (mode, &state) {
+            (Mode::Apply, Some(state)) => {
+                machine::settle(state, spool_dir.clone(), None, deadline)?
+            }
+            // No job has ever been here since the boot: there is nothing to do.
+            (Mode::DryRun, _) | (Mode::Apply, None) => {
+                machine::rehearse(state.as_ref(), spool_dir.clone(), deadline)?
+            }
+        };
+        let mut reconciled = Self {
+            mode,
+            state: path,
+            report,
+            outlived: Vec::new(),
+            registry_problems: Vec::new(),
+        };
+        if let Some(state) = &state {
+            reconciled.forget_the_gone(state, spool_dir, deadline)?;
+        }
+        Ok(reconciled)
+    }
+
+    /// Removes the records of jobs that have ended without an epilog, or finds
+    /// them only.
+    fn forget_the_gone(
+        &mut self,
+        state: &StateDir,
+        spool_dir: Option<PathBuf>,
+        deadline: Deadline,
+    ) -> anyhow::Result<()> {
+        let Some(mut registry) = Registry::open_existing(state)? else {
+            return Ok(());
+        };
+        let boot = BootId::current()?;
+        let (gone, problems) = registry::outlived(&registry, boot, None, spool_dir, deadline)?;
+        self.registry_problems = problems
+            .iter()
+            .map(|problem| {
+                format!(
+                    "{}/jobs: {problem}; a job with such a record counts as running, so remove \
+                     the file once that job has ended",
+                    shown(&self.state)
+                )
+            })
+            .collect();
+        if self.mode == Mode::Apply {
+            for job in &gone {
+                registry.end(state, job)?;
+            }
+        }
+        self.outlived = gone.iter().map(Job::key).collect();
+        Ok(())
+    }
+
+    /// See [`Outcome`].
+    pub fn outcome(&self) -> Outcome {
+        let report = &self.report;
+        if report.pools.iter().any(|pool| pool.actual != pool.target()) {
+            return Outcome::Inexact;
+        }
+        let planned = self.mode == Mode::DryRun && !self.done().is_empty();
+        let problems = !report.problems.is_empty() || !self.registry_problems.is_empty();
+        if planned || problems || !report.unclear.is_empty() {
+            return Outcome::Attention;
+        }
+        Outcome::Exact
+    }
+
+    /// What was changed, a line each; none if all was as it should be.
+    pub fn done(&self) -> Vec<String> {
+        let report = &self.report;
+        let (dropped, forgotten, change) = match self.mode {
+            Mode::Apply => (
+                "is gone; its pages are given back",
+                "ended without its epilog; its record is removed",
+                "changed",
+            ),
+            Mode::DryRun => (
+                "is gone; its pages would be given back",
+                "ended without its epilog; its record would be removed",
+                "would change",
+            ),
+        };
+        let outlived = self
+            .outlived
+            .iter()
+            .filter(|key| !report.dropped.contains(key))
+            .map(|key| format!("job {key} {forgotten}"));
+        let jobs = report
+            .dropped
+            .iter()
+            .map(|key| format!("job {key} {dropped}"));
+        let noticed = report.noticed.iter().map(|it| {
+            let (pool, expected, found, baseline) = (it.pool, it.expected, it.found, it.baseline);
+            format!(
+                "{pool}: {found} instead of {expected}: somebody else changed it, which is kept; \
+                 {baseline} besides those of jobs from now on"
+            )
+        });
+        let pools = report.pools.iter().filter(|pool| pool.found != pool.actual);
+        let pools = pools.map(|it| {
+            let (pool, found, actual) = (it.pool, it.found, it.actual);
+            format!("{pool}: {change} from {found} to {actual}: {}", parts(it))
+        });
+        jobs.chain(outlived).chain(noticed).chain(pools).collect()
+    }
+
+    /// What somebody has to look at, a sentence each.
+    pub fn complaints(&self) -> Vec<String> {
+        let report = &self.report;
+        let problems = report.problems.iter().map(|it| self.about(it));
+        let unclear = report.unclear.iter().map(|key| {
+            format!(
+                "job {key}: it cannot be told whether it still exists, so it keeps its pages; if \
+                 its file is damaged, say where slurmd's SlurmdSpoolDir is by --spool-dir"
+            )
+        });
+        let inexact = report.pools.iter().filter(|it| it.actual != it.target());
+        let inexact = inexact.map(|it| {
+            let (pool, actual, target) = (it.pool, it.actual, it.target());
+            format!(
+                "{pool}: the kernel has {actual} and should have {target}: {}; \
+                 memory may be too scattered, so try again",
+                parts(it)
+            )
+        });
+        problems
+            .chain(self.registry_problems.iter().cloned())
+            .chain(unclear)
+            .chain(inexact)
+            .collect()
+    }
+
+    /// What is wrong with a file, and what became of it.
+    fn about(&self, problem: &Problem) -> String {
+        let Some(key) = &problem.key else {
+            return format!("{}: {problem}", shown(&self.state));
+        };
+        let (file, reason) = (&problem.file, &problem.reason);
+        let fate = if self.report.dropped.contains(key) {
+            "it is removed with its job"
+        } else {
+            "its job keeps its pages until it is gone"
+        };
+        format!(
+            "{}: {file} cannot be believed ({reason}); {fate}",
+            shown(&self.state)
+        )
+    }
+
+    /// One JSON document.
+    pub fn to_json(&self) -> anyhow::Result<String> {
+        #[derive(Serialize)]
+        struct Document {
+            dry_run: bool,
+            exact: bool,
+            pools: Vec<PoolLine>,
+            dropped: Vec<String>,
+            ended_without_epilog: Vec<String>,
+            unclear: Vec<String>,
+            noticed: Vec<NoticedLine>,
+            problems: Vec<ProblemLine>,
+        }
+        #[derive(Serialize)]
+        struct PoolLine {
+            #[serde(flatten)]
+            pool: PoolName,
+            baseline: HugePages,
+            held: HugePages,
+            found: HugePages,
+            actual: HugePages,
+        }
+        #[derive(Serialize)]
+        struct NoticedLine {
+            #[serde(flatten)]
+            pool: PoolName,
+            expected: HugePages,
+            found: HugePages,
+            baseline: HugePages,
+        }
+        #[derive(Serialize)]
+        struct ProblemLine {
+            file: String,
+            reason: String,
+        }
+        let report = &self.report;
+        let names = |keys: &[JobKey]| keys.iter().map(ToString::to_string).collect();
+        let pools = report.pools.iter().map(|it| PoolLine {
+            pool: it.pool.into(),
+            baseline: it.baseline,
+            held: it.held,
+            found: it.found,
+            actual: it.actual,
+        });
+        let noticed = report.noticed.iter().map(|it| NoticedLine {
+            pool: it.pool.into(),
+            expected: it.expected,
+            found: it.found,
+            baseline: it.baseline,
+        });
+        let problems = report.problems.iter().map(|it| ProblemLine {
+            file: it.file.clone(),
+            reason: it.reason.clone(),
+        });
+        let document = Document {
+            dry_run: self.mode == Mode::DryRun,
+            exact: self.outcome() != Outcome::Inexact,
+            pools: pools.collect(),
+            dropped: names(&report.dropped),
+            ended_without_epilog: names(&self.outlived),
+            unclear: names(&report.unclear),
+            noticed: noticed.collect(),
+            problems: problems.collect(),
+        };
+        let mut text = serde_json::to_string_pretty(&document)?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+/// A pool in JSON: `"size": "2M", "numa": 0`.
+#[derive(Serialize)]
+struct PoolName {
+    size: hugepages::PageSize,
+    numa: hugepages::NumaNode,
+}
+
+impl From<Pool> for PoolName {
+    fn from(pool: Pool) -> Self {
+        Self {
+            size: pool.size,
+            numa: pool.numa,
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy(), 300)
+}
+
+fn parts(pool: &PoolReport) -> String {
+    format!("{} of jobs and {} besides", pool.held, pool.baseline)
+}

@@ -1,0 +1,39 @@
+//! `slurm-efa setup`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use slurm_efa::setup::{SetupError, apply, desired};
+
+use super::arguments::EditArguments;
+use super::edit;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    edit: EditArguments,
+    /// Somebody who must still be able to log in by ssh without a job
+    #[arg(long, value_name = "NAME")]
+    admin: Vec<String>,
+    /// Lines for gres.conf, as `gres-helper generate` prints them
+    #[arg(long, value_name = "FILE")]
+    gres_conf: Option<PathBuf>,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    let edit = arguments.edit;
+    if let Some(code) = edit::not_root(edit.dry_run) {
+        return Ok(code);
+    }
+    let site = edit.place.look();
+    let role = site.role().map_err(SetupError::Missing)?;
+    for warning in site.config.iter().flat_map(|config| &config.warnings) {
+        eprintln!("slurm-efa: {warning}");
+    }
+    let _lock = (!edit.dry_run).then(|| apply::lock(&site)).transpose()?;
+    let mut plan = desired::plan(&site, role, &arguments.admin)?;
+    if let Some(fragment) = &arguments.gres_conf {
+        desired::plan_gres(&site, role, &mut plan, fragment)?;
+    }
+    edit::carry_out(&site, role, &plan, &edit)
+}

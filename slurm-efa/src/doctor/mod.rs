@@ -1,0 +1,240 @@
+//! `slurm-efa doctor`: is everything as `setup` leaves it, and does it work?
+//! Looks and asks, and changes nothing. One file for each subject.
+
+mod configuration;
+mod daemons;
+mod devices;
+mod gpus;
+mod logins;
+mod look;
+mod plugin;
+mod programs;
+mod slurm_files;
+mod state;
+
+use std::path::Path;
+
+use cli::called;
+use findings::{Document, Finding, Findings, Remedies, Severity, Show};
+use host::printable;
+use serde::Serialize;
+use slurm::NodeName;
+
+use crate::setup::discover::Site;
+use crate::setup::paths;
+use crate::setup::role::Role;
+
+use self::devices::recorded;
+use self::logins::{MODULE_ACCOUNT, Stack};
+use self::look::{GRES, Look, SETUP, unknown};
+use self::programs::{executable, folder, health_check, names_epilogs, others, program_key};
+
+/// All that was looked at.
+#[derive(Debug)]
+pub struct Examination {
+    /// The node's role.
+    pub role: Option<Role>,
+    /// In the order of the looks.
+    pub findings: Findings,
+}
+
+/// The key of the JSON document beside those of every [`Document`].
+#[derive(Debug, Serialize)]
+pub struct Keys {
+    role: Option<Role>,
+}
+
+/// A finding, with the keys that it had up to 0.1, for one release.
+#[derive(Debug, Serialize)]
+pub struct ShownFinding<'a> {
+    #[serde(flatten)]
+    finding: &'a Finding,
+    grade: Severity,
+    evidence: &'a str,
+}
+
+/// Looks at everything that the node's role has to do with.
+#[must_use]
+pub fn examine(site: &Site) -> Examination {
+    let role = site.role();
+    let mut all = Examination {
+        role: role.as_ref().ok().copied(),
+        findings: Findings::default(),
+    };
+    all.add(
+        "role",
+        match &role {
+            Ok(role) => Ok(role.to_string()),
+            Err(error) => unknown(error.clone(), "say it with --role"),
+        },
+    );
+    all.add("configuration", configuration::configuration(site));
+    all.add("slurm", slurm_files::slurm(site));
+    if site.slurm_conf.is_some() {
+        all.add("slurm-conf", slurm_files::slurm_conf(site));
+        all.add("plugstack", plugin::plugstack(site));
+        all.add("plugin-file", plugin::plugin_file(site));
+        all.add("plugin-loaded", plugin::plugin_loaded(site));
+        all.add("plugstack-includes", plugin::plugstack_includes(site));
+        all.add("prolog-flags", slurm_files::prolog_flags(site));
+        all.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
+        all.add("health-check", health_check(site));
+        if site.has_section("gres") {
+            all.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
+        }
+    }
+    if all.role == Some(Role::Compute) {
+        all.add(
+            "prolog-programs",
+            folder(
+                site,
+                paths::PROLOGS,
+                Some(&called::EFA_CHECK.link("prolog")),
+                SETUP,
+            ),
+        );
+        if site.slurm_conf.is_some() {
+            all.add("prolog-others", others(site));
+        }
+        all.add("health-program", executable(&site.place(paths::WATCH)));
+        all.add("expectation", recorded(site));
+        let gres = site.has_section("gres");
+        // Slurm goes by its own file, whatever this node's configuration says.
+        if gres || names_epilogs(site) {
+            let needed = gres.then(|| called::GRES_HELPER.link("epilog"));
+            let remedy = if gres { SETUP } else { GRES };
+            let programs = folder(site, paths::EPILOGS, needed.as_deref(), remedy);
+            all.add("epilog-programs", programs);
+        }
+        if gres {
+            all.add("gres-watch", daemons::gres_watch(site));
+        }
+        if site.has_section("gres") || Path::new("/proc/driver/nvidia/version").exists() {
+            all.add("nvml", gpus::nvml());
+        }
+        all.logins(site);
+    }
+    all.add("state", state::state(site));
+    all.add("left-over", state::left_over(site));
+    all
+}
+
+impl Examination {
+    fn add(&mut self, id: &'static str, look: Look) {
+        let (severity, evidence, remedy) = match look {
+            Ok(evidence) => (Severity::Ok, evidence, None),
+            Err((severity, evidence, remedy)) => (severity, evidence, Some(remedy)),
+        };
+        self.findings.0.push(Finding {
+            id,
+            severity,
+            subject: None,
+            sentence: printable(&evidence, 600),
+            remedy,
+        });
+    }
+
+    fn logins(&mut self, site: &Site) {
+        let stack = Stack::read(site);
+        let ours = stack
+            .as_ref()
+            .is_ok_and(|stack| stack.first(MODULE_ACCOUNT).is_some());
+        if !site.has_section("logout") && !ours {
+            return;
+        }
+        match &stack {
+            Err(error) => self.add("pam", unknown(error.clone(), "correct the stack by hand")),
+            Ok(stack) => {
+                self.add("pam", stack.account());
+                self.add("pam-session", stack.session());
+                self.add("pam-adopt", stack.adopt());
+                self.add("pam-module", stack.module(site));
+            }
+        }
+        self.add("logoutd", daemons::logoutd(site));
+    }
+
+    /// For a person: a line for each, and what to do below.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.findings.text(Show::All, Remedies::Shown)
+    }
+
+    /// For a program.
+    #[must_use]
+    pub fn document<'a>(
+        &'a self,
+        node: Option<&'a NodeName>,
+        unix: u64,
+    ) -> Document<'a, ShownFinding<'a>, Keys> {
+        let shown = |finding: &'a Finding| ShownFinding {
+            finding,
+            grade: finding.severity,
+            evidence: &finding.sentence,
+        };
+        let node = node.map(NodeName::as_str);
+        self.findings
+            .document(node, unix, shown, Keys { role: self.role })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::look::{fatal, warning};
+    use super::*;
+
+    fn examined(severities: &[Severity]) -> Examination {
+        let mut all = Examination {
+            role: None,
+            findings: Findings::default(),
+        };
+        for severity in severities {
+            let look = match severity {
+                Severity::Ok => Ok("seen".to_owned()),
+                Severity::Warning => warning("seen", "look"),
+                Severity::Unknown => unknown("seen", "look"),
+                Severity::Fatal => fatal("seen", "look"),
+            };
+            all.add("slurm", look);
+        }
+        all
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_the_worst_finding() {
+        use Severity::{Fatal, Ok, Unknown, Warning};
+        for (severities, code) in [
+            (&[Ok] as &[Severity], 0),
+            (&[Ok, Warning], 1),
+            (&[Unknown, Ok], 3),
+            (&[Warning, Unknown], 3),
+            (&[Unknown, Warning, Fatal], 2),
+        ] {
+            let examination = examined(severities);
+            assert_eq!(examination.findings.exit_code(), code, "{severities:?}");
+        }
+    }
+
+    #[test]
+    fn a_finding_in_json_has_the_keys_of_the_last_release_too() {
+        let examination = examined(&[Severity::Unknown]);
+        let node: NodeName = "n1".parse().unwrap();
+        let document = examination.document(Some(&node), 0);
+        let expected = serde_json::json!({
+            "version": 1,
+            "node": "n1",
+            "time": "1970-01-01T00:00:00Z",
+            "severity": "unknown",
+            "findings": [{
+                "id": "slurm",
+                "severity": "unknown",
+                "sentence": "seen",
+                "remedy": "look",
+                "grade": "unknown",
+                "evidence": "seen",
+            }],
+            "role": null,
+        });
+        assert_eq!(serde_json::to_value(document).unwrap(), expected);
+    }
+}

@@ -1,0 +1,130 @@
+//! The plugin: its line in plugstack.conf, its file, and whether Slurm loads it.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use host::printable;
+use slurm::conf::{Disk, Plugstack};
+
+use super::look::{Look, REINSTALL, SETUP_CONTROLLER, fatal, shown, unknown, warning};
+use crate::setup::discover::Site;
+use crate::setup::run;
+
+fn read_plugstack(site: &Site) -> Option<(PathBuf, Plugstack)> {
+    let path = site.plugstack()?;
+    let stack = Plugstack::read(&Disk, &path).ok()?;
+    Some((path, stack))
+}
+
+/// The path of our plugin in plugstack.conf.
+fn plugin_path(site: &Site) -> Option<PathBuf> {
+    let (_, stack) = read_plugstack(site)?;
+    let plugin = stack.plugin("spank_efa.so")?;
+    Some(PathBuf::from(&plugin.path))
+}
+
+pub(super) fn plugstack(site: &Site) -> Look {
+    let Some((path, _)) = read_plugstack(site) else {
+        let path = site.plugstack().unwrap_or_default();
+        return fatal(format!("{} cannot be read", shown(&path)), SETUP_CONTROLLER);
+    };
+    let copy = path.components().any(|it| it.as_os_str() == "conf-cache");
+    match plugin_path(site) {
+        Some(plugin) if plugin.is_absolute() => {
+            Ok(format!("{} in {}", shown(&plugin), shown(&path)))
+        }
+        Some(plugin) => warning(
+            format!("{} is a relative path in {}", shown(&plugin), shown(&path)),
+            "give the whole path: Slurm looks for a relative one in its own PluginDir",
+        ),
+        None if copy => fatal(
+            format!(
+                "no line for spank_efa.so in {}, slurmd's copy",
+                shown(&path)
+            ),
+            "run `slurm-efa setup` on the controller, and there `scontrol reconfigure`",
+        ),
+        None => fatal(
+            format!("no line for spank_efa.so in {}", shown(&path)),
+            SETUP_CONTROLLER,
+        ),
+    }
+}
+
+pub(super) fn plugin_file(site: &Site) -> Look {
+    let Some(path) = plugin_path(site) else {
+        return unknown("plugstack.conf names no plugin of ours", SETUP_CONTROLLER);
+    };
+    let meta = match fs::metadata(&path) {
+        Ok(meta) => meta,
+        Err(error) => return fatal(format!("{}: {error}", shown(&path)), REINSTALL),
+    };
+    if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
+        return fatal(
+            format!(
+                "{} belongs to uid {} with mode {:o}: others can change what root runs",
+                shown(&path),
+                meta.uid(),
+                meta.mode() & 0o7777
+            ),
+            format!("chown root: {0}; chmod 644 {0}", shown(&path)),
+        );
+    }
+    let mut start = [0; 4];
+    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut start));
+    if read.is_err() || start != *b"\x7fELF" {
+        return fatal(format!("{} is no shared library", shown(&path)), REINSTALL);
+    }
+    Ok(format!("{}, {} bytes", shown(&path), meta.len()))
+}
+
+/// The proof that this Slurm, of this release, loads it: its own help names the
+/// option.
+pub(super) fn plugin_loaded(site: &Site) -> Look {
+    let Some(srun) = site.program("srun") else {
+        return unknown("there is no srun", "install Slurm's client programs");
+    };
+    let ran = match run::run(&srun, &["--help"], site.slurm_conf.as_deref()) {
+        Ok(ran) => ran,
+        Err(error) => return unknown(error, "look again"),
+    };
+    let spank = ran
+        .stderr
+        .lines()
+        .find(|line| line.contains("plugin") || line.contains("spank"));
+    let why = spank.map_or_else(|| run::complaint(&ran), |line| printable(line, 300));
+    if !ran.stdout.contains("--efa-profile") {
+        return fatal(
+            format!("srun --help does not name --efa-profile: {why}"),
+            "see what Slurm says; `Incompatible plugin version` wants a newer package",
+        );
+    }
+    if let Some(line) = spank {
+        return warning(
+            format!("srun complains of a plugin: {}", printable(line, 300)),
+            "correct or remove that line of plugstack.conf",
+        );
+    }
+    Ok("srun --help names --efa-profile".to_owned())
+}
+
+/// Slurm ignores an include that matches nothing, without a word.
+pub(super) fn plugstack_includes(site: &Site) -> Look {
+    let Some((_, stack)) = read_plugstack(site) else {
+        return unknown("plugstack.conf cannot be read", SETUP_CONTROLLER);
+    };
+    let mut includes = stack.includes.iter();
+    let empty = includes.find(|include| include.files.is_empty());
+    match empty {
+        Some(include) => warning(
+            format!(
+                "`include {}` matches no file, which Slurm ignores in silence",
+                printable(&include.pattern, 200)
+            ),
+            "put the plugin's own line into plugstack.conf: configless nodes do not get included files",
+        ),
+        None => Ok("each include matches a file".to_owned()),
+    }
+}

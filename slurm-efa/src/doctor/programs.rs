@@ -1,0 +1,138 @@
+//! The programs that slurmd runs: prologs, epilogs and the health check.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use slurm::conf::{Disk, glob};
+
+use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, warning};
+use crate::setup::desired;
+use crate::setup::discover::Site;
+use crate::setup::paths;
+
+pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
+    let values = site.conf.values(key);
+    // Before 24.11 only the last counts.
+    let several = site.release.is_some_and(|it| it >= (24, 11));
+    let counted: &[&str] = if several {
+        &values
+    } else {
+        values.last().map_or(&[], std::slice::from_ref)
+    };
+    let ours = site.place_text(folder);
+    if counted.iter().any(|it| it.starts_with(&ours)) {
+        return Ok(format!("{key}={ours}/*"));
+    }
+    let seen = values.join(", ");
+    if seen.is_empty() {
+        return fatal(format!("there is no {key}"), SETUP_CONTROLLER);
+    }
+    if desired::runs_ours(site, key, folder) {
+        return Ok(format!("{key}={seen} has slurm-efa's links"));
+    }
+    warning(
+        format!("{key}={seen} is not ours"),
+        format!("have it run each program of {folder}, and fail when one fails"),
+    )
+}
+
+pub(super) fn health_check(site: &Site) -> Look {
+    let program = site.conf.value("HealthCheckProgram").unwrap_or_default();
+    let interval = site.conf.value("HealthCheckInterval").unwrap_or_default();
+    if program.is_empty() {
+        return fatal("there is no HealthCheckProgram", SETUP_CONTROLLER);
+    }
+    if program != site.place_text(paths::WATCH) {
+        return warning(
+            format!("HealthCheckProgram={program} is not ours"),
+            format!("have it run {}", paths::WATCH),
+        );
+    }
+    if interval.parse::<u32>().unwrap_or_default() == 0 {
+        return fatal(
+            "HealthCheckInterval is 0, so it never runs",
+            SETUP_CONTROLLER,
+        );
+    }
+    Ok(format!("{program} every {interval} s"))
+}
+
+pub(super) fn executable(path: &Path) -> Look {
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => fatal(format!("{} is no file", shown(path)), SETUP),
+        Ok(meta) if meta.permissions().mode() & 0o100 == 0 => fatal(
+            format!("{} cannot be executed", shown(path)),
+            format!("chmod 755 {}", shown(path)),
+        ),
+        Ok(_) => Ok(shown(path)),
+        Err(error) => fatal(format!("{}: {error}", shown(path)), SETUP),
+    }
+}
+
+/// Every program of a folder runs, and one that fails drains the node; so does a
+/// pattern that matches none.
+pub(super) fn folder(site: &Site, folder: &str, needed: Option<&str>, remedy: &str) -> Look {
+    let place = site.place(folder);
+    let names = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+    let entries = fs::read_dir(&place).into_iter().flatten().flatten();
+    let mut found: Vec<String> = entries.filter_map(names).collect();
+    found.retain(|name| !name.starts_with('.'));
+    found.sort();
+    match needed {
+        Some(needed) if !found.iter().any(|name| name == needed) => {
+            return fatal(format!("{needed} is missing in {}", shown(&place)), remedy);
+        }
+        None if found.is_empty() => {
+            return fatal(format!("there is no program in {}", shown(&place)), remedy);
+        }
+        _ => {}
+    }
+    for name in &found {
+        executable(&place.join(name))?;
+    }
+    Ok(format!("{}: {}", shown(&place), found.join(", ")))
+}
+
+pub(super) fn names_epilogs(site: &Site) -> bool {
+    let epilogs = site.place_text(paths::EPILOGS);
+    let values = site.conf.values("Epilog");
+    values.iter().any(|it| it.starts_with(&epilogs))
+}
+
+/// Prologs and epilogs of others: one that is missing drains the node, too.
+pub(super) fn others(site: &Site) -> Look {
+    let (prologs, epilogs) = (
+        site.place_text(paths::PROLOGS),
+        site.place_text(paths::EPILOGS),
+    );
+    let mut seen = Vec::new();
+    for key in ["Prolog", "Epilog"] {
+        for value in site.conf.values(key) {
+            if value.starts_with(&prologs) || value.starts_with(&epilogs) {
+                continue;
+            }
+            let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+            let folder = folder.unwrap_or(Path::new("/"));
+            let mut programs = glob::matching(&Disk, folder, value).unwrap_or_default();
+            programs.retain(|program| program.is_file());
+            if programs.is_empty() {
+                return fatal(
+                    format!(
+                        "{key}={value} matches nothing here, which drains the node with the next job"
+                    ),
+                    "install it here, or correct slurm.conf",
+                );
+            }
+            for program in programs {
+                executable(&program)?;
+                seen.push(shown(&program));
+            }
+        }
+    }
+    Ok(if seen.is_empty() {
+        "none".to_owned()
+    } else {
+        seen.join(", ")
+    })
+}

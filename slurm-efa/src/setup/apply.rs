@@ -1,0 +1,143 @@
+//! Makes a plan true, or puts everything back; then what follows from it.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use host::Deadline;
+use host::state_dir::{Lock, StateDir};
+use host::state_layout::DEFAULT as STATE_DIR;
+use host::state_layout::setup::LOCK;
+
+use super::discover::Site;
+use super::error::SetupError;
+use super::files::{self, Content};
+use super::paths::{BACKUPS, EFA_CHECK, EPILOGS, PROLOGS, SSHD};
+use super::plan::Plan;
+use super::role::Role;
+use super::run;
+use super::units;
+use super::verify;
+use super::verify::changes;
+
+/// How long another set-up is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// Takes the lock of set-ups.
+///
+/// # Errors
+/// Another one has it.
+pub fn lock(site: &Site) -> Result<Lock, SetupError> {
+    let busy = |error: host::state_dir::StateError| SetupError::Busy(error.to_string());
+    let state = StateDir::open(&site.place(STATE_DIR)).map_err(busy)?;
+    state.lock(LOCK, Deadline::after(LOCK_LIMIT)).map_err(busy)
+}
+
+/// Makes a plan true, or puts everything back.
+///
+/// # Errors
+/// What refused.
+pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
+    let backup = site.place(BACKUPS).join(stamp());
+    for change in &plan.changes {
+        files::sweep_path(&change.path);
+    }
+    let admits = verify::before_pam(site, plan)?;
+    if !plan.changes.is_empty() {
+        files::back_up(&backup, &plan.changes)?;
+    }
+    let made = files::make(plan.changes.clone())?;
+    match verify::judge(site, plan, admits) {
+        Ok(()) => {
+            made.keep();
+            remove_empty(site, plan);
+            Ok(())
+        }
+        Err(reason) => match made.put_back() {
+            Ok(()) => Err(SetupError::Refused(reason)),
+            Err(error) => Err(SetupError::Stuck(
+                reason,
+                error.to_string(),
+                backup.to_string_lossy().into_owned(),
+            )),
+        },
+    }
+}
+
+/// A folder that set-up made for its links goes with the last of them. One with
+/// programs of the site's is not empty and stays.
+fn remove_empty(site: &Site, plan: &Plan) {
+    for folder in [PROLOGS, EPILOGS].map(|it| site.place(it)) {
+        let links = plan
+            .changes
+            .iter()
+            .filter(|it| it.path.starts_with(&folder));
+        if links.into_iter().any(|it| it.after == Content::Nothing) {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+fn stamp() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = now.map(|it| it.as_secs()).unwrap_or_default();
+    format!("{seconds}-{}", std::process::id())
+}
+
+/// What follows once the files are in place; each that fails is told, and
+/// undoes nothing.
+#[must_use]
+pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec<String> {
+    let mut said = Vec::new();
+    // Also where nothing changed: another node may have, of files that all share.
+    if reconfigure && role == Role::Controller {
+        said.extend(ask_controller(site).err());
+    }
+    if role == Role::Compute {
+        said.extend(record(site).err());
+    }
+    let sshd = site.place(SSHD);
+    let stack = std::fs::read_to_string(&sshd).unwrap_or_default();
+    let gres = role == Role::Compute && site.has_section("gres");
+    let units = units::units(plan, changes(plan, &sshd), &stack, gres);
+    for unit in units.start {
+        said.extend(units::start(site, unit).err());
+    }
+    for unit in units.stop {
+        units::stop(site, unit);
+    }
+    said
+}
+
+/// slurmctld reads its files anew and hands them to configless nodes. No daemon
+/// is restarted.
+fn ask_controller(site: &Site) -> Result<(), String> {
+    let scontrol = site.program("scontrol").ok_or("there is no scontrol")?;
+    let ran = run::run(&scontrol, &["reconfigure"], site.slurm_conf.as_deref())?;
+    if ran.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "slurmctld did not read its files anew ({}); run `scontrol reconfigure` when it is up",
+        run::complaint(&ran)
+    ))
+}
+
+/// What efa-check expects from now on, unless it knows.
+fn record(site: &Site) -> Result<(), String> {
+    if super::discover::expectation(site).exists() {
+        return Ok(());
+    }
+    let program = site.place(EFA_CHECK);
+    let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
+    let mut arguments = vec!["record"];
+    arguments.extend(config.as_deref().map(|_| "--config"));
+    arguments.extend(config.as_deref());
+    let ran = run::run(&program, &arguments, None)?;
+    if ran.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "the number of this node's EFA devices is not recorded: {}",
+        run::complaint(&ran)
+    ))
+}

@@ -1,0 +1,334 @@
+//! What `setup` wants of a node: it depends on the role, and on what is there.
+
+use std::path::Path;
+
+use cli::called;
+use host::printable;
+use slurm::conf::Disk;
+use slurm::conf::reader::{self, Grammar};
+
+use super::discover::{Release, Site};
+use super::error::SetupError;
+use super::files::{self, Content};
+use super::pam;
+use super::paths::{
+    EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, NO_WATCH, PAM_MODULE, PLUGIN, PROLOGS, ROLE,
+    SECURITY, SSHD, WATCH,
+};
+use super::plan::Plan;
+use super::role::Role;
+use super::slurm_conf::{self, Folder, Link, Wish};
+
+/// The first release that takes several lines of Prolog and Epilog: read in the
+/// sources of 24.11.5; 22.05.8 lets the last one win.
+const SEVERAL_PROLOGS: Release = (24, 11);
+
+/// The first with EnableExtraControllers.
+const EXTRA_CONTROLLERS: Release = (25, 5);
+
+/// What `setup` would do here.
+///
+/// # Errors
+/// What is missing, for a person.
+pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupError> {
+    let problems = site.config_problems();
+    if !problems.is_empty() {
+        return Err(SetupError::Config(format!(
+            "{}; nothing was changed",
+            problems.join("; ")
+        )));
+    }
+    if site.release.is_none() {
+        return Err(SetupError::Missing(
+            "no Slurm is found here (in /opt/slurm, /usr/local or /usr); install it, or run \
+             this again when it is; nothing was changed"
+                .to_owned(),
+        ));
+    }
+    if role == Role::Controller && !site.has_original() {
+        return Err(SetupError::Missing(
+            "there is no slurm.conf yet; run this again when there is (on HyperPod behind \
+             start_slurm.sh), or name it with --slurm-conf; nothing was changed"
+                .to_owned(),
+        ));
+    }
+    let plugin = site.place(PLUGIN);
+    if !plugin.is_file() {
+        let plugin = printable(&plugin.to_string_lossy(), 200);
+        return Err(SetupError::Missing(format!(
+            "{plugin} is missing; install the package slurm-efa first; nothing was changed"
+        )));
+    }
+    let mut plan = Plan::default();
+    if role == Role::Compute {
+        compute(site, &mut plan)?;
+        logins(site, admins, &mut plan)?;
+    }
+    if role == Role::Login {
+        plan.link(site.place(WATCH), Content::Link(NO_WATCH.into()));
+    }
+    if site.edits_slurm(role) {
+        slurm(site, &mut plan)?;
+    } else if site.has_original() && site.shared && !site.is_configless() {
+        // Once the controller has done it, there is nothing to say.
+        let mut wanted = Plan::default();
+        slurm(site, &mut wanted)?;
+        if !wanted.changes.is_empty() {
+            plan.notes.push(left_to_controller(site, "setup"));
+        }
+    }
+    plan.text(&site.place(ROLE), |_| format!("{role}\n"))?;
+    Ok(plan)
+}
+
+/// What is said where Slurm's files are other nodes' too.
+pub(super) fn left_to_controller(site: &Site, command: &str) -> String {
+    let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+    let folder = folder.unwrap_or(Path::new("/")).to_string_lossy();
+    format!(
+        "Slurm's files in {} are not edited here, since they lie on a network file system that \
+         nodes share: run `slurm-efa {command} --role controller` on the controller",
+        printable(&folder, 200)
+    )
+}
+
+/// Programs of this suite that slurmd runs on this node.
+fn links(site: &Site) -> Vec<(String, &'static str)> {
+    let mut links = vec![
+        (
+            format!("{PROLOGS}/{}", called::EFA_CHECK.link("prolog")),
+            EFA_CHECK,
+        ),
+        (WATCH.to_owned(), EFA_CHECK),
+    ];
+    if site.has_section("gres") {
+        let there = GRES_HELPERS.into_iter().find(|it| site.place(it).is_file());
+        let helper = there.unwrap_or(GRES_HELPERS[0]);
+        for (folder, command) in [(PROLOGS, "prolog"), (EPILOGS, "epilog")] {
+            let link = called::GRES_HELPER.link(command);
+            links.push((format!("{folder}/{link}"), helper));
+        }
+    }
+    links
+}
+
+fn compute(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
+    for (link, program) in links(site) {
+        let target = site.place(program);
+        if !target.is_file() {
+            let program = printable(&target.to_string_lossy(), 200);
+            return Err(SetupError::Missing(format!(
+                "{program} is missing; install the package slurm-efa first; nothing was changed"
+            )));
+        }
+        plan.link(site.place(&link), Content::Link(target));
+    }
+    Ok(())
+}
+
+/// PAM is edited where the site has decided how logins shall end.
+fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupError> {
+    if !site.has_section("logout") {
+        return Ok(());
+    }
+    let mut admins = admins.to_vec();
+    if admins.is_empty() {
+        let exempt = site.key("logout", "exempt_users");
+        let exempt = exempt
+            .as_ref()
+            .and_then(|it| it.as_array())
+            .into_iter()
+            .flatten();
+        admins.extend(
+            exempt
+                .filter_map(|it| it.as_str())
+                .take(1)
+                .map(str::to_owned),
+        );
+    }
+    let path = site.place(SSHD);
+    if admins.is_empty() {
+        plan.notes.push(format!(
+            "{} is not edited: name an administrator who must still be able to log in without a \
+             job, by --admin NAME or exempt_users in [logout]",
+            printable(&path.to_string_lossy(), 200)
+        ));
+        return Ok(());
+    }
+    let Some(module) = module(site) else {
+        plan.notes.push(format!(
+            "{SSHD} is not edited: {} is not installed",
+            pam::MODULE
+        ));
+        return Ok(());
+    };
+    let (_, before) = files::read(&path)?;
+    let Content::Text(before) = before else {
+        plan.notes
+            .push(format!("{SSHD} is not there, so logins are not judged"));
+        return Ok(());
+    };
+    match pam::edit(&before, &module) {
+        Ok(after) => plan.text(&path, |_| after)?,
+        Err(refusal) => plan.notes.push(format!(
+            "{} is not edited: {refusal}",
+            printable(&path.to_string_lossy(), 200)
+        )),
+    }
+    plan.admins = admins;
+    Ok(())
+}
+
+/// How our module is called in a stack: by its whole path where it lies among
+/// the suite's own files or below another root, by its name where libpam finds
+/// it (there the package puts it).
+fn module(site: &Site) -> Option<String> {
+    if site.place(PAM_MODULE).is_file() {
+        return Some(site.place_text(PAM_MODULE));
+    }
+    let folder = SECURITY
+        .iter()
+        .find(|folder| site.place(folder).join(pam::MODULE).is_file())?;
+    Some(match site.wanted.root {
+        Some(_) => site.place_text(&format!("{folder}/{}", pam::MODULE)),
+        None => pam::MODULE.to_owned(),
+    })
+}
+
+pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
+    let (Some(conf), Some(plugstack)) = (&site.slurm_conf, site.plugstack()) else {
+        return Ok(());
+    };
+    let gres = site.has_section("gres");
+    let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
+    let arguments = config
+        .map(|path| format!("config={path}"))
+        .unwrap_or_default();
+    let load = |path: &str, arguments: &str| Wish::Plugin {
+        path: site.place_text(path),
+        arguments: arguments.to_owned(),
+    };
+    let mut plugins = vec![load(PLUGIN, &arguments)];
+    if gres && site.place(GRES_PLUGIN).is_file() {
+        plugins.push(load(GRES_PLUGIN, &arguments));
+    }
+    edit_conf(plan, &plugstack, &plugins)?;
+
+    let several = site.release.is_some_and(|it| it >= SEVERAL_PROLOGS);
+    let program = |key, folder: &str| Wish::Program {
+        key,
+        value: format!("{}/*", site.place_text(folder)),
+        several,
+        links: missing_links(site, key, folder),
+    };
+    let mut wishes = vec![
+        // Contain works with proctrack/cgroup only, and includes Alloc.
+        if has_cgroups(site) {
+            Wish::Flags("PrologFlags", &["Alloc", "Contain"])
+        } else {
+            Wish::Flags("PrologFlags", &["Alloc"])
+        },
+        Wish::HealthCheck {
+            program: site.place_text(WATCH),
+            interval: "60",
+        },
+    ];
+    if !runs_ours(site, "Prolog", PROLOGS) {
+        wishes.push(program("Prolog", PROLOGS));
+    }
+    if gres && !runs_ours(site, "Epilog", EPILOGS) {
+        wishes.push(program("Epilog", EPILOGS));
+    }
+    edit_conf(plan, conf, &wishes)?;
+
+    let isolate = site.key("hugepages", "isolate").and_then(|it| it.as_bool());
+    if isolate == Some(true) && site.release.is_some_and(|it| it >= EXTRA_CONTROLLERS) {
+        let wishes = [Wish::Flags("EnableExtraControllers", &["hugetlb"])];
+        edit_conf(plan, &conf.with_file_name("cgroup.conf"), &wishes)?;
+    }
+    Ok(())
+}
+
+/// Those of our links for `Prolog` or `Epilog` that the site's own folder lacks,
+/// under whatever number; all of them where the key names no folder.
+fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
+    let ours = format!("{}/*", site.place_text(folder));
+    let mut values = site.conf.values(key);
+    values.retain(|it| *it != ours);
+    let theirs = values.last().copied().and_then(Folder::of);
+    let names: Vec<std::ffi::OsString> = theirs
+        .and_then(|it| std::fs::read_dir(it.path).ok())
+        .map(|entries| entries.flatten().map(|it| it.file_name()).collect())
+        .unwrap_or_default();
+    let command = key.to_ascii_lowercase();
+    let there = |link: &str| {
+        let programs = [called::EFA_CHECK, called::GRES_HELPER];
+        let program = programs.iter().find(|it| it.link(&command) == link);
+        program.is_some_and(|it| names.iter().any(|name| it.command(name) == Some(&command)))
+    };
+    links(site)
+        .into_iter()
+        .filter_map(|(path, program)| {
+            let name = path.strip_prefix(folder)?.strip_prefix('/')?.to_owned();
+            (!there(&name)).then(|| Link {
+                name,
+                program: site.place_text(program),
+            })
+        })
+        .collect()
+}
+
+/// Whether the site's own folder of prologs or epilogs has all our links.
+#[must_use]
+pub fn runs_ours(site: &Site, key: &str, folder: &str) -> bool {
+    missing_links(site, key, folder).is_empty()
+}
+
+fn has_cgroups(site: &Site) -> bool {
+    let proctrack = site.conf.value("ProctrackType");
+    proctrack.is_none_or(|it| it.eq_ignore_ascii_case("proctrack/cgroup"))
+}
+
+fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Wish]) -> Result<(), SetupError> {
+    let mut notes = Vec::new();
+    plan.text(path, |text| {
+        let edited = slurm_conf::edit(&Disk, path, text, wishes);
+        notes = edited.notes;
+        edited.text
+    })?;
+    plan.notes.extend(notes);
+    Ok(())
+}
+
+/// Puts lines of somebody else's making into gres.conf: what `gres-helper
+/// generate` printed on the nodes.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn plan_gres(
+    site: &Site,
+    role: Role,
+    plan: &mut Plan,
+    fragment: &Path,
+) -> Result<(), SetupError> {
+    if site.has_original() && site.shared && !site.edits_slurm(role) {
+        let note = left_to_controller(site, "setup --gres-conf FILE");
+        plan.notes.push(note);
+        return Ok(());
+    }
+    let (_, content) = files::read(fragment)?;
+    let (Content::Text(text), Some(conf)) = (content, &site.slurm_conf) else {
+        let shown = printable(&fragment.to_string_lossy(), 200);
+        return Err(SetupError::Missing(format!(
+            "{shown} is missing; nothing was changed"
+        )));
+    };
+    let lines = reader::logical(&text, Grammar::KeyValue);
+    let lines = lines.iter().map(|it| it.written.trim().to_owned());
+    let lines = lines.filter(|it| !it.is_empty()).collect();
+    edit_conf(
+        plan,
+        &conf.with_file_name("gres.conf"),
+        &[Wish::Verbatim(lines)],
+    )
+}

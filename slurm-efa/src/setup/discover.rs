@@ -1,0 +1,359 @@
+//! What is here: which Slurm, which files, which role.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use config::Config;
+use config::{DEFAULT_PATH, MissingIs};
+use host::{Sysroot, printable};
+use slurm::Installation;
+use slurm::conf::SlurmConf;
+
+use super::role::{self, Role};
+use super::run;
+
+/// The folder of HyperPod's files.
+const HYPERPOD: &str = "/opt/ml/config";
+
+/// Largest file of HyperPod's that is read, in bytes.
+const LARGEST_JSON: usize = 16 * 1024 * 1024;
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The role, unless the files shall tell.
+    pub role: Option<Role>,
+    /// slurm.conf, unless it is looked for.
+    pub slurm_conf: Option<PathBuf>,
+    /// The configuration of this suite.
+    pub config: Option<PathBuf>,
+    /// Instead of HyperPod's.
+    pub resource_config: Option<PathBuf>,
+    /// Instead of HyperPod's.
+    pub provisioning: Option<PathBuf>,
+    /// What stands for `/` for our own files and PAM's: tests.
+    pub root: Option<PathBuf>,
+}
+
+/// A release of Slurm: year and month.
+pub type Release = (u16, u16);
+
+/// What is here.
+#[derive(Debug)]
+pub struct Site {
+    /// What the command line says.
+    pub wanted: Wanted,
+    /// The file that Slurm's programs here read, if there is one.
+    pub slurm_conf: Option<PathBuf>,
+    /// Whether it, or plugstack.conf, lies on a network file system: then it is
+    /// other nodes' too (ParallelCluster's /opt/slurm).
+    pub shared: bool,
+    /// What it says, with the files that it includes.
+    pub conf: SlurmConf,
+    /// The release of the programs.
+    pub release: Option<Release>,
+    /// This suite's configuration, or why there is none.
+    pub config: Result<Config, String>,
+}
+
+impl Site {
+    /// Looks around. Changes nothing.
+    #[must_use]
+    pub fn look(wanted: Wanted) -> Self {
+        // What cannot be read is Slurm's to complain about.
+        let Installation {
+            slurm_conf, conf, ..
+        } = Installation::discover(wanted.slurm_conf.as_deref());
+        let release = release(slurm_conf.as_deref());
+        let config = match &wanted.config {
+            Some(path) => Config::load(path, MissingIs::Error),
+            None => Config::load(
+                &under(wanted.root.as_deref(), DEFAULT_PATH),
+                MissingIs::Default,
+            ),
+        };
+        let mut site = Self {
+            slurm_conf,
+            shared: false,
+            conf,
+            release,
+            config: config.map_err(|error| error.to_string()),
+            wanted,
+        };
+        let mut files = site.slurm_conf.iter().cloned().chain(site.plugstack());
+        site.shared = files.any(|path| lies_on_network(&path));
+        site
+    }
+
+    /// Where a file of the system is.
+    #[must_use]
+    pub fn place(&self, path: &str) -> PathBuf {
+        under(self.wanted.root.as_deref(), path)
+    }
+
+    /// Where `path` is, as text for a configuration.
+    #[must_use]
+    pub fn place_text(&self, path: &str) -> String {
+        self.place(path).to_string_lossy().into_owned()
+    }
+
+    /// What is wrong with this suite's configuration: what any program of the
+    /// suite would refuse, with line and key.
+    #[must_use]
+    pub fn config_problems(&self) -> Vec<String> {
+        let config = match &self.config {
+            Ok(config) => config,
+            Err(error) => return vec![error.clone()],
+        };
+        let sections = config.problems();
+        let mut problems: Vec<String> = sections.iter().map(ToString::to_string).collect();
+        if let Err(error) = profiles::profile::check(config) {
+            problems.push(error.to_string());
+        }
+        problems
+    }
+
+    /// Whether this suite's configuration has a section.
+    #[must_use]
+    pub fn has_section(&self, name: &str) -> bool {
+        let config = self.config.as_ref().ok();
+        config.is_some_and(|it| matches!(it.section::<toml::Table>(name), Ok(Some(_))))
+    }
+
+    /// A key of a section of this suite's configuration.
+    #[must_use]
+    pub fn key(&self, section: &str, key: &str) -> Option<toml::Value> {
+        let table = self.config.as_ref().ok()?.section::<toml::Table>(section);
+        table.ok()??.remove(key)
+    }
+
+    /// Whether the file that is read here is the one that is edited: on a
+    /// configless cluster only the controller's is, and what nodes share is
+    /// edited once.
+    #[must_use]
+    pub fn edits_slurm(&self, role: Role) -> bool {
+        let elsewhere = self.is_configless() || self.shared;
+        self.has_original() && (role == Role::Controller || !elsewhere)
+    }
+
+    /// Whether there is a slurm.conf that is not slurmd's or a client's copy.
+    #[must_use]
+    pub fn has_original(&self) -> bool {
+        let original = |path: &PathBuf| {
+            let mut folders = path.components();
+            !folders.any(|it| it.as_os_str() == "conf-cache")
+                && !path.starts_with("/run/slurm/conf")
+        };
+        self.slurm_conf.as_ref().is_some_and(original)
+    }
+
+    /// Whether nodes get their files from slurmctld.
+    #[must_use]
+    pub fn is_configless(&self) -> bool {
+        let parameters = self.conf.value("SlurmctldParameters").unwrap_or_default();
+        let mut parameters = parameters.split(',');
+        parameters.any(|it| it.eq_ignore_ascii_case("enable_configless"))
+    }
+
+    /// plugstack.conf of the slurm.conf in force.
+    #[must_use]
+    pub fn plugstack(&self) -> Option<PathBuf> {
+        let conf = self.slurm_conf.as_deref()?;
+        Some(match self.conf.value("PlugStackConfig") {
+            Some(path) if path.starts_with('/') => PathBuf::from(path),
+            Some(path) => conf.with_file_name(path),
+            None => conf.with_file_name("plugstack.conf"),
+        })
+    }
+
+    /// Slurm's program of this name.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        run::find(name, self.slurm_conf.as_deref())
+    }
+
+    /// The node's role.
+    ///
+    /// # Errors
+    /// Why it is not known, and what to do.
+    pub fn role(&self) -> Result<Role, String> {
+        if let Some(role) = self.wanted.role {
+            return Ok(role);
+        }
+        const SAY: &str = "say it with --role controller, login or compute";
+        let given = |path: &Option<PathBuf>, name: &str| {
+            path.clone()
+                .unwrap_or_else(|| self.place(&format!("{HYPERPOD}/{name}")))
+        };
+        let text = |path: &Path| {
+            Sysroot::real()
+                .read_bounded(&path.to_string_lossy(), LARGEST_JSON)
+                .map_err(|error| error.to_string())
+        };
+        let resources = given(&self.wanted.resource_config, "resource_config.json");
+        let provisioning = given(&self.wanted.provisioning, "provisioning_parameters.json");
+        if resources.exists() && provisioning.exists() {
+            let role =
+                role::from_resource_config(&text(&resources)?, &text(&provisioning)?, role::is_own);
+            return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+        }
+        let info = self.place(&format!("{HYPERPOD}/nodeinfo.json"));
+        if info.exists() {
+            let role = role::from_node_info(&text(&info)?);
+            return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+        }
+        let recorded = self.place(super::paths::ROLE);
+        if recorded.exists() {
+            let role = <Role as clap::ValueEnum>::from_str(text(&recorded)?.trim(), false);
+            return role.map_err(|_| {
+                let recorded = recorded.to_string_lossy();
+                let recorded = printable(&recorded, 200);
+                format!("this node's role is not known: {recorded} names none; {SAY}")
+            });
+        }
+        Err(format!(
+            "this node's role is not known: there is no {} with {}; {SAY}",
+            printable(&resources.to_string_lossy(), 200),
+            printable(&provisioning.to_string_lossy(), 200),
+        ))
+    }
+}
+
+/// Whether `path`, or the folder where it would be, lies on a file system that
+/// nodes share. One that does not answer is asked by Slurm all the same.
+fn lies_on_network(path: &Path) -> bool {
+    let kinds = [Some(path), path.parent()].map(|it| it.and_then(file_system));
+    kinds.into_iter().flatten().any(is_network)
+}
+
+/// The type number of the file system that `path` lies on, statfs(2).
+fn file_system(path: &Path) -> Option<u32> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut about = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path ends with a zero, and there is room for the answer.
+    if unsafe { libc::statfs(path.as_ptr(), about.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: numbers only, zeroed above and filled by the kernel.
+    let about = unsafe { about.assume_init() };
+    // The kernel's numbers have 32 bits, whatever the type is here.
+    Some(about.f_type as u32)
+}
+
+/// Whether file systems of this type are other nodes' too. FUSE's mostly are
+/// (s3fs, glusterfs, mountpoint-s3), so they count; before-removal.sh has the
+/// same list.
+fn is_network(kind: u32) -> bool {
+    const NETWORK: [u32; 9] = [
+        0x6969,      // NFS
+        0x0bd0_0bd0, // Lustre
+        0x517b,      // SMB
+        0xff53_4d42, // CIFS
+        0xfe53_4d42, // SMB2
+        0x4750_4653, // GPFS
+        0x1983_0326, // BeeGFS
+        0x00c3_6400, // CephFS
+        0x6573_5546, // FUSE
+    ];
+    NETWORK.contains(&kind)
+}
+
+fn under(root: Option<&Path>, path: &str) -> PathBuf {
+    match root {
+        Some(root) => root.join(path.trim_start_matches('/')),
+        None => PathBuf::from(path),
+    }
+}
+
+/// `slurm-wlm 22.05.8`, `slurm 24.11.5`. The daemons say it without a slurm.conf
+/// (20.11 to 26.05), the clients only with one.
+fn release(slurm_conf: Option<&Path>) -> Option<Release> {
+    let ask = |name: &str, option: &str| {
+        let program = run::find(name, slurm_conf)?;
+        let ran = run::run(&program, &[option], slurm_conf).ok()?;
+        parse_release(&ran.stdout)
+    };
+    ask("slurmd", "-V")
+        .or_else(|| ask("slurmctld", "-V"))
+        .or_else(|| ask("scontrol", "--version"))
+}
+
+fn parse_release(text: &str) -> Option<Release> {
+    let mut parts = text.split_whitespace().nth(1)?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Where efa-check keeps what it expects.
+#[must_use]
+pub fn expectation(site: &Site) -> PathBuf {
+    let path = site.key("health", "record");
+    let path = path.as_ref().and_then(|it| it.as_str());
+    // A path with the node's name is of a test cluster; efa-check knows it.
+    match path {
+        Some(path) if !path.contains('%') => PathBuf::from(path),
+        _ => site.place("/var/lib/slurm-efa/efa-expected.json"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slurm::conf::reader::InMemory;
+
+    #[test]
+    fn the_release_is_read_from_either_vendors_words() {
+        assert_eq!(parse_release("slurm-wlm 22.05.8\n"), Some((22, 5)));
+        assert_eq!(parse_release("slurm 24.11.5-1"), Some((24, 11)));
+        assert_eq!(parse_release("slurm"), None);
+    }
+
+    #[test]
+    fn a_configless_nodes_copy_is_not_edited() {
+        let site = |path: &str, text: &str| Site {
+            wanted: Wanted::default(),
+            slurm_conf: Some(PathBuf::from(path)),
+            shared: false,
+            conf: SlurmConf::read(&InMemory::new(&[(path, text)]), Path::new(path)).unwrap(),
+            release: None,
+            config: Err(String::new()),
+        };
+        let copy = site("/var/spool/slurmd/conf-cache/slurm.conf", "");
+        for role in [Role::Compute, Role::Login, Role::Controller] {
+            assert!(!copy.edits_slurm(role));
+        }
+        let configless = "SlurmctldParameters=enable_configless,idle_on_node_suspend\n";
+        let left_over = site("/opt/slurm/etc/slurm.conf", configless);
+        assert!(!left_over.edits_slurm(Role::Compute));
+        assert!(left_over.edits_slurm(Role::Controller));
+        assert!(site("/etc/slurm/slurm.conf", "").edits_slurm(Role::Login));
+        let mut shared = site("/opt/slurm/etc/slurm.conf", "");
+        shared.shared = true;
+        assert!(!shared.edits_slurm(Role::Compute));
+        assert!(!shared.edits_slurm(Role::Login));
+        assert!(shared.edits_slurm(Role::Controller));
+    }
+
+    #[test]
+    fn what_nodes_share_is_told_by_the_type_of_the_file_system() {
+        let network = [
+            libc::NFS_SUPER_MAGIC as u32,
+            libc::SMB_SUPER_MAGIC as u32,
+            libc::FUSE_SUPER_MAGIC as u32,
+            0xff53_4d42,
+            0x0bd0_0bd0,
+        ];
+        assert!(network.into_iter().all(is_network));
+        let own = [
+            libc::EXT4_SUPER_MAGIC as u32,
+            libc::XFS_SUPER_MAGIC as u32,
+            libc::TMPFS_MAGIC as u32,
+            libc::OVERLAYFS_SUPER_MAGIC as u32,
+            // 9p: virtual machines' and WSL's, of one machine.
+            0x0102_1997,
+        ];
+        assert!(!own.into_iter().any(is_network));
+        assert!(!lies_on_network(Path::new("/proc/self/status")));
+        assert_eq!(file_system(Path::new("/nowhere/at/all")), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! The changes that a setup or a revert would make, and how a person sees them.
+
+use std::path::{Path, PathBuf};
+
+use host::printable;
+
+use super::edit;
+use super::error::SetupError;
+use super::files::{self, Change, Content};
+use super::paths::MADE;
+
+/// What shall become of the files, and what is to be said.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// In the order in which they are made.
+    pub changes: Vec<Change>,
+    /// Sentences: what was left as it is, and what to do.
+    pub notes: Vec<String>,
+    /// Who must still be able to log in.
+    pub(super) admins: Vec<String>,
+    /// Whether it takes out what another one put in.
+    pub(super) reverts: bool,
+    /// What a revert lets stay, since Slurm still asks for it.
+    pub(super) stays: Vec<&'static str>,
+}
+
+impl Plan {
+    /// What will change, for a person.
+    #[must_use]
+    pub fn diff(&self) -> String {
+        let shown = |path: &Path| printable(&path.to_string_lossy(), 300);
+        let mut text = String::new();
+        for change in &self.changes {
+            let path = shown(&change.path);
+            text += &match (&change.before, &change.after) {
+                (before, Content::Text(after)) => {
+                    let before = if let Content::Text(it) = before {
+                        it
+                    } else {
+                        ""
+                    };
+                    format!("{path}\n{}", printable_lines(&edit::diff(before, after)))
+                }
+                (_, Content::Link(target)) => format!("{path} -> {}\n", shown(target)),
+                (_, Content::Nothing) => format!("{path} is removed\n"),
+            };
+        }
+        text
+    }
+
+    pub(super) fn text(
+        &mut self,
+        path: &Path,
+        made: impl FnOnce(&str) -> String,
+    ) -> Result<(), SetupError> {
+        let (path, before) = files::read(path)?;
+        let new = matches!(before, Content::Nothing);
+        let text = if let Content::Text(it) = &before {
+            it
+        } else {
+            ""
+        };
+        let mut after = made(text);
+        if edit::has_ours(&after) && (new || text.starts_with(MADE)) {
+            let mut lines = format!("{MADE} {}\n", edit::MARK);
+            lines.push_str(&after);
+            after = lines;
+        }
+        let changed = if new {
+            !after.is_empty()
+        } else {
+            after != *text
+        };
+        if changed {
+            self.changes.push(Change {
+                path,
+                before,
+                after: Content::Text(after),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn link(&mut self, path: PathBuf, after: Content) {
+        let before = files::link(&path);
+        // A wrapper of the site's, say. Revert has nothing to do with it.
+        if before == Content::Nothing && path.symlink_metadata().is_ok() {
+            if let Content::Link(target) = after {
+                self.notes.push(format!(
+                    "{} stays, since set-up did not make it; have it run {} in its place, under \
+                     this name",
+                    printable(&path.to_string_lossy(), 200),
+                    printable(&target.to_string_lossy(), 200)
+                ));
+            }
+            return;
+        }
+        if before != after {
+            self.changes.push(Change {
+                path,
+                before,
+                after,
+            });
+        }
+    }
+}
+
+fn printable_lines(text: &str) -> String {
+    text.lines()
+        .map(|line| format!("{}\n", printable(line, 400)))
+        .collect()
+}

@@ -1,0 +1,291 @@
+//! What `revert` takes out: everything that setup put in, and nothing else.
+
+use std::path::PathBuf;
+
+use cli::called;
+use slurm::conf::{Disk, Overlay, SlurmConf};
+
+use super::desired::left_to_controller;
+use super::discover::Site;
+use super::edit::{self, Lines};
+use super::error::SetupError;
+use super::files::{self, Change, Content};
+use super::paths::{EPILOGS, MADE, PROLOGS, ROLE, SSHD, WATCH};
+use super::plan::Plan;
+use super::role::Role;
+use super::verify::{is_same, is_slurms};
+
+/// What `revert` would do here: everything of ours out, nothing else.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
+    let mut plan = Plan {
+        reverts: true,
+        ..Plan::default()
+    };
+    let left = site.has_original() && site.shared && site.role() != Ok(Role::Controller);
+    // What Slurm reads once this is done.
+    let mut conf_after = site.conf.clone();
+    // The controller's lines go before what they name.
+    for path in texts(site) {
+        let (path, before) = files::read(&path)?;
+        let Content::Text(text) = &before else {
+            continue;
+        };
+        if !edit::has_ours(text) {
+            continue;
+        }
+        if left && is_slurms(site, &path) {
+            let note = left_to_controller(site, "revert");
+            if !plan.notes.contains(&note) {
+                plan.notes.push(note);
+            }
+            continue;
+        }
+        let lines = Lines::theirs(text);
+        let empty = lines.is_empty();
+        let theirs = lines.into_text();
+        if let Some(conf) = site.slurm_conf.as_deref().filter(|it| is_same(it, &path)) {
+            let files = Overlay {
+                path: conf,
+                text: &theirs,
+                under: &Disk,
+            };
+            conf_after = SlurmConf::read(&files, conf).unwrap_or_default();
+        }
+        let after = if empty && text.starts_with(MADE) {
+            Content::Nothing
+        } else {
+            Content::Text(theirs)
+        };
+        plan.changes.push(Change {
+            path,
+            before,
+            after,
+        });
+    }
+    // A node whose prolog or epilog is gone while Slurm still asks for it is
+    // drained, so its links stay until the controller is reverted.
+    let asked = |place: &str| {
+        let place = site.place_text(place);
+        let mut keys = ["Prolog", "Epilog", "HealthCheckProgram"].into_iter();
+        keys.find(|key| {
+            let values = conf_after.values(key);
+            values.iter().any(|it| it.starts_with(&place))
+        })
+    };
+    let prologs = [called::EFA_CHECK, called::GRES_HELPER]
+        .map(|it| format!("{PROLOGS}/{}", it.link("prolog")));
+    let epilog = format!("{EPILOGS}/{}", called::GRES_HELPER.link("epilog"));
+    for (place, links) in [
+        (PROLOGS, prologs.to_vec()),
+        (EPILOGS, vec![epilog]),
+        (WATCH, vec![WATCH.to_owned()]),
+    ] {
+        if let Some(key) = asked(place) {
+            plan.notes.push(format!(
+                "{place} stays, since this cluster's slurm.conf still names it as {key}: revert on \
+                 the controller first, then here"
+            ));
+            plan.stays.push(place);
+            continue;
+        }
+        for link in links {
+            plan.link(site.place(&link), Content::Nothing);
+        }
+    }
+    if !plan.stays.is_empty() {
+        return Ok(plan);
+    }
+    let (path, before) = files::read(&site.place(ROLE))?;
+    if before != Content::Nothing {
+        plan.changes.push(Change {
+            path,
+            before,
+            after: Content::Nothing,
+        });
+    }
+    Ok(plan)
+}
+
+/// Every text file that may have something of ours.
+fn texts(site: &Site) -> Vec<PathBuf> {
+    let mut paths = vec![site.place(SSHD)];
+    if let Some(conf) = site.slurm_conf.as_ref().filter(|_| site.has_original()) {
+        paths.push(conf.clone());
+        paths.extend(site.plugstack());
+        paths.push(conf.with_file_name("cgroup.conf"));
+        paths.push(conf.with_file_name("gres.conf"));
+    }
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use config::{Config, MissingIs};
+    use slurm::conf::{Disk, SlurmConf};
+
+    use super::*;
+    use crate::setup::desired::plan;
+    use crate::setup::desired::slurm;
+    use crate::setup::discover;
+    use crate::setup::paths::{EFA_CHECK, PLUGIN};
+
+    /// A node without Slurm's programs, whose slurm.conf is `conf`.
+    fn site(dir: &Path, role: Role, conf: &str) -> Site {
+        let root = dir.join("root");
+        let there = [PLUGIN, EFA_CHECK].map(|it| root.join(it.trim_start_matches('/')));
+        for path in there {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let slurm_conf = dir.join("etc/slurm.conf");
+        fs::create_dir_all(dir.join("etc")).unwrap();
+        fs::write(&slurm_conf, conf).unwrap();
+        let config = Config::load(&dir.join("none.toml"), MissingIs::Default);
+        Site {
+            wanted: discover::Wanted {
+                role: Some(role),
+                root: Some(root),
+                ..discover::Wanted::default()
+            },
+            slurm_conf: Some(slurm_conf),
+            shared: false,
+            conf: SlurmConf::read(&Disk, &dir.join("etc/slurm.conf")).unwrap(),
+            release: Some((24, 11)),
+            config: config.map_err(|error| error.to_string()),
+        }
+    }
+
+    fn changed(plan: &Plan) -> Vec<String> {
+        let name = |it: &Change| it.path.file_name().unwrap().to_string_lossy().into_owned();
+        plan.changes.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_revert_leaves_each_link_that_slurm_still_asks_for_and_takes_out_the_others() {
+        let links = [
+            (
+                "Prolog",
+                PROLOGS,
+                vec!["efa-check-prolog", "gres-helper-prolog"],
+            ),
+            ("Epilog", EPILOGS, vec!["gres-helper-epilog"]),
+            ("HealthCheckProgram", WATCH, vec!["efa-check-watch"]),
+        ];
+        for (key, place, kept) in &links {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("root");
+            let place = root.join(place.trim_start_matches('/'));
+            let pattern = if *key == "HealthCheckProgram" {
+                ""
+            } else {
+                "/*"
+            };
+            // A line without our mark: nobody takes it out here.
+            let conf = format!("{key}={}{pattern}\n", place.display());
+            let site = site(dir.path(), Role::Compute, &conf);
+            for (_, folder, names) in &links {
+                for name in names {
+                    let folder = site.place(folder);
+                    let path = if folder.ends_with(name) {
+                        folder
+                    } else {
+                        folder.join(name)
+                    };
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    std::os::unix::fs::symlink("x", path).unwrap();
+                }
+            }
+            let plan = plan_revert(&site).unwrap();
+            let all = links.iter().flat_map(|(.., names)| names);
+            let gone: Vec<&str> = all.copied().filter(|it| !kept.contains(it)).collect();
+            assert_eq!(changed(&plan), gone, "{key}");
+            assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
+            assert!(plan.notes[0].contains("revert on the controller first"));
+        }
+    }
+
+    #[test]
+    fn a_revert_that_takes_the_lines_out_leaves_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = site(dir.path(), Role::Controller, "");
+        let mut set_up = Plan::default();
+        slurm(&site, &mut set_up).unwrap();
+        files::make(set_up.changes).unwrap().keep();
+        let conf = site.slurm_conf.clone().unwrap();
+        let site = Site {
+            conf: SlurmConf::read(&Disk, &conf).unwrap(),
+            ..site
+        };
+        assert!(site.conf.value("Prolog").unwrap().contains("prolog.d"));
+        let plan = plan_revert(&site).unwrap();
+        assert_eq!(changed(&plan), ["slurm.conf", "plugstack.conf"]);
+        assert_eq!(plan.notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_nodes_share_is_edited_by_the_controller_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |role, shared| {
+            let conf = dir.path().join("etc/slurm.conf");
+            let text = fs::read_to_string(conf).unwrap_or_default();
+            Site {
+                shared,
+                ..site(dir.path(), role, &text)
+            }
+        };
+        let ours = |plan: &Plan| {
+            let slurms = ["slurm.conf", "plugstack.conf"];
+            changed(plan).iter().any(|it| slurms.contains(&it.as_str()))
+        };
+        let say = "--role controller` on the controller";
+        let others = [Role::Compute, Role::Login];
+        for role in others {
+            let plan = plan(&with(role, true), role, &[]).unwrap();
+            assert!(!ours(&plan), "{role}: {:?}", plan.changes);
+            assert!(plan.notes[0].contains(say), "{:?}", plan.notes);
+            assert!(ours(
+                &crate::setup::desired::plan(&with(role, false), role, &[]).unwrap()
+            ));
+        }
+        let controller = plan(&with(Role::Controller, true), Role::Controller, &[]).unwrap();
+        assert!(ours(&controller));
+        files::make(controller.changes).unwrap().keep();
+        for role in others {
+            // The controller has done it: there is nothing to say.
+            let plan = plan(&with(role, true), role, &[]).unwrap();
+            assert_eq!(plan.notes, Vec::<String>::new(), "{role}");
+            let revert = plan_revert(&with(role, true)).unwrap();
+            assert!(!ours(&revert), "{role}: {:?}", revert.changes);
+            assert!(revert.notes[0].contains(say), "{:?}", revert.notes);
+            assert_eq!(revert.stays, [PROLOGS, WATCH], "{role}");
+        }
+        // A package that is removed may not know the role: then it is not the
+        // controller's.
+        fs::remove_file(dir.path().join("root").join(&ROLE[1..])).unwrap();
+        let mut unknown = with(Role::Compute, true);
+        unknown.wanted.role = None;
+        assert!(!ours(&plan_revert(&unknown).unwrap()));
+        assert!(ours(&plan_revert(&with(Role::Controller, true)).unwrap()));
+    }
+
+    #[test]
+    fn a_program_of_the_sites_in_the_place_of_a_link_stays_and_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = site(dir.path(), Role::Compute, "");
+        let wrapper = site.place(PROLOGS).join("efa-check-prolog");
+        fs::create_dir_all(wrapper.parent().unwrap()).unwrap();
+        fs::write(&wrapper, "#!/bin/sh\n").unwrap();
+        let plan = plan(&site, Role::Compute, &[]).unwrap();
+        assert!(!changed(&plan).contains(&"efa-check-prolog".to_owned()));
+        assert!(plan.notes[0].contains("efa-check-prolog stays"));
+        let revert = plan_revert(&site).unwrap();
+        assert_eq!(changed(&revert), Vec::<String>::new());
+        assert_eq!(revert.notes, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,175 @@
+//! The programs that read a changed file judge it before it stays.
+
+use std::path::{Path, PathBuf};
+
+use host::printable;
+use host::state_layout::DEFAULT as STATE_DIR;
+use host::state_layout::setup::TRIAL_PREFIX;
+
+use super::discover::Site;
+use super::edit;
+use super::error::SetupError;
+use super::files;
+use super::login::{self, Verdict};
+use super::paths::SSHD;
+use super::plan::Plan;
+use super::run;
+
+pub(super) fn changes(plan: &Plan, path: &Path) -> bool {
+    plan.changes.iter().any(|it| is_same(path, &it.path))
+}
+
+/// Whether both are one file.
+pub(super) fn is_same(path: &Path, real: &Path) -> bool {
+    files::resolved(path) == real
+}
+
+/// Users for whom a stack is tried: root and each administrator.
+fn tried(plan: &Plan) -> impl Iterator<Item = &str> {
+    std::iter::once("root").chain(plan.admins.iter().map(String::as_str))
+}
+
+/// Whether each of [`tried`] is admitted by today's stack: what refuses someone
+/// today proves nothing about our line.
+pub(super) fn before_pam(site: &Site, plan: &Plan) -> Result<bool, SetupError> {
+    if !changes(plan, &site.place(SSHD)) {
+        return Ok(false);
+    }
+    let folder = pam_folder(site);
+    for user in tried(plan) {
+        match login::ask("sshd", user, folder.as_deref()) {
+            Verdict::Admitted => {}
+            // Reverting cannot make it worse.
+            _ if plan.admins.is_empty() => return Ok(false),
+            verdict => {
+                return Err(SetupError::Missing(format!(
+                    "PAM does not admit {} even now ({verdict:?}), so it cannot be proven that \
+                     our line locks nobody out; nothing was changed",
+                    printable(user, 64)
+                )));
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn pam_folder(site: &Site) -> Option<PathBuf> {
+    site.wanted.root.as_ref().map(|_| site.place("/etc/pam.d"))
+}
+
+/// Asks every program that reads a changed file.
+pub(super) fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
+    if let (Some(conf), Some(scontrol)) = (&site.slurm_conf, site.program("scontrol")) {
+        // Needs no controller, and reads slurm.conf first.
+        let ran = run::run(&scontrol, &["show", "hostnames", "n1"], Some(conf))?;
+        if !ran.success() && plan.changes.iter().any(|it| is_slurms(site, &it.path)) {
+            return Err(format!(
+                "Slurm refuses slurm.conf: {}",
+                run::complaint(&ran)
+            ));
+        }
+    }
+    let plugstack = site.plugstack();
+    if let Some(path) = plugstack.filter(|path| changes(plan, path) && path.exists())
+        && let Some(srun) = site.program("srun")
+    {
+        let ran = run::run(&srun, &["--help"], site.slurm_conf.as_deref())?;
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let ours = edit::has_ours(&text);
+        if !ran.success() || (ours && !ran.stdout.contains("--efa-profile")) {
+            return Err(format!(
+                "srun does not load the plugin: {}",
+                run::complaint(&ran)
+            ));
+        }
+    }
+    judge_cgroup(site, plan)?;
+    if changes(plan, &site.place(SSHD)) {
+        judge_logins(site, plan, admits)?;
+    }
+    Ok(())
+}
+
+/// Whether a plan changes files that Slurm reads.
+#[must_use]
+pub fn changes_slurm(site: &Site, plan: &Plan) -> bool {
+    plan.changes.iter().any(|it| is_slurms(site, &it.path))
+}
+
+pub(super) fn is_slurms(site: &Site, path: &Path) -> bool {
+    let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+    let folder = folder.and_then(|it| std::fs::canonicalize(it).ok());
+    // slurm.conf and plugstack.conf may themselves be links to another folder.
+    let mut named = site.slurm_conf.iter().cloned().chain(site.plugstack());
+    folder.is_some_and(|folder| path.starts_with(folder)) || named.any(|it| is_same(&it, path))
+}
+
+/// cgroup.conf is read by slurmd alone: `slurmd -G` reads it beside a slurm.conf
+/// of one made-up node, and neither starts nor asks anything.
+fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
+    let Some(path) = site
+        .slurm_conf
+        .as_ref()
+        .map(|it| it.with_file_name("cgroup.conf"))
+    else {
+        return Ok(());
+    };
+    let (true, Some(slurmd)) = (changes(plan, &path), site.program("slurmd")) else {
+        return Ok(());
+    };
+    let folder = site
+        .place(STATE_DIR)
+        .join(format!("{TRIAL_PREFIX}{}", std::process::id()));
+    let conf = folder.join("slurm.conf");
+    let one =
+        "ClusterName=try\nSlurmctldHost=localhost\nNodeName=try\nPartitionName=try Nodes=try\n";
+    let written = std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&conf, one))
+        .and_then(|()| std::fs::copy(&path, folder.join("cgroup.conf")));
+    let ran = match written {
+        Ok(_) => run::run(
+            &slurmd,
+            &["-G", "-N", "try", "-f", &conf.to_string_lossy()],
+            None,
+        ),
+        Err(error) => Err(format!("cgroup.conf cannot be tried: {error}")),
+    };
+    // It lies in /run, and the next one has another name.
+    let _ = std::fs::remove_dir_all(&folder);
+    let ran = ran?;
+    if ran.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "Slurm refuses cgroup.conf: {}",
+            run::complaint(&ran)
+        ))
+    }
+}
+
+fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
+    let folder = pam_folder(site);
+    for user in tried(plan).filter(|_| admits) {
+        match login::ask("sshd", user, folder.as_deref()) {
+            Verdict::Admitted => {}
+            verdict => {
+                return Err(format!(
+                    "with our line PAM would not admit {} ({verdict:?})",
+                    printable(user, 64)
+                ));
+            }
+        }
+    }
+    if site.wanted.root.is_none()
+        && let Some(sshd) = run::find("sshd", None)
+    {
+        let ran = run::run(&sshd, &["-t"], None)?;
+        if !ran.success() {
+            return Err(format!(
+                "sshd refuses its configuration: {}",
+                run::complaint(&ran)
+            ));
+        }
+    }
+    Ok(())
+}
