@@ -10,7 +10,6 @@
 mod arguments;
 mod client;
 mod components;
-mod node_name;
 mod options;
 mod plugin;
 mod prolog_epilog;

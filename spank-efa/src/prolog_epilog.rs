@@ -28,7 +28,6 @@ use slurm::{JobId, JobKey};
 use spank::{Spank, log};
 
 use crate::arguments::Arguments;
-use crate::node_name::node_name;
 use crate::options;
 use crate::options::OPTIONS;
 use crate::usage::{self, Books};
@@ -38,6 +37,7 @@ use profiles::profile;
 use profiles::profile::Profile;
 use profiles::request;
 use profiles::request::ProfileRequest;
+use slurm::slurmstepd::node_name;
 
 /// What prolog and epilog work with.
 struct Here {

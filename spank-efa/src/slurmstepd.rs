@@ -30,7 +30,6 @@ use spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
 use crate::arguments::Arguments;
 use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE};
 use crate::components::{self, Listed};
-use crate::node_name::node_name;
 use crate::options;
 use crate::prolog_epilog;
 use crate::usage::{self, Books};
@@ -44,6 +43,7 @@ use profiles::profile::Profile;
 use profiles::provenance;
 use profiles::request;
 use profiles::request::{BadValue, Explain, ProfileRequest};
+use slurm::slurmstepd::node_name;
 
 /// Variables whose presence means that the step runs in an image's software.
 /// The first two are pyxis' options as its users' environment carries them,

@@ -12,6 +12,7 @@ pub mod installation;
 pub mod job_cgroup;
 pub mod node_name;
 pub mod scontrol;
+pub mod slurmstepd;
 pub mod stepd_sockets;
 
 pub use ids::{JobId, JobKey};
