@@ -9,10 +9,6 @@ use config::{Config, ConfigError, MissingIs};
 use slurm::NodeName;
 use slurm::node_name::{self, NameError};
 
-/// Where slurmd's spool directory is, where nobody says: Slurm's own default
-/// and Debian's. Those that exist are all looked at.
-pub const USUAL_SPOOLS: [&str; 2] = ["/var/spool/slurmd", "/var/lib/slurm/slurmd"];
-
 /// What holds on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -17,10 +17,11 @@ use host::state_layout::job::RECORDS;
 use jobs::registry;
 use jobs::registry::{Existence, Known, Registry};
 use slurm::NodeName;
+use slurm::installation::USUAL_SPOOLS;
 use slurm::stepd_sockets::{JobState, Limits, Sockets};
 use slurm::{JobId, JobKey};
 
-use crate::settings::{Settings, USUAL_SPOOLS};
+use crate::settings::Settings;
 
 /// A job that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]

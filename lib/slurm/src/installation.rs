@@ -1,10 +1,26 @@
-//! Where this machine's Slurm is: its slurm.conf, and what that says of other
-//! places. Discovered once by a command or a hook, and handed down.
+//! Where this machine's Slurm is: its slurm.conf, what that says of other
+//! places, and its programs. Discovered once by a command or a hook, and handed
+//! down.
+//!
+//! slurm.conf may lie on a file system that hangs. So a login never discovers:
+//! it looks at [`USUAL_SPOOLS`].
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use crate::NodeName;
+use host::exec::Call;
+
 use crate::conf::{Disk, SlurmConf};
+use crate::programs::{self, Program, ProgramError, Programs};
+use crate::{NodeName, Release, node_name};
+
+/// Where slurmd's spool directory is on a node whose slurm.conf is not asked:
+/// Slurm's own default and Debian's.
+pub const USUAL_SPOOLS: [&str; 2] = ["/var/spool/slurmd", "/var/lib/slurm/slurmd"];
+
+/// How long a program may take to report its release.
+const RELEASE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where slurm.conf is looked for: HyperPod's and ParallelCluster's place,
 /// RHEL's and Debian's, Debian's former, that of a Slurm built from its sources
@@ -26,8 +42,13 @@ pub struct Installation {
     pub slurm_conf: Option<PathBuf>,
     /// What it says; nothing where it cannot be read.
     pub conf: SlurmConf,
+    /// Slurm's name of this node, if its process or the machine has one.
+    pub node: Option<NodeName>,
+    /// Its programs.
+    pub programs: Programs,
     /// Why `conf` says nothing.
     unreadable: Option<String>,
+    release: OnceLock<Option<Release>>,
 }
 
 impl Installation {
@@ -44,6 +65,8 @@ impl Installation {
         };
         let mut found = Self {
             slurm_conf: path.map(Path::to_owned),
+            programs: Programs::beside(path),
+            node: node_name::of_this_process(),
             ..Self::default()
         };
         match path.map(|path| SlurmConf::read(&Disk, path)) {
@@ -63,6 +86,45 @@ impl Installation {
             Some(reason) => Err(reason.clone()),
             None => self.conf.spool_dir(node),
         }
+    }
+
+    /// The folder of the files that slurmd of a configless node got from its
+    /// controller.
+    ///
+    /// # Errors
+    /// As [`Installation::spool_dir`].
+    pub fn conf_cache(&self, node: &NodeName) -> Result<PathBuf, String> {
+        Ok(self.spool_dir(node)?.join("conf-cache"))
+    }
+
+    /// A program of this Slurm, about to be run with this slurm.conf.
+    ///
+    /// # Errors
+    /// There is none, or none that root may believe.
+    pub fn call(&self, program: Program) -> Result<Call, ProgramError> {
+        let call = Call::of(&self.programs.trusted(program)?);
+        let call = call.env("PATH", programs::FOLDERS.join(":"));
+        Ok(match &self.slurm_conf {
+            Some(path) => call.env("SLURM_CONF", path),
+            None => call,
+        })
+    }
+
+    /// The release of the programs, which are asked once: for a command only,
+    /// since they may take their time.
+    #[must_use]
+    pub fn release(&self) -> Option<Release> {
+        let ask = |program, option| {
+            let said = self.call(program).ok()?.arg(option).run(RELEASE_LIMIT);
+            Release::parse(&said.ok()?.stdout)
+        };
+        // The daemons report it without a slurm.conf (20.11 to 26.05), the
+        // clients only with one.
+        *self.release.get_or_init(|| {
+            ask(Program::Slurmd, "-V")
+                .or_else(|| ask(Program::Slurmctld, "-V"))
+                .or_else(|| ask(Program::Scontrol, "--version"))
+        })
     }
 
     /// Where gres.conf or another file beside slurm.conf is, as slurmd reads it:
@@ -88,6 +150,7 @@ pub fn slurm_conf_of_environment() -> Option<PathBuf> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn found(dir: &Path, named: Option<&str>) -> Installation {
         let usual = ["a/slurm.conf", "b/slurm.conf"].map(|name| dir.join(name));
@@ -124,6 +187,35 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = found(dir.path(), None).spool_dir(&"n1".parse().unwrap());
         assert_eq!(spool, Err("no slurm.conf is found".to_owned()));
+    }
+
+    /// A Slurm whose daemon reports `text`, and a slurm.conf of its own.
+    fn reporting(dir: &Path, text: &str) -> Installation {
+        write(dir, "etc/slurm.conf", "");
+        write(dir, "sbin/slurmd", &format!("#!/bin/sh\n{text}\n"));
+        for (path, mode) in [("sbin", 0o755), ("sbin/slurmd", 0o755)] {
+            fs::set_permissions(dir.join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        Installation::discover(Some(&dir.join("etc/slurm.conf")))
+    }
+
+    #[test]
+    fn the_release_is_that_of_the_programs_beside_slurm_conf() {
+        let dir = tempfile::tempdir().unwrap();
+        let slurm = reporting(dir.path(), "echo slurm 23.02.7");
+        assert_eq!(slurm.release(), Some(Release::new(23, 2)));
+        fs::remove_file(dir.path().join("sbin/slurmd")).unwrap();
+        assert_eq!(slurm.release(), Some(Release::new(23, 2)));
+    }
+
+    #[test]
+    fn a_program_is_run_with_the_slurm_conf_that_was_discovered() {
+        let dir = tempfile::tempdir().unwrap();
+        let slurm = reporting(dir.path(), "echo $SLURM_CONF");
+        let call = slurm.call(Program::Slurmd).unwrap();
+        let said = call.run(Duration::from_secs(20)).unwrap();
+        let conf = dir.path().join("etc/slurm.conf");
+        assert_eq!(said.stdout, format!("{}\n", conf.display()));
     }
 
     #[test]

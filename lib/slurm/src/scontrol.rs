@@ -3,22 +3,14 @@
 //! within a time.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::NodeName;
+use crate::programs::{Program, ProgramError, Programs};
 use host::exec::{self, Call};
 use host::printable;
 use host::trust::TrustedProgram;
-
-/// Where scontrol is: ParallelCluster and HyperPod, packages, hand-built.
-const PLACES: [&str; 5] = [
-    "/opt/slurm/bin/scontrol",
-    "/usr/bin/scontrol",
-    "/usr/local/bin/scontrol",
-    "/usr/local/slurm/bin/scontrol",
-    "/usr/sbin/scontrol",
-];
 
 /// A node as Slurm shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -96,7 +88,7 @@ pub struct Scontrol {
 
 impl Scontrol {
     /// Finds it: the site's own, which the configuration names in `section`,
-    /// else the first of the usual places.
+    /// else the one that belongs to the slurm.conf.
     ///
     /// # Errors
     /// There is none, or none that root may believe; for a person.
@@ -107,19 +99,16 @@ impl Scontrol {
         limit: Duration,
     ) -> Result<Self, String> {
         let program = match configured {
-            Some(path) => path.to_owned(),
-            None => PLACES
-                .iter()
-                .map(PathBuf::from)
-                .find(|path| path.is_file())
-                .ok_or_else(|| {
-                    format!(
-                        "no scontrol in any of {}; set `scontrol` in [{section}]",
-                        PLACES.join(", ")
-                    )
-                })?,
+            Some(path) => exec::program(path).map_err(ProgramError::Refused),
+            None => {
+                let conf = slurm_conf.as_deref().map(Path::new);
+                Programs::beside(conf).trusted(Program::Scontrol)
+            }
         };
-        let program = exec::program(&program).map_err(|error| error.to_string())?;
+        let program = program.map_err(|error| match error {
+            ProgramError::Missing { .. } => format!("{error}; set `scontrol` in [{section}]"),
+            ProgramError::Refused(_) => error.to_string(),
+        })?;
         Ok(Self {
             program,
             slurm_conf,
@@ -179,6 +168,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     /// A scontrol that says with which arguments and Slurm it was called.
     fn fake() -> (tempfile::TempDir, PathBuf) {
