@@ -18,6 +18,7 @@ use config::{Config, Memlock};
 use efa::counters::Snapshot;
 use efa::{Stack, instance_types};
 use host::Sysroot;
+use host::exec;
 use host::state_dir::StateDir;
 use hugepages::isolate::Controller;
 use hugepages::{Bytes, OnShortfall, PageSize, Request, Settings};
@@ -395,7 +396,12 @@ impl Stepd {
         let (Ok(JobId(job)), Some(scontrol)) = (spank.job_id(), scontrol()) else {
             return;
         };
-        let mut command = Command::new(scontrol);
+        let scontrol = match exec::program(&scontrol) {
+            Ok(scontrol) => scontrol,
+            Err(error) => return log::user(&format!("efa: error: {error}")),
+        };
+        let mut command = Command::new(scontrol.real());
+        command.arg0(scontrol.named());
         command.args(["requeue", &job.to_string()]).env_clear();
         if let Some(conf) = std::env::var_os("SLURM_CONF") {
             command.env("SLURM_CONF", conf);
