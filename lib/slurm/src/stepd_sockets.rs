@@ -14,6 +14,10 @@
 //! A file that nobody listens on is what a killed slurmstepd left. A slurmstepd
 //! that is stopped, or answers anything else, is alive in a way that we do not
 //! know: its job counts as existing.
+//!
+//! slurmstepd listens as root. In a spool directory that others may write,
+//! anybody may put a socket, so only an answer of root, or of the user this
+//! process acts as, is believed: nobody is admitted by another one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,6 +31,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
 
 use crate::NodeName;
 use crate::{JobId, JobKey};
@@ -242,13 +247,9 @@ impl Sockets {
     #[must_use]
     pub fn listeners(&self, job: JobId) -> Vec<i32> {
         let names = self.by_job.get(&job).into_iter().flatten();
-        names
-            .filter_map(|name| {
-                let socket = self.connect(name).ok()?;
-                let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
-                Some(peer.pid.as_raw_nonzero().get())
-            })
-            .collect()
+        let sockets = names.filter_map(|name| self.connect(name).ok());
+        let listeners = sockets.filter_map(|socket| believed_listener(&socket));
+        listeners.map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
     /// Asks several sockets at the same time; one answer for each name.
@@ -289,6 +290,9 @@ impl Sockets {
     /// the other, and what it does not read does not matter.
     fn start(&self, name: &str) -> Talk {
         let connected = self.connect(name).and_then(|socket| {
+            if believed_listener(&socket).is_none() {
+                return Err(Errno::ACCESS);
+            }
             let questions: Vec<u8> = [VERSION, STEP_UID, STATE]
                 .iter()
                 .flat_map(|number| number.to_ne_bytes())
@@ -319,6 +323,14 @@ impl Sockets {
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(socket)
     }
+}
+
+/// The process that listens on the other end, if it may be slurmstepd: root's,
+/// or this process' user's.
+fn believed_listener(socket: &OwnedFd) -> Option<Pid> {
+    let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
+    let is_believed = peer.uid.is_root() || peer.uid == rustix::process::geteuid();
+    is_believed.then_some(peer.pid)
 }
 
 /// Whether the job's extern step has a socket, dead or alive, without reading
@@ -445,8 +457,10 @@ fn judge(answer: &[u8]) -> Option<JobState> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::{Read, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
+    use std::process::{Command, Stdio};
     use std::time::Instant;
 
     fn node() -> NodeName {
@@ -551,6 +565,52 @@ mod tests {
         let jobs = live_jobs(dir.path(), &node(), limits()).unwrap();
         assert_eq!(jobs.len(), count);
         assert!(jobs.values().all(|state| *state == JobState::Unknown));
+    }
+
+    /// Runs as another process and user: see the test below.
+    #[test]
+    #[ignore = "a part of the test below"]
+    fn inside_another_users_process() {
+        let Some(path) = std::env::var_os("SOCKET") else {
+            return;
+        };
+        let listener = UnixListener::bind(path).unwrap();
+        println!("listens");
+        while let Ok((mut client, _)) = listener.accept() {
+            let _ = client.write_all(&answer(40 << 8, 20_001, 2));
+        }
+    }
+
+    #[test]
+    fn as_root_a_socket_that_another_user_listens_on_admits_nobody() {
+        let dir = spool();
+        // As a site has it that gave the folder away.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let program = dir.path().join("tests");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let mut other = Command::new("setpriv")
+            .args(["--reuid=20001", "--regid=20001", "--clear-groups"])
+            .arg(program)
+            .args([
+                "--exact",
+                "stepd_sockets::tests::inside_another_users_process",
+            ])
+            .args(["--include-ignored", "--nocapture"])
+            .env("SOCKET", dir.path().join("gpu_7.a_1.0"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("listens")));
+        stepd(&dir, "gpu_7.a_2.0", answer(40 << 8, 20_001, 2));
+        let sockets = Sockets::list(dir.path(), &node()).unwrap();
+        let jobs = sockets.live(|_| true, limits());
+        let listeners = sockets.listeners(JobId(1));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(jobs[&JobId(1)], JobState::Unknown);
+        assert_eq!(jobs[&JobId(2)], JobState::Alive { uid: 20_001 });
+        assert_eq!(listeners, [0; 0]);
     }
 
     #[test]
