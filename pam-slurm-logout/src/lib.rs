@@ -10,7 +10,7 @@
 
 mod account;
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::CStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ use logins::process;
 use logins::session::{Records, Session, Told, daemon_runs};
 use logins::settings::{OnError, Settings};
 use logins::user_jobs::{Job, Jobs, Presence};
-use pam::{Handle, Item, Verdict};
+use pam::{
+    PAM_SILENT, PamFlag, PamHandle, PamHooks, PamResultCode, RHost, Service, Transaction, Tty, User,
+};
 
 /// How long a login may wait for slurmstepds that do not answer.
 const LOOK: Duration = Duration::from_secs(3);
@@ -132,15 +134,15 @@ impl Rules {
 
 impl Login {
     /// `Ok(None)`: nobody whom this node knows.
-    fn of(handle: &Handle) -> Result<Option<Self>, Unknown> {
-        let Some(name) = handle.item(Item::User) else {
+    fn of(handle: &PamHandle) -> Result<Option<Self>, Unknown> {
+        let Some(name) = handle.text::<User<'_>>() else {
             return Ok(None);
         };
         let account = match account::account(&name) {
             Ok(account) => account,
             Err(reason) => return Err(Unknown { name, reason }),
         };
-        let service = handle.item(Item::Service).unwrap_or_default();
+        let service = handle.text::<Service<'_>>().unwrap_or_default();
         Ok(account.map(|account| Self {
             name,
             service,
@@ -188,7 +190,7 @@ fn refusal(node: &str) -> String {
     )
 }
 
-fn account_phase(handle: &Handle, rules: &Rules, silent: bool) -> Verdict {
+fn account_phase(handle: &PamHandle, rules: &Rules, silent: bool) -> PamResultCode {
     let outcome = match Login::of(handle) {
         Ok(Some(login)) => {
             let outcome = judge(rules, &login);
@@ -214,17 +216,17 @@ fn account_phase(handle: &Handle, rules: &Rules, silent: bool) -> Verdict {
         Err(unknown) => judge_unknown(rules, &unknown),
     };
     match outcome {
-        Outcome::NotOurs => Verdict::Ignore,
-        Outcome::Admit => Verdict::Success,
+        Outcome::NotOurs => PamResultCode::PAM_IGNORE,
+        Outcome::Admit => PamResultCode::PAM_SUCCESS,
         Outcome::Refuse(text) => {
             if !silent {
                 handle.tell(&text);
             }
-            Verdict::PermissionDenied
+            PamResultCode::PAM_PERM_DENIED
         }
         Outcome::Failed(_) => match rules.on_error() {
             // Not Ignore: libpam refuses where no module has an opinion.
-            OnError::Allow => Verdict::Success,
+            OnError::Allow => PamResultCode::PAM_SUCCESS,
             OnError::Deny => {
                 if !silent {
                     handle.tell(
@@ -232,34 +234,34 @@ fn account_phase(handle: &Handle, rules: &Rules, silent: bool) -> Verdict {
                          Ask the administrators to look at the log of this node.",
                     );
                 }
-                Verdict::PermissionDenied
+                PamResultCode::PAM_PERM_DENIED
             }
         },
     }
 }
 
 /// Records the session, and gives it the job's variables.
-fn open_phase(handle: &Handle, rules: &Rules) -> Verdict {
+fn open_phase(handle: &mut PamHandle, rules: &Rules) -> PamResultCode {
     let failed = |reason: &str| {
         pam::log(
             libc::LOG_ERR,
             &format!("the session cannot be recorded: {reason}; the login goes by on_error"),
         );
         match rules.on_error() {
-            OnError::Allow => Verdict::Success,
-            OnError::Deny => Verdict::SessionError,
+            OnError::Allow => PamResultCode::PAM_SUCCESS,
+            OnError::Deny => PamResultCode::PAM_SESSION_ERR,
         }
     };
     let login = match Login::of(handle) {
         Ok(Some(login)) => login,
-        Ok(None) => return Verdict::Ignore,
+        Ok(None) => return PamResultCode::PAM_IGNORE,
         // Without a record it is never ended.
-        Err(unknown) if rules.exempt_by_name(&unknown.name) => return Verdict::Success,
+        Err(unknown) if rules.exempt_by_name(&unknown.name) => return PamResultCode::PAM_SUCCESS,
         Err(unknown) => return failed(&unknown.reason),
     };
     let exempt = rules.exempt(&login);
     if !exempt && !rules.concerns(&login.service) {
-        return Verdict::Ignore;
+        return PamResultCode::PAM_IGNORE;
     }
     let recorded = rules
         .settings
@@ -267,16 +269,21 @@ fn open_phase(handle: &Handle, rules: &Rules) -> Verdict {
         .map_err(Clone::clone)
         .and_then(|settings| record(handle, settings, &login, exempt));
     match recorded {
-        Ok(()) => Verdict::Success,
+        Ok(()) => PamResultCode::PAM_SUCCESS,
         Err(reason) if exempt => {
             rules.debug(&reason);
-            Verdict::Success
+            PamResultCode::PAM_SUCCESS
         }
         Err(reason) => failed(&reason),
     }
 }
 
-fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> Result<(), String> {
+fn record(
+    handle: &mut PamHandle,
+    settings: &Settings,
+    login: &Login,
+    exempt: bool,
+) -> Result<(), String> {
     let own = Pid(std::process::id());
     let leader = Life::of(own)
         .map_err(|error| error.to_string())?
@@ -284,8 +291,8 @@ fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> 
     let boot = BootId::current().map_err(|error| error.to_string())?;
     let told = Told {
         service: login.service.clone(),
-        tty: handle.item(Item::Tty),
-        remote: handle.item(Item::RemoteHost),
+        tty: handle.text::<Tty<'_>>(),
+        remote: handle.text::<RHost<'_>>(),
     };
     let mut session = Session::new(boot, login.account.uid, &login.name, leader, told);
     session.audit = process::audit_session(own);
@@ -321,7 +328,7 @@ fn record(handle: &Handle, settings: &Settings, login: &Login, exempt: bool) -> 
 
 /// The variables of the only job, or of the newest: the one with the highest
 /// id, of those in the registry if it knows any.
-fn give_variables(handle: &Handle, jobs: &[Job]) {
+fn give_variables(handle: &mut PamHandle, jobs: &[Job]) {
     let Some(job) = jobs.last() else {
         return;
     };
@@ -379,32 +386,12 @@ fn inject(rules: &Rules, phase: &str) {
 fn inject(_: &Rules, _: &str) {}
 
 /// Copies the arguments of an entry point.
-///
-/// # Safety
-/// `argv` is an array of `argc` C strings, as libpam passes it.
-unsafe fn words(argc: c_int, argv: *const *const c_char) -> Vec<String> {
-    let count = usize::try_from(argc)
-        .unwrap_or(0)
-        .min(logins::module_arguments::MOST);
-    if argv.is_null() {
-        return Vec::new();
-    }
-    let mut words = Vec::with_capacity(count);
-    for index in 0..count {
-        // SAFETY: below `argc`, which the caller vouches for.
-        let slot = unsafe { argv.add(index) };
-        // SAFETY: a valid element of the array.
-        let word = unsafe { *slot };
-        if word.is_null() {
-            break;
-        }
-        // SAFETY: a C string that libpam keeps for the call.
-        let word = unsafe { CStr::from_ptr(word) };
-        if word.to_bytes().len() <= LONGEST {
-            words.push(word.to_string_lossy().into_owned());
-        }
-    }
-    words
+fn words(args: &[&CStr]) -> Vec<String> {
+    args.iter()
+        .take(logins::module_arguments::MOST)
+        .filter(|word| word.count_bytes() <= LONGEST)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Runs an entry point's body; `None` if it panicked, which the log then tells.
@@ -413,93 +400,88 @@ fn guarded<T>(name: &str, body: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// What a panic leads to: as any failure, but root still gets in.
-fn after_panic(handle: Option<&Handle>, words: &[String], denied: Verdict) -> Verdict {
-    let verdict = guarded("after a panic", || {
-        let login = handle.map_or(Ok(None), Login::of);
+fn after_panic(handle: &PamHandle, words: &[String], denied: PamResultCode) -> PamResultCode {
+    let admitted = guarded("after a panic", || {
+        let login = Login::of(handle);
         let rules = Rules::load(words);
         match login {
-            Ok(Some(login)) if rules.exempt(&login) => Verdict::Success,
-            Err(unknown) if rules.exempt_by_name(&unknown.name) => Verdict::Success,
-            _ if rules.on_error() == OnError::Allow => Verdict::Success,
-            _ => denied,
+            Ok(Some(login)) if rules.exempt(&login) => true,
+            Err(unknown) if rules.exempt_by_name(&unknown.name) => true,
+            _ => rules.on_error() == OnError::Allow,
         }
     });
-    verdict.unwrap_or(denied)
+    if admitted == Some(true) {
+        PamResultCode::PAM_SUCCESS
+    } else {
+        denied
+    }
 }
 
-/// libpam's account phase: may this user log in here now?
-///
-/// # Safety
-/// As pam_sm_acct_mgmt(3).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pam_sm_acct_mgmt(
-    raw: *mut c_void,
-    flags: c_int,
-    argc: c_int,
-    argv: *const *const c_char,
-) -> c_int {
-    // SAFETY: libpam's contract for this entry point.
-    let handle = unsafe { Handle::new(raw) };
-    // SAFETY: as above.
-    let words = unsafe { words(argc, argv) };
-    let verdict = guarded("account", || {
-        let rules = Rules::load(&words);
-        inject(&rules, "account");
-        let silent = flags & pam::SILENT != 0;
-        handle.as_ref().map_or(Verdict::Ignore, |handle| {
-            account_phase(handle, &rules, silent)
-        })
+/// The answer to a line of a type that the module does not have: libpam's own
+/// for a module without that function, which no `required` line survives.
+fn not_our_type(name: &str) -> PamResultCode {
+    let _ = guarded(name, || {
+        pam::log(
+            libc::LOG_ERR,
+            &format!("lines of type {name} are not supported; see pam_slurm_logout(8)"),
+        );
     });
-    let denied = Verdict::PermissionDenied;
-    verdict.unwrap_or_else(|| after_panic(handle.as_ref(), &words, denied)) as c_int
+    PamResultCode::PAM_MODULE_UNKNOWN
 }
 
-/// libpam's session phase, at the beginning.
-///
-/// # Safety
-/// As pam_sm_open_session(3).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pam_sm_open_session(
-    raw: *mut c_void,
-    _flags: c_int,
-    argc: c_int,
-    argv: *const *const c_char,
-) -> c_int {
-    // SAFETY: libpam's contract for this entry point.
-    let handle = unsafe { Handle::new(raw) };
-    // SAFETY: as above.
-    let words = unsafe { words(argc, argv) };
-    let verdict = guarded("open_session", || {
-        let rules = Rules::load(&words);
-        inject(&rules, "open_session");
-        handle
-            .as_ref()
-            .map_or(Verdict::Ignore, |handle| open_phase(handle, &rules))
-    });
-    let denied = Verdict::SessionError;
-    verdict.unwrap_or_else(|| after_panic(handle.as_ref(), &words, denied)) as c_int
+struct Module;
+
+/// The functions that libpam looks for. Each of the six is exported.
+mod hooks {
+    use super::Module;
+
+    pam::pam_hooks!(Module);
 }
 
-/// libpam's session phase, at the end.
-///
-/// # Safety
-/// As pam_sm_close_session(3).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pam_sm_close_session(
-    _raw: *mut c_void,
-    _flags: c_int,
-    argc: c_int,
-    argv: *const *const c_char,
-) -> c_int {
-    // SAFETY: libpam's contract for this entry point.
-    let words = unsafe { words(argc, argv) };
-    // What fails here has been logged, and has no consequence.
-    let _ = guarded("close_session", || {
-        let rules = Rules::load(&words);
-        inject(&rules, "close_session");
-        close_phase(&rules);
-    });
-    Verdict::Success as c_int
+impl PamHooks for Module {
+    /// May this user log in here now?
+    fn acct_mgmt(handle: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
+        let words = words(&args);
+        let verdict = guarded("account", || {
+            let rules = Rules::load(&words);
+            inject(&rules, "account");
+            account_phase(handle, &rules, flags & PAM_SILENT != 0)
+        });
+        verdict.unwrap_or_else(|| after_panic(handle, &words, PamResultCode::PAM_PERM_DENIED))
+    }
+
+    fn sm_open_session(handle: &mut PamHandle, args: Vec<&CStr>, _: PamFlag) -> PamResultCode {
+        let words = words(&args);
+        let verdict = guarded("open_session", || {
+            let rules = Rules::load(&words);
+            inject(&rules, "open_session");
+            open_phase(handle, &rules)
+        });
+        verdict.unwrap_or_else(|| after_panic(handle, &words, PamResultCode::PAM_SESSION_ERR))
+    }
+
+    fn sm_close_session(_: &mut PamHandle, args: Vec<&CStr>, _: PamFlag) -> PamResultCode {
+        let words = words(&args);
+        // What fails here has been logged, and has no consequence.
+        let _ = guarded("close_session", || {
+            let rules = Rules::load(&words);
+            inject(&rules, "close_session");
+            close_phase(&rules);
+        });
+        PamResultCode::PAM_SUCCESS
+    }
+
+    fn sm_authenticate(_: &mut PamHandle, _: Vec<&CStr>, _: PamFlag) -> PamResultCode {
+        not_our_type("auth")
+    }
+
+    fn sm_setcred(_: &mut PamHandle, _: Vec<&CStr>, _: PamFlag) -> PamResultCode {
+        not_our_type("auth")
+    }
+
+    fn sm_chauthtok(_: &mut PamHandle, _: Vec<&CStr>, _: PamFlag) -> PamResultCode {
+        not_our_type("password")
+    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ pub struct Artifact {
     pub completes: bool,
     /// Of a module, every symbol that its host shall see, in alphabetical order.
     exports: &'static [&'static str],
+    /// Of a module, libraries beside glibc's that its host has loaded before it.
+    of_host: &'static [&'static str],
 }
 
 pub const ARTIFACTS: &[Artifact] = &[
@@ -78,6 +80,7 @@ pub const ARTIFACTS: &[Artifact] = &[
             "slurm_spank_task_init_privileged",
             "slurm_spank_user_init",
         ],
+        of_host: &[],
     },
     Artifact {
         package: "spank-gres",
@@ -96,6 +99,7 @@ pub const ARTIFACTS: &[Artifact] = &[
             "slurm_spank_task_init_privileged",
             "slurm_spank_user_init",
         ],
+        of_host: &[],
     },
     Artifact {
         package: "gres-helper",
@@ -106,6 +110,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         links: &["gres-helper-prolog", "gres-helper-epilog"],
         completes: true,
         exports: &[],
+        of_host: &[],
     },
     Artifact {
         package: "efa-check",
@@ -116,6 +121,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         links: &["efa-check-prolog", "efa-check-watch"],
         completes: true,
         exports: &[],
+        of_host: &[],
     },
     Artifact {
         package: "slurm-efa",
@@ -126,6 +132,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         links: &[],
         completes: true,
         exports: &[],
+        of_host: &[],
     },
     Artifact {
         package: "pam-slurm-logout",
@@ -135,11 +142,17 @@ pub const ARTIFACTS: &[Artifact] = &[
         place: Place::Security,
         links: &[],
         completes: false,
+        // pam-bindings' macro exports all; the module answers three of them as
+        // libpam does for a module without them.
         exports: &[
             "pam_sm_acct_mgmt",
+            "pam_sm_authenticate",
+            "pam_sm_chauthtok",
             "pam_sm_close_session",
             "pam_sm_open_session",
+            "pam_sm_setcred",
         ],
+        of_host: &["libpam.so.0"],
     },
     Artifact {
         package: "slurm-logoutd",
@@ -150,6 +163,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         links: &[],
         completes: false,
         exports: &[],
+        of_host: &[],
     },
     Artifact {
         package: "slurm-logoutd",
@@ -160,6 +174,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         links: &[],
         completes: true,
         exports: &[],
+        of_host: &[],
     },
 ];
 
@@ -448,11 +463,8 @@ fn faults(
             "it needs a symbol of {name}, which any update of glibc may change"
         ));
     }
-    for library in needs
-        .libraries
-        .iter()
-        .filter(|name| !LIBRARIES.contains(&name.as_str()))
-    {
+    let there = |name: &str| LIBRARIES.contains(&name) || artifact.of_host.contains(&name);
+    for library in needs.libraries.iter().filter(|name| !there(name)) {
         faults.push(format!("it needs {library}, which a node may lack"));
     }
     let Artifact { kind, exports, .. } = *artifact;
@@ -500,6 +512,7 @@ mod tests {
         links: &[],
         completes: false,
         exports: &["hook"],
+        of_host: &[],
     };
 
     const PROGRAM: Artifact = Artifact {
@@ -552,6 +565,20 @@ mod tests {
             };
             assert!(faults_of(&needs).contains(library));
         }
+    }
+
+    #[test]
+    fn a_library_of_the_host_is_fit_for_its_module_only() {
+        let needs = Needs {
+            libraries: BTreeSet::from(["libpam.so.0".to_owned()]),
+            ..fit()
+        };
+        assert!(faults_of(&needs).contains("libpam.so.0"));
+        let module = Artifact {
+            of_host: &["libpam.so.0"],
+            ..MODULE
+        };
+        assert!(faults("x86_64", &module, &needs, b"", &[]).is_empty());
     }
 
     #[test]
