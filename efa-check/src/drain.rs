@@ -8,11 +8,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use cli::called::EFA_CHECK;
+use cli::syslog;
 use findings::Domain;
 use host::Deadline;
 use host::state_dir::{StateDir, Store};
 use host::state_layout::health;
-use host::syslog;
 use slurm::NodeName;
 use slurm::drain_policy::{DrainAs, Failed, NodeAction};
 use slurm::drain_worker::{Worker, detach, leave, slurm_conf};

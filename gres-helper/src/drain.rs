@@ -7,10 +7,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use cli::called::GRES_HELPER;
+use cli::syslog;
 use findings::Domain;
 use gpu::settings::Settings;
+use host::Deadline;
 use host::state_layout::gres;
-use host::{Deadline, syslog};
 use slurm::NodeName;
 use slurm::drain_policy::{DrainAs, Failed, NodeAction};
 use slurm::drain_worker::{Worker, detach, leave, slurm_conf};

@@ -11,11 +11,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use cli::called;
 use cli::called::GRES_HELPER;
+use cli::syslog;
 use findings::Severity;
 use gpu::nvml_worker;
 use gpu::settings::Settings;
 use gres_helper::{EX_CONFIG, EX_USAGE, drain};
-use host::syslog;
 use slurm::NodeName;
 
 use crate::commands::output::complain;

@@ -25,7 +25,7 @@ const OBJECTS: &[&str] = &["pam-slurm-logout", "spank-efa", "spank-gres"];
 const PROGRAMS: &[&str] = &["efa-check", "gres-helper", "slurm-efa", "slurm-logoutd"];
 
 /// What no object may link, however indirectly: command lines, YAML, NVML,
-/// errors made for programs, threads and runtimes.
+/// errors and logs made for programs, threads and runtimes.
 const NOT_IN_OBJECTS: &[&str] = &[
     "anyhow",
     "clap",
@@ -35,6 +35,7 @@ const NOT_IN_OBJECTS: &[&str] = &[
     "nvml-wrapper-sys",
     "rayon",
     "serde-saphyr",
+    "syslog",
     "tokio",
 ];
 

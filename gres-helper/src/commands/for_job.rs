@@ -1,10 +1,10 @@
 //! What `prolog` and `epilog` have in common: whose job it is, and what is said.
 
 use cli::called::GRES_HELPER;
+use cli::syslog;
 use findings::Domain;
 use gpu::settings::Settings;
 use gres_helper::{drain, job};
-use host::syslog;
 use slurm::drain_policy::Failed;
 use slurm::{JobId, JobKey};
 

@@ -17,7 +17,6 @@ mod printable;
 pub mod process;
 pub mod state_dir;
 pub mod state_layout;
-pub mod syslog;
 pub mod sysroot;
 pub mod textfile;
 pub mod trust;
