@@ -15,11 +15,12 @@
 //!   that others keep to themselves.
 //! - [`logins`]: a real sshd with the PAM module inside a testbed.
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
-//! - [`turns`]: programs measured side by side; [`statistics`]: what the
+//! - [`comparison`]: programs measured side by side; [`statistics`]: what the
 //!   measurements say.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
 //! - [`node_test`]: the package on whole machines.
 
+pub mod comparison;
 pub mod efa_cluster;
 pub mod gres;
 pub mod health;
@@ -36,4 +37,3 @@ pub mod simnode;
 pub mod statistics;
 pub mod stuck;
 pub mod testbed;
-pub mod turns;

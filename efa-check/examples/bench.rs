@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cdylib_tests::comparison::{self, Way};
 use cdylib_tests::simnode::SimNode;
-use cdylib_tests::turns::{self, Way};
 use efa_check::counters::Wanted;
 
 const ROUNDS: usize = 40;
@@ -54,7 +54,7 @@ fn main() -> Result<(), Failure> {
         Way::new("cat of the same files", vec![cat], 1),
         Way::new("bash: cat in $(), lspci-like calls", vec![bash], SLOW_SHARE),
     ];
-    turns::compare(&mut ways, ROUNDS)
+    comparison::compare(&mut ways, ROUNDS)
 }
 
 /// What a prolog reads of one device.

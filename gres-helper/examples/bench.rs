@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use cdylib_tests::turns::{self, Way};
+use cdylib_tests::comparison::{self, Way};
 use gpu::settings::Settings;
 use gpu::shares;
 use host::Deadline;
@@ -127,7 +127,7 @@ fn measure() -> Result<(), Failure> {
         Way::new("gres-helper", ours, 1),
         Way::new("bash and nvidia-smi", usual, 4),
     ];
-    turns::compare(&mut ways, ROUNDS)?;
+    comparison::compare(&mut ways, ROUNDS)?;
 
     let mut processes = Vec::new();
     let watched = watch(&node, &mut processes);

@@ -23,8 +23,8 @@ use nvml_wrapper::{Device, EventSet, Nvml};
 use nvml_wrapper_sys::bindings as sys;
 
 use gpu::inventory::{
-    Answer, Ask, Compute, ComputeMode, Gpu, Health, Instance, Machine, Memory, MigMode, Place,
-    Process, Profile,
+    Answer, Ask, Compute, ComputeMode, Gpu, Health, Instance, Machine, Memory, MigMode,
+    MigPlacement, Process, Profile,
 };
 
 /// GPUs of a node that are looked at; no machine has more.
@@ -463,7 +463,7 @@ impl Library {
         Ok(profiles)
     }
 
-    fn places(&self, gpu: sys::nvmlDevice_t, profile: u32) -> Result<Vec<Place>, Reason> {
+    fn places(&self, gpu: sys::nvmlDevice_t, profile: u32) -> Result<Vec<MigPlacement>, Reason> {
         const CALL: &str = "nvmlDeviceGetGpuInstancePossiblePlacements_v2";
         let call = self
             .nvml
@@ -483,7 +483,7 @@ impl Library {
             call(gpu, profile, places.as_mut_ptr(), &raw mut count)
         })?;
         places.truncate(count as usize);
-        let place = |it: sys::nvmlGpuInstancePlacement_t| Place {
+        let place = |it: sys::nvmlGpuInstancePlacement_t| MigPlacement {
             start: it.start,
             size: it.size,
         };
@@ -524,7 +524,7 @@ impl Library {
                 found.push(Instance {
                     id: about.id,
                     profile: about.profileId,
-                    place: Place {
+                    place: MigPlacement {
                         start: about.placement.start,
                         size: about.placement.size,
                     },
@@ -590,7 +590,7 @@ impl Library {
                 found.push(Compute {
                     id: about.id,
                     profile: about.profileId,
-                    place: Place {
+                    place: MigPlacement {
                         start: about.placement.start,
                         size: about.placement.size,
                     },
@@ -642,7 +642,7 @@ impl Library {
         Ok(instance)
     }
 
-    fn create(&self, gpu: &str, profile: u32, place: Place) -> Result<u32, Reason> {
+    fn create(&self, gpu: &str, profile: u32, place: MigPlacement) -> Result<u32, Reason> {
         const CALL: &str = "nvmlDeviceCreateGpuInstanceWithPlacement";
         const INFO: &str = "nvmlGpuInstanceGetInfo";
         let device = self.gpu(gpu)?;
@@ -676,7 +676,7 @@ impl Library {
         gpu: &str,
         instance: u32,
         slices: u32,
-        place: Option<Place>,
+        place: Option<MigPlacement>,
     ) -> Result<(), Reason> {
         const CALL: &str = "nvmlGpuInstanceCreateComputeInstance";
         const PLACED: &str = "nvmlGpuInstanceCreateComputeInstanceWithPlacement";

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cdylib_tests::load::Load;
 use cdylib_tests::sigkill::{killed_after, sweep};
 use cdylib_tests::stuck::Stuck;
-use gpu::inventory::{Ask, Place};
+use gpu::inventory::{Ask, MigPlacement};
 use gpu::nvml_worker::{Agent, AgentError};
 use gpu::shares;
 use gres_helper::mig::{self, Applied, Cell, Plan, Slot, Step};
@@ -1065,12 +1065,12 @@ fn a_directory_of_mps_that_a_user_made_beforehand_is_not_used() {
 fn layout(slots: &[(u32, u32)], placed: bool) -> Vec<Slot> {
     let slot = |(profile, start): &(u32, u32)| {
         let known = Profile::of(*profile).unwrap();
-        let whole = Place {
+        let whole = MigPlacement {
             start: 0,
             size: known.slices,
         };
         Slot {
-            place: Place {
+            place: MigPlacement {
                 start: *start,
                 size: known.size,
             },
@@ -1130,7 +1130,7 @@ impl Switch {
     /// The old layout: its 3g is three compute instances of a slice each.
     fn old() -> Vec<Slot> {
         let mut old = layout(&Self::OLD, true);
-        let place = |start| Some(Place { start, size: 1 });
+        let place = |start| Some(MigPlacement { start, size: 1 });
         let cell = |start| Cell {
             slices: 1,
             place: place(start),

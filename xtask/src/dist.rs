@@ -16,14 +16,14 @@ use crate::{command, package, venv};
 
 /// Where packages install a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum InstallDir {
     /// The same folder everywhere.
     At(&'static str),
     /// Where PAM looks for modules, which is not the same on Debian and RHEL.
     Security,
 }
 
-impl Place {
+impl InstallDir {
     /// plugstack.conf takes absolute paths, so one folder serves everywhere.
     const MODULES: Self = Self::At("/usr/lib/slurm-efa");
 }
@@ -46,7 +46,7 @@ pub struct Artifact {
     /// What everyone else calls it.
     pub shipped: &'static str,
     kind: Kind,
-    pub place: Place,
+    pub place: InstallDir,
     /// Other names that it has there: Slurm's configuration takes programs
     /// without arguments.
     pub links: &'static [&'static str],
@@ -64,7 +64,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "libspank_efa.so",
         shipped: "spank_efa.so",
         kind: Kind::Module,
-        place: Place::MODULES,
+        place: InstallDir::MODULES,
         links: &[],
         completes: false,
         exports: &[
@@ -87,7 +87,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "libspank_gres.so",
         shipped: "spank_gres.so",
         kind: Kind::Module,
-        place: Place::MODULES,
+        place: InstallDir::MODULES,
         links: &[],
         completes: false,
         exports: &[
@@ -106,7 +106,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "gres-helper",
         shipped: "gres-helper",
         kind: Kind::Program,
-        place: Place::At("/usr/bin"),
+        place: InstallDir::At("/usr/bin"),
         links: &["gres-helper-prolog", "gres-helper-epilog"],
         completes: true,
         exports: &[],
@@ -117,7 +117,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "efa-check",
         shipped: "efa-check",
         kind: Kind::Program,
-        place: Place::At("/usr/sbin"),
+        place: InstallDir::At("/usr/sbin"),
         links: &["efa-check-prolog", "efa-check-watch"],
         completes: true,
         exports: &[],
@@ -128,7 +128,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "slurm-efa",
         shipped: "slurm-efa",
         kind: Kind::Program,
-        place: Place::At("/usr/bin"),
+        place: InstallDir::At("/usr/bin"),
         links: &[],
         completes: true,
         exports: &[],
@@ -139,7 +139,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "libpam_slurm_logout.so",
         shipped: "pam_slurm_logout.so",
         kind: Kind::Module,
-        place: Place::Security,
+        place: InstallDir::Security,
         links: &[],
         completes: false,
         // pam-bindings' macro exports all; the module answers three of them as
@@ -159,7 +159,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "slurm-logoutd",
         shipped: "slurm-logoutd",
         kind: Kind::Program,
-        place: Place::At("/usr/sbin"),
+        place: InstallDir::At("/usr/sbin"),
         links: &[],
         completes: false,
         exports: &[],
@@ -170,7 +170,7 @@ pub const ARTIFACTS: &[Artifact] = &[
         built: "slurm-logout",
         shipped: "slurm-logout",
         kind: Kind::Program,
-        place: Place::At("/usr/bin"),
+        place: InstallDir::At("/usr/bin"),
         links: &[],
         completes: true,
         exports: &[],
@@ -508,7 +508,7 @@ mod tests {
         built: "libhooks.so",
         shipped: "hooks.so",
         kind: Kind::Module,
-        place: Place::MODULES,
+        place: InstallDir::MODULES,
         links: &[],
         completes: false,
         exports: &["hook"],

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::space::{ADDRESS, HOSTNAME};
+use super::namespaces::{ADDRESS, HOSTNAME};
 use crate::simnode;
 
 /// A Slurm release, e.g. 22.05.8.

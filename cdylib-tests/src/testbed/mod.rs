@@ -27,8 +27,8 @@ mod command;
 mod config;
 mod error;
 mod job;
+mod namespaces;
 mod proof;
-mod space;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -50,7 +50,7 @@ use crate::simnode::SimNode;
 use command::{Place, kill_and_wait};
 use config::{Accounts, PROGRAMS, Site, in_root};
 use error::Context;
-use space::{ADDRESS, HOSTNAME, Lifeline, Plan, Space};
+use namespaces::{ADDRESS, HOSTNAME, Lifeline, Namespaces, Plan};
 
 /// Longest that a test waits for anything that should happen: on a quiet machine
 /// that is a second, and a machine busy with other tests needs many. slurmctld
@@ -211,7 +211,7 @@ pub struct Testbed {
 #[derive(Debug)]
 enum World {
     /// Namespaces of their own.
-    Private(Space),
+    Private(Namespaces),
     /// The caller's; the lifeline's keeper ends the daemons.
     Shared { _lifeline: Lifeline },
 }
@@ -326,7 +326,7 @@ impl Testbed {
             }
             fs::set_permissions(dir.join("etc/shadow"), fs::Permissions::from_mode(0o600))
                 .context(|| "protect the shadow file".to_owned())?;
-            World::Private(Space::start(&Plan {
+            World::Private(Namespaces::start(&Plan {
                 dir: &dir,
                 root: builder.root.as_deref(),
                 binds: &builder.binds,

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use gpu::inventory::{Instance, Place, Profile};
+use gpu::inventory::{Instance, MigPlacement, Profile};
 use serde::{Deserialize, Serialize};
 
 /// A GPU instance that shall be there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot {
     /// Its place.
-    pub place: Place,
+    pub place: MigPlacement,
     /// Its profile's id.
     pub profile: u32,
     /// Its compute instances; without a place they are made in order.
@@ -22,7 +22,7 @@ pub struct Cell {
     /// Its compute slices.
     pub slices: u32,
     /// Where in the GPU instance.
-    pub place: Option<Place>,
+    pub place: Option<MigPlacement>,
 }
 
 /// A GPU's layout, in order of place.

@@ -1,6 +1,6 @@
 //! What must change for the GPUs to be what a file says.
 
-use gpu::inventory::{Gpu, Machine, Place, Profile};
+use gpu::inventory::{Gpu, Machine, MigPlacement, Profile};
 use gpu::nvml_worker::Agent;
 
 use super::apply::present;
@@ -125,7 +125,11 @@ fn resolve(rule: &Rule, profiles: &[Profile], label: &str) -> Result<Layout, Str
 }
 
 /// Finds a place for each, trying at most `tries` times.
-fn arrange(wanted: &[(&Profile, Vec<u32>)], places: &mut Vec<Place>, tries: &mut u32) -> bool {
+fn arrange(
+    wanted: &[(&Profile, Vec<u32>)],
+    places: &mut Vec<MigPlacement>,
+    tries: &mut u32,
+) -> bool {
     let Some((profile, _)) = wanted.get(places.len()) else {
         return true;
     };

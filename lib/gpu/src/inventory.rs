@@ -125,7 +125,7 @@ pub struct Instance {
     /// Its profile's id.
     pub profile: u32,
     /// Its place.
-    pub place: Place,
+    pub place: MigPlacement,
     /// Its compute instances, in order of their places.
     pub compute: Vec<Compute>,
 }
@@ -138,12 +138,12 @@ pub struct Compute {
     /// Its profile's id.
     pub profile: u32,
     /// Its place in the GPU instance.
-    pub place: Place,
+    pub place: MigPlacement,
 }
 
 /// A range of slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct MigPlacement {
     /// The first.
     pub start: u32,
     /// How many.
@@ -162,7 +162,7 @@ pub struct Profile {
     /// How many of them fit on the GPU.
     pub most: u32,
     /// Where it can be; empty while MIG is off.
-    pub places: Vec<Place>,
+    pub places: Vec<MigPlacement>,
 }
 
 /// A question or an order to the process that speaks with NVML. A GPU is named
@@ -182,10 +182,10 @@ pub enum Ask {
     /// What is on a GPU now: [`Answer::Instances`].
     Instances(String),
     /// Makes a GPU instance of this profile here: [`Answer::Made`].
-    Create(String, u32, Place),
+    Create(String, u32, MigPlacement),
     /// Makes a compute instance of so many slices in a GPU instance, here or
     /// wherever is room: [`Answer::Done`].
-    CreateCompute(String, u32, u32, Option<Place>),
+    CreateCompute(String, u32, u32, Option<MigPlacement>),
     /// Ends a compute instance of a GPU instance: [`Answer::Done`].
     DestroyCompute(String, u32, u32),
     /// Ends a GPU instance: [`Answer::Done`].

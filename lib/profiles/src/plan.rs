@@ -222,7 +222,7 @@ pub struct Plan {
 /// Why a job that asked for a profile cannot run on this node. Its own fault
 /// or the node's, never a reason to drain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
+pub enum ProfileMismatch {
     /// Another instance type.
     #[error(
         "--efa-profile={profile} is for {wanted}, but {node} is {found}; \
@@ -265,7 +265,7 @@ pub fn plan(
     harmful: HarmfulPolicy,
     node: &NodeFacts,
     env: Env<'_>,
-) -> Result<Plan, Misfit> {
+) -> Result<Plan, ProfileMismatch> {
     let mut plan = Plan {
         profile: Some(profile.name.clone()),
         ..Plan::default()
@@ -384,10 +384,15 @@ impl Plan {
 }
 
 /// Whether the profile and the node belong together; `Ok(false)`: `auto` found nothing to do.
-fn fit(profile: &Profile, auto: bool, node: &NodeFacts, plan: &mut Plan) -> Result<bool, Misfit> {
+fn fit(
+    profile: &Profile,
+    auto: bool,
+    node: &NodeFacts,
+    plan: &mut Plan,
+) -> Result<bool, ProfileMismatch> {
     match &node.instance {
         Ok(found) if !profile.fit.accepts(found) => {
-            return Err(Misfit::WrongType {
+            return Err(ProfileMismatch::WrongType {
                 profile: profile.name.clone(),
                 wanted: match &profile.fit {
                     Fit::Type(instance) => instance.to_string(),
@@ -418,7 +423,7 @@ fn fit(profile: &Profile, auto: bool, node: &NodeFacts, plan: &mut Plan) -> Resu
     };
     let needed = profile.devices.unwrap_or(u32::from(!auto));
     if found < needed {
-        return Err(Misfit::TooFewDevices {
+        return Err(ProfileMismatch::TooFewDevices {
             profile: profile.name.clone(),
             needed,
             node: node.label().to_owned(),
@@ -460,7 +465,7 @@ fn judge_users_variables(
     node: &NodeFacts,
     env: Env<'_>,
     plan: &mut Plan,
-) -> Result<(), Misfit> {
+) -> Result<(), ProfileMismatch> {
     for row in HARMFUL {
         if profile.unset.contains_key(row.variable) || !row.is_in(env) {
             continue;
@@ -469,7 +474,7 @@ fn judge_users_variables(
             (Truth::No(_), _) => {}
             (Truth::Yes(_), Effect::Abort) => match policy {
                 HarmfulPolicy::Refuse => {
-                    return Err(Misfit::Harmful(format!(
+                    return Err(ProfileMismatch::Harmful(format!(
                         "{}: {}",
                         node.label(),
                         row.sentence(env)
@@ -617,7 +622,7 @@ mod tests {
         name: &str,
         node: &NodeFacts,
         env: &[(&str, &str)],
-    ) -> Result<Plan, Misfit> {
+    ) -> Result<Plan, ProfileMismatch> {
         let profile = resolve(&ProfileName::new(name).unwrap(), config).unwrap();
         plan(&profile, false, config.harmful, node, &|name| {
             env.iter()
@@ -834,7 +839,8 @@ mod tests {
         let profile = resolve(&ProfileName::new(instance).unwrap(), &config).unwrap();
         let at_submission = fatal_at_submission(&profile, &lookup).count() > 0;
         let refusal = decide(&config, instance, &node(instance, 1, modern()), &env);
-        let on_node = matches!(refusal, Err(Misfit::Harmful(text)) if text.contains("RDMA read"));
+        let on_node =
+            matches!(refusal, Err(ProfileMismatch::Harmful(text)) if text.contains("RDMA read"));
         (at_submission, on_node)
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::crates::Crates;
 use super::{Format, NAME, licences};
 use crate::command;
-use crate::dist::{self, ARTIFACTS, Artifact, Place, Variant};
+use crate::dist::{self, ARTIFACTS, Artifact, InstallDir, Variant};
 
 /// A path that a package installs.
 pub struct Entry {
@@ -199,10 +199,10 @@ fn programs(arch: &str, artifact: &Artifact) -> Result<Vec<Entry>> {
 }
 
 /// The folders that a place means, and in which format.
-fn directories(arch: &str, place: Place) -> Vec<(String, Option<Format>)> {
+fn directories(arch: &str, place: InstallDir) -> Vec<(String, Option<Format>)> {
     match place {
-        Place::At(directory) => vec![(directory.to_owned(), None)],
-        Place::Security => vec![
+        InstallDir::At(directory) => vec![(directory.to_owned(), None)],
+        InstallDir::Security => vec![
             (
                 format!("/usr/lib/{arch}-linux-gnu/security"),
                 Some(Format::Deb),
@@ -308,6 +308,6 @@ mod tests {
             ("/usr/lib64/security", Some(Format::Rpm)),
         ];
         let expected = expected.map(|(path, only)| (path.to_owned(), only));
-        assert_eq!(directories("aarch64", Place::Security), expected);
+        assert_eq!(directories("aarch64", InstallDir::Security), expected);
     }
 }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cdylib_tests::comparison::children_cpu;
 use cdylib_tests::efa_cluster::Vars;
 use cdylib_tests::simnode::Spec;
 use cdylib_tests::statistics::{median, ratio};
 use cdylib_tests::testbed::{NodeOptions, Testbed};
-use cdylib_tests::turns::children_cpu;
 
 use crate::Outcome;
 

@@ -58,15 +58,15 @@ pub(crate) struct Plan<'a> {
 
 /// A running private world; its end is [`Drop`].
 #[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct Namespaces {
     init: libc::pid_t,
     lifeline: Lifeline,
     hierarchies: Vec<Hierarchy>,
 }
 
-impl Space {
+impl Namespaces {
     /// Starts the init of a new private world and waits until it is furnished.
-    pub(crate) fn start(plan: &Plan<'_>) -> Result<Space, Error> {
+    pub(crate) fn start(plan: &Plan<'_>) -> Result<Namespaces, Error> {
         let hierarchies = own_hierarchies();
         let cgroup_dirs: Vec<PathBuf> = hierarchies.iter().map(|h| h.dir.clone()).collect();
         let (lifeline, read_end) = Lifeline::start(plan.dir, plan.keep, KEEPER, &cgroup_dirs)?;
@@ -77,7 +77,7 @@ impl Space {
         }
         let steps = furnish(plan, &hierarchies)?;
         let init = spawn_init(&steps, read_end.as_raw_fd())?;
-        Ok(Space {
+        Ok(Namespaces {
             init,
             lifeline,
             hierarchies,
@@ -107,7 +107,7 @@ impl Space {
     }
 }
 
-impl Drop for Space {
+impl Drop for Namespaces {
     fn drop(&mut self) {
         self.kill();
         let mut status = 0;
