@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use host::process::Life;
+use host::process::ProcessIdentity;
 use host::state_layout::health::ROUNDS_VERSION;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub struct Device {
     tokens: BTreeMap<String, f64>,
     /// The process that hangs on it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    holder: Option<Life>,
+    holder: Option<ProcessIdentity>,
 }
 
 /// The state between rounds.
@@ -168,7 +168,7 @@ impl Rounds {
 
     /// The processes that still hung in the last round.
     #[must_use]
-    pub fn held(&self) -> BTreeMap<String, Life> {
+    pub fn held(&self) -> BTreeMap<String, ProcessIdentity> {
         self.devices
             .iter()
             .filter_map(|(name, device)| Some((name.clone(), device.holder?)))
@@ -205,7 +205,7 @@ impl Rounds {
                 Probe::Values(values) => {
                     state.advance(&device.name, values, rates, elapsed, &mut changes);
                 }
-                Probe::Stuck { holder } => state.holder = Some(*holder).filter(|it| it.goes_on()),
+                Probe::Stuck { holder } => state.holder = Some(*holder).filter(|it| it.is_alive()),
                 Probe::Failed { .. } | Probe::Unknown { .. } => {}
             }
         }

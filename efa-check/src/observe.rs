@@ -9,7 +9,7 @@ use efa::devices::Devices;
 use efa::{InstanceType, instance_types, software};
 use host::BootId;
 use host::Deadline;
-use host::process::Life;
+use host::process::ProcessIdentity;
 use host::state_dir::{StateDir, StateError};
 use host::{Sysroot, printable};
 use hugepages::ledger::Ledger;
@@ -123,7 +123,7 @@ pub struct Ask<'a> {
     /// Whether this process has slurmd's limits.
     pub from_slurmd: bool,
     /// Processes that hang since an earlier round.
-    pub held: &'a BTreeMap<String, Life>,
+    pub held: &'a BTreeMap<String, ProcessIdentity>,
     /// Where the ledger of hugepages lies.
     pub state_dir: &'a Path,
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use host::late;
 use host::late::Fate;
-use host::process::Life;
+use host::process::ProcessIdentity;
 use host::{Sysroot, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -61,7 +61,7 @@ pub enum Probe {
     /// A read never came back.
     Stuck {
         /// The process that hangs.
-        holder: Life,
+        holder: ProcessIdentity,
     },
     /// It could not be found out.
     Unknown {
@@ -81,14 +81,17 @@ pub fn probe(
     devices: &[&str],
     wanted: Wanted,
     limit: Duration,
-    held: &BTreeMap<String, Life>,
+    held: &BTreeMap<String, ProcessIdentity>,
     meanwhile: impl FnOnce(),
 ) -> Vec<Probe> {
     let start = Instant::now();
     let mut found: Vec<Option<Probe>> = devices
         .iter()
         .map(|name| {
-            let holder = held.get(*name).copied().filter(|holder| holder.goes_on())?;
+            let holder = held
+                .get(*name)
+                .copied()
+                .filter(|holder| holder.is_alive())?;
             Some(Probe::Stuck { holder })
         })
         .collect();

@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = parse_stat(bytes);
     let _ = process::parse_uids(bytes);
     let _ = User::parse(1000, "alice", bytes);
-    let _ = activity::parse_io(bytes);
+    let _ = idle::parse_io(bytes);
     if let Some(scope) = process::session_scope(bytes, 1000) {
         assert!(scope.starts_with("/user.slice/user-") && !scope.contains(".."));
         assert!(process::in_cgroup(bytes, &scope));

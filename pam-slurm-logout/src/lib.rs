@@ -16,15 +16,15 @@ use std::time::Duration;
 
 use host::BootId;
 use host::printable;
-use host::process::{Life, Pid, read};
+use host::process::{Pid, ProcessIdentity, read};
 use host::state_dir::StateDir;
 
 use account::Account;
-use logins::clock::Instant;
+use logins::clock::BootTime;
 use logins::group;
 use logins::module_arguments::Arguments;
 use logins::process;
-use logins::session::{Records, Session, Told, daemon_runs};
+use logins::session::{PamItems, Records, Session, daemon_runs};
 use logins::settings::{OnError, Settings};
 use logins::user_jobs::{Job, Jobs, Presence};
 use pam::{
@@ -285,11 +285,11 @@ fn record(
     exempt: bool,
 ) -> Result<(), String> {
     let own = Pid(std::process::id());
-    let leader = Life::of(own)
+    let leader = ProcessIdentity::of(own)
         .map_err(|error| error.to_string())?
         .ok_or("/proc does not show this process")?;
     let boot = BootId::current().map_err(|error| error.to_string())?;
-    let told = Told {
+    let told = PamItems {
         service: login.service.clone(),
         tty: handle.text::<Tty<'_>>(),
         remote: handle.text::<RHost<'_>>(),
@@ -320,7 +320,7 @@ fn record(
     let state = StateDir::open(&settings.state_dir).map_err(|error| error.to_string())?;
     // The look above may have taken seconds. A notice of that time has not
     // told this session anything.
-    session.opened = Instant::now();
+    session.opened = BootTime::now();
     Records::open(&state)
         .and_then(|mut records| records.put(&session))
         .map_err(|error| error.to_string())
@@ -356,7 +356,7 @@ fn close_phase(rules: &Rules) {
     let Ok(settings) = &rules.settings else {
         return;
     };
-    let Ok(Some(leader)) = Life::of(Pid(std::process::id())) else {
+    let Ok(Some(leader)) = ProcessIdentity::of(Pid(std::process::id())) else {
         return;
     };
     let Ok(Some(state)) = StateDir::open_existing(&settings.state_dir) else {

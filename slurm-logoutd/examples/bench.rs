@@ -10,10 +10,10 @@ use std::process::{Child, Command};
 use std::time::Instant;
 
 use host::BootId;
-use host::process::{Life, Pid};
+use host::process::{Pid, ProcessIdentity};
 use host::state_dir::StateDir;
 use jobs::registry::{Job, Registry, Start};
-use logins::session::{Records, Session, Told};
+use logins::session::{PamItems, Records, Session};
 use logins::settings::Settings;
 use slurm::{JobId, JobKey};
 use slurm_logoutd::daemon::Daemon;
@@ -42,7 +42,7 @@ fn measure(dir: &Path, children: &mut Vec<Child>) -> Result<(), Box<dyn Error>> 
     let (mut records, mut registry) = (Records::open(&state)?, Registry::open(&state)?);
     for index in 0..SESSIONS {
         let child = Command::new("sleep").arg("3600").spawn()?;
-        let life = Life::of(Pid(child.id()))?.ok_or("sleep has ended")?;
+        let identity = ProcessIdentity::of(Pid(child.id()))?.ok_or("sleep has ended")?;
         children.push(child);
         let uid = 100_000 + index;
         let user = format!("user{index}");
@@ -50,8 +50,8 @@ fn measure(dir: &Path, children: &mut Vec<Child>) -> Result<(), Box<dyn Error>> 
             boot.clone(),
             uid,
             &user,
-            life,
-            Told::default(),
+            identity,
+            PamItems::default(),
         ))?;
         if index < JOBS {
             let key = JobKey {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use host::BootId;
 use host::Deadline;
 use host::printable;
-use host::process::Life;
+use host::process::ProcessIdentity;
 use host::state_dir::{Lock, StateDir, StateError, Store};
 use host::state_layout::job;
 use host::state_layout::login::{DAEMON_LOCK, NOTICES};
@@ -27,19 +27,19 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use logins::activity;
-use logins::activity::Activity;
-use logins::clock::Instant;
-use logins::end;
-use logins::end::{Ending, Progress};
+use logins::clock::BootTime;
 use logins::group;
+use logins::idle;
+use logins::idle::Activity;
 use logins::membership::{Evidence, User};
 use logins::policy;
-use logins::policy::{AGAIN, Notice, Seen, Verdict};
+use logins::policy::{AGAIN, Notice, Seen, SessionAction};
 use logins::process::{Process, Processes};
 use logins::session::{Records, Session};
 use logins::settings::{Leftovers, Settings};
-use logins::terminal;
+use logins::terminate;
+use logins::terminate::{Ending, PendingTermination, Progress};
+use logins::tty;
 use logins::user_jobs::{Jobs, Presence};
 
 /// Longest that one look for jobs may wait for slurmstepds that do not answer.
@@ -76,7 +76,7 @@ pub enum DaemonError {
 
 /// A user's notice, as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct NoticeRecord {
     boot: BootId,
     uid: u32,
     pub(crate) notice: Notice,
@@ -85,13 +85,13 @@ pub(crate) struct Kept {
     dry: bool,
     /// When the user was seen with a job last.
     #[serde(default)]
-    pub(crate) had_job: Option<Instant>,
+    pub(crate) had_job: Option<BootTime>,
 }
 
 /// Sessions that are being ended.
 #[derive(Debug)]
-struct Under {
-    end: end::Under,
+struct Pending {
+    termination: PendingTermination,
     /// They end because they are idle, whether the user has a job or not.
     idle: bool,
 }
@@ -104,16 +104,16 @@ pub struct Daemon {
     notices_dir: StateDir,
     sessions: BTreeMap<String, Session>,
     notices: BTreeMap<u32, Notice>,
-    endings: Vec<Under>,
+    endings: Vec<Pending>,
     /// Of sessions without a group whose leader has ended: how many looks in a
     /// row have found nothing of them.
-    gone: BTreeMap<Life, u32>,
+    gone: BTreeMap<ProcessIdentity, u32>,
     /// When users were seen with a job last.
-    had_job: BTreeMap<u32, Instant>,
+    had_job: BTreeMap<u32, BootTime>,
     activity: Activity,
-    used: BTreeMap<Life, Instant>,
-    idle_warned: BTreeMap<Life, Instant>,
-    next_sample: Option<Instant>,
+    used: BTreeMap<ProcessIdentity, BootTime>,
+    idle_warned: BTreeMap<ProcessIdentity, BootTime>,
+    next_sample: Option<BootTime>,
     watches: Watches,
     watched_jobs: BTreeSet<u32>,
     last_doubts: Vec<String>,
@@ -193,14 +193,14 @@ impl Daemon {
     }
 
     /// One look and what follows from it; when to look again at the latest.
-    pub fn turn(&mut self) -> Option<Instant> {
+    pub fn turn(&mut self) -> Option<BootTime> {
         let next = self.look();
         self.processes = None;
         next
     }
 
-    fn look(&mut self) -> Option<Instant> {
-        let mut next: Vec<Instant> = Vec::new();
+    fn look(&mut self) -> Option<BootTime> {
+        let mut next: Vec<BootTime> = Vec::new();
         next.extend(self.read_sessions());
         let leaders = self.sessions.values().map(|it| it.leader).collect();
         self.activity.keep(&leaders);
@@ -215,7 +215,7 @@ impl Daemon {
         }
         // What is seen now was there after this moment, and so after the
         // sessions that have been read were opened.
-        let now = Instant::now();
+        let now = BootTime::now();
         let jobs = Jobs::look(&self.settings, LOOK);
         self.had_job.extend(jobs.users().map(|(uid, _)| (uid, now)));
         for spool in jobs.spools() {
@@ -224,7 +224,7 @@ impl Daemon {
         self.watch_stepds(&jobs);
         self.tell_doubts(&jobs);
         if !jobs.doubts().is_empty() {
-            next.push(Instant::now().after(DOUBT));
+            next.push(BootTime::now().after(DOUBT));
         }
         next.extend(self.sample());
         next.extend(self.idle_sessions());
@@ -251,7 +251,7 @@ impl Daemon {
     // ------------------------------------------------------------ sessions
 
     /// Reads the records; when to look again at the latest.
-    fn read_sessions(&mut self) -> Option<Instant> {
+    fn read_sessions(&mut self) -> Option<BootTime> {
         let names = match self.records.names() {
             Ok(names) => names,
             Err(error) => {
@@ -284,11 +284,11 @@ impl Daemon {
 
     /// Removes the records of sessions of which nothing is left; when to look
     /// again.
-    fn prune(&mut self) -> Option<Instant> {
+    fn prune(&mut self) -> Option<BootTime> {
         let ended: Vec<Session> = self
             .sessions
             .values()
-            .filter(|it| !it.leader.goes_on())
+            .filter(|it| !it.leader.is_alive())
             .cloned()
             .collect();
         if ended.is_empty() {
@@ -306,13 +306,14 @@ impl Daemon {
                 .or_insert_with(|| User::look_up(session.uid, &session.user));
             let leftovers = self.settings.leftovers;
             let exempt = session.is_exempt(&self.settings);
-            let sure = exempt || leftovers == Leftovers::None || end::group_of(&session).is_some();
-            if !exempt && end::is_left(&session, user, leftovers, &all) {
+            let sure =
+                exempt || leftovers == Leftovers::None || terminate::group_of(&session).is_some();
+            if !exempt && terminate::is_left(&session, user, leftovers, &all) {
                 continue;
             }
             // One look misses a process that forks and ends at once.
             let looks = self.gone.get(&session.leader).map_or(1, |it| it + 1);
-            if sure || looks >= end::LOOKS {
+            if sure || looks >= terminate::LOOKS {
                 self.remove(&session);
             } else {
                 gone.insert(session.leader, looks);
@@ -320,7 +321,7 @@ impl Daemon {
         }
         group::sweep();
         self.gone = gone;
-        (!self.gone.is_empty()).then(|| Instant::now().after(end::BETWEEN))
+        (!self.gone.is_empty()).then(|| BootTime::now().after(terminate::BETWEEN))
     }
 
     fn remove(&mut self, session: &Session) {
@@ -365,11 +366,11 @@ impl Daemon {
 
     // ------------------------------------------------------------ deciding
 
-    fn judge(&mut self, uid: u32, jobs: &Jobs) -> Option<Instant> {
+    fn judge(&mut self, uid: u32, jobs: &Jobs) -> Option<BootTime> {
         if self
             .endings
             .iter()
-            .any(|it| it.end.ending.uid() == uid && !it.idle)
+            .any(|it| it.termination.ending.uid() == uid && !it.idle)
         {
             return None;
         }
@@ -394,25 +395,25 @@ impl Daemon {
             sessions: !subject.is_empty(),
             used: self.last_use(&subject),
         };
-        let now = Instant::now();
+        let now = BootTime::now();
         let mut verdict = policy::decide(now, &self.settings, notice, seen);
-        if self.settings.spare_active && matches!(verdict, Verdict::End(_)) {
+        if self.settings.spare_active && matches!(verdict, SessionAction::End(_)) {
             self.refresh(&subject);
             seen.used = self.last_use(&subject);
             verdict = policy::decide(now, &self.settings, notice, seen);
         }
         match verdict {
-            Verdict::Nothing => {
+            SessionAction::Nothing => {
                 if !seen.sessions {
                     self.forget(uid);
                 }
                 None
             }
-            Verdict::Warn(notice) => {
+            SessionAction::Warn(notice) => {
                 self.warn(uid, notice, &subject, &others);
                 Some(notice.deadline)
             }
-            Verdict::Cancel => {
+            SessionAction::Cancel => {
                 let name = self.settings.node_name();
                 let text =
                     format!("slurm-efa: you have a job on {name} again, so this login stays.");
@@ -426,7 +427,7 @@ impl Daemon {
                 self.forget(uid);
                 None
             }
-            Verdict::Wait(notice, until) => {
+            SessionAction::Wait(notice, until) => {
                 if seen.jobs == Presence::None && now >= notice.deadline {
                     self.say_once(format!(
                         "{}: no job is left, but the sessions are in use; they stay until idle",
@@ -435,7 +436,7 @@ impl Daemon {
                 }
                 Some(until)
             }
-            Verdict::End(notice) => self.end(uid, notice, subject),
+            SessionAction::End(notice) => self.end(uid, notice, subject),
         }
     }
 
@@ -470,7 +471,7 @@ impl Daemon {
         self.tell(subject, &text);
     }
 
-    fn end(&mut self, uid: u32, notice: Notice, sessions: Vec<Session>) -> Option<Instant> {
+    fn end(&mut self, uid: u32, notice: Notice, sessions: Vec<Session>) -> Option<BootTime> {
         let who = named(&sessions, uid);
         if self.settings.dry_run {
             self.keep(uid, notice);
@@ -491,8 +492,8 @@ impl Daemon {
 
     fn start(&mut self, uid: u32, sessions: Vec<Session>, leftovers: Leftovers, idle: bool) {
         let user = User::look_up(uid, sessions.first().map_or("", |it| &it.user));
-        self.endings.push(Under {
-            end: end::Under::new(Ending::new(user, sessions, leftovers)),
+        self.endings.push(Pending {
+            termination: PendingTermination::new(Ending::new(user, sessions, leftovers)),
             idle,
         });
     }
@@ -500,14 +501,14 @@ impl Daemon {
     // -------------------------------------------------------------- ending
 
     /// Goes on with what is being ended; when to go on again.
-    fn carry_on(&mut self, jobs: &Jobs) -> Option<Instant> {
+    fn carry_on(&mut self, jobs: &Jobs) -> Option<BootTime> {
         let mut rest = Vec::new();
         let mut done = Vec::new();
-        for mut under in std::mem::take(&mut self.endings) {
-            if Instant::now() < under.end.next || self.step(&mut under, jobs) {
-                rest.push(under);
+        for mut pending in std::mem::take(&mut self.endings) {
+            if BootTime::now() < pending.termination.next || self.step(&mut pending, jobs) {
+                rest.push(pending);
             } else {
-                done.push(under.end.ending.uid());
+                done.push(pending.termination.ending.uid());
             }
         }
         self.endings = rest;
@@ -516,15 +517,15 @@ impl Daemon {
         for uid in done {
             next = next.into_iter().chain(self.judge(uid, jobs)).min();
         }
-        let steps = self.endings.iter().map(|it| it.end.next);
+        let steps = self.endings.iter().map(|it| it.termination.next);
         next.into_iter().chain(steps).min()
     }
 
     /// One step of one ending; whether it goes on.
-    fn step(&mut self, under: &mut Under, jobs: &Jobs) -> bool {
-        let uid = under.end.ending.uid();
+    fn step(&mut self, pending: &mut Pending, jobs: &Jobs) -> bool {
+        let uid = pending.termination.ending.uid();
         match jobs.of(uid) {
-            _ if under.idle => {}
+            _ if pending.idle => {}
             Presence::None => {}
             Presence::Has => {
                 self.log(&format!("uid {uid}: a new job; what is left stays"));
@@ -532,16 +533,16 @@ impl Daemon {
                 return false;
             }
             Presence::Unknown => {
-                under.end.next = Instant::now().after(AGAIN);
+                pending.termination.next = BootTime::now().after(AGAIN);
                 return true;
             }
         }
         let Some(all) = self.processes() else {
-            under.end.next = Instant::now().after(AGAIN);
+            pending.termination.next = BootTime::now().after(AGAIN);
             return true;
         };
-        let sessions = under.end.ending.sessions.clone();
-        let ended: BTreeSet<Life> = sessions.iter().map(|it| it.leader).collect();
+        let sessions = pending.termination.ending.sessions.clone();
+        let ended: BTreeSet<ProcessIdentity> = sessions.iter().map(|it| it.leader).collect();
         let others: Vec<Session> = self
             .sessions
             .values()
@@ -549,11 +550,11 @@ impl Daemon {
             .cloned()
             .collect();
         let no_job = jobs.of(uid) == Presence::None;
-        let progress = under.end.go_on(&all, &others, no_job);
+        let progress = pending.termination.go_on(&all, &others, no_job);
         if let Progress::Step(step, processes, problems) = progress {
             self.debug(&format!("uid {uid}: {step:?} for {processes} processes"));
             problems.into_iter().for_each(|it| self.say_once(it));
-            if under.end.outruns() {
+            if pending.termination.outruns() {
                 self.say_once(format!(
                     "uid {uid}: processes start as fast as they are killed; slurm-logoutd keeps \
                      killing them"
@@ -567,7 +568,7 @@ impl Daemon {
             Progress::Survived(pids) => format!(
                 "uid {uid}: of {count} sessions, processes {} survive SIGKILL and are left; \
                  `ps -o pid,stat,wchan` shows what they wait for",
-                end::named(&pids)
+                terminate::named(&pids)
             ),
             Progress::Unseen(reason) => format!(
                 "uid {uid}: nothing of {count} sessions is found any more, but they could not be \
@@ -577,7 +578,7 @@ impl Daemon {
                 format!("uid {uid}: {count} sessions ended")
             }
         });
-        if under.idle && !survived {
+        if pending.idle && !survived {
             // What left them ends with the user's last job.
             return false;
         }
@@ -585,7 +586,7 @@ impl Daemon {
             self.remove(&session);
         }
         group::sweep();
-        if !under.idle {
+        if !pending.idle {
             self.forget(uid);
         }
         false
@@ -594,14 +595,14 @@ impl Daemon {
     // ---------------------------------------------------------------- idle
 
     /// Looks which sessions are used, where that matters; when to look again.
-    fn sample(&mut self) -> Option<Instant> {
+    fn sample(&mut self) -> Option<BootTime> {
         let ends_idle = self.settings.idle_after.is_some();
         let spares = self.settings.spare_active && !self.notices.is_empty();
         if !ends_idle && !spares {
             self.next_sample = None;
             return None;
         }
-        let now = Instant::now();
+        let now = BootTime::now();
         let waits = self.next_sample.filter(|next| now < *next);
         let sessions = self.sessions.values();
         // A new one at once, or nothing would be known of it until then.
@@ -610,7 +611,7 @@ impl Daemon {
             .cloned()
             .collect();
         self.take_samples(&wanted);
-        let interval = activity::interval(self.settings.idle_window());
+        let interval = idle::interval(self.settings.idle_window());
         self.next_sample = waits.or(Some(now.after(interval)));
         self.next_sample
     }
@@ -624,7 +625,7 @@ impl Daemon {
         };
         for session in sessions {
             let user = User::look_up(session.uid, &session.user);
-            let sample = activity::sample(&all, session, &user);
+            let sample = idle::sample(&all, session, &user);
             let used = self.activity.note(session.leader, sample);
             self.used.insert(session.leader, used);
         }
@@ -633,7 +634,7 @@ impl Daemon {
     /// Looks again at sessions that are about to end: the last sample may be
     /// minutes old, and whoever came back since stays.
     fn refresh(&mut self, sessions: &[Session]) {
-        let now = Instant::now();
+        let now = BootTime::now();
         let old = |it: &&Session| {
             let looked = self.activity.looked(it.leader);
             looked.is_none_or(|then| then.after(FRESH) <= now)
@@ -643,24 +644,30 @@ impl Daemon {
     }
 
     /// When one of these was used last, as far as that is known.
-    fn last_use(&self, sessions: &[Session]) -> Option<Instant> {
+    fn last_use(&self, sessions: &[Session]) -> Option<BootTime> {
         let used = sessions.iter().filter_map(|it| self.used.get(&it.leader));
         used.max().copied()
     }
 
     /// Warns and ends idle sessions while jobs run.
-    fn idle_sessions(&mut self) -> Option<Instant> {
+    fn idle_sessions(&mut self) -> Option<BootTime> {
         let limit = self.settings.idle_after?;
         let mut next = None;
         for session in self.sessions.values().cloned().collect::<Vec<_>>() {
             let leader = session.leader;
-            let under = |it: &Under| it.end.ending.sessions.iter().any(|s| s.leader == leader);
-            let ended = !leader.goes_on();
-            if ended || session.is_exempt(&self.settings) || self.endings.iter().any(under) {
+            let pending = |it: &Pending| {
+                it.termination
+                    .ending
+                    .sessions
+                    .iter()
+                    .any(|s| s.leader == leader)
+            };
+            let ended = !leader.is_alive();
+            if ended || session.is_exempt(&self.settings) || self.endings.iter().any(pending) {
                 continue;
             }
             let one = [session.clone()];
-            let now = Instant::now();
+            let now = BootTime::now();
             let warned = self.idle_warned.get(&leader).copied();
             let due = match warned {
                 Some(warned) => Some(warned.after(self.settings.grace)),
@@ -710,7 +717,7 @@ impl Daemon {
         if self.notices.insert(uid, notice) == Some(notice) {
             return;
         }
-        let kept = Kept {
+        let kept = NoticeRecord {
             boot: self.boot.clone(),
             uid,
             notice,
@@ -747,8 +754,8 @@ impl Daemon {
             return;
         };
         if let Some(all) = self.processes() {
-            let terminals = end::terminals(sessions, &all);
-            terminal::tell(&terminals, first.uid, text);
+            let terminals = terminate::terminals(sessions, &all);
+            tty::tell(&terminals, first.uid, text);
         }
     }
 
@@ -794,7 +801,7 @@ fn holds(notice: Notice, sessions: &[Session]) -> bool {
 }
 
 /// By uid: what was said, and when a job was seen last.
-type Earlier = (BTreeMap<u32, Notice>, BTreeMap<u32, Instant>);
+type Earlier = (BTreeMap<u32, Notice>, BTreeMap<u32, BootTime>);
 
 /// The notices of this boot; the others are removed, and so are those of a dry
 /// run, of which no user knows, unless this is one.
@@ -803,7 +810,7 @@ fn read_notices(dir: &mut StateDir, boot: &BootId, dry_run: bool) -> Result<Earl
     let mut had_job = BTreeMap::new();
     for name in dir.names()? {
         let kept = dir.read(&name)?;
-        let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<NoticeRecord>(&bytes).ok());
         match kept {
             Some(kept) if kept.boot == *boot && name == notice_name(kept.uid) => {
                 had_job.extend(kept.had_job.map(|then| (kept.uid, then)));
@@ -823,14 +830,16 @@ fn read_notices(dir: &mut StateDir, boot: &BootId, dry_run: bool) -> Result<Earl
 ///
 /// # Errors
 /// They cannot be read.
-pub(crate) fn kept(state: &StateDir) -> Result<BTreeMap<u32, Kept>, StateError> {
+pub(crate) fn kept(state: &StateDir) -> Result<BTreeMap<u32, NoticeRecord>, StateError> {
     let mut notices = BTreeMap::new();
     let Some(dir) = state.existing_folder(NOTICES)? else {
         return Ok(notices);
     };
     for name in dir.names()? {
         let kept = dir.read(&name)?;
-        if let Some(kept) = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok()) {
+        if let Some(kept) =
+            kept.and_then(|bytes| serde_json::from_slice::<NoticeRecord>(&bytes).ok())
+        {
             notices.insert(kept.uid, kept);
         }
     }
@@ -883,7 +892,7 @@ struct Watches {
     /// One of them has ended.
     lost: bool,
     /// When events were answered last.
-    last: Instant,
+    last: BootTime,
 }
 
 impl Watches {
@@ -895,7 +904,7 @@ impl Watches {
             watched: BTreeMap::new(),
             processes: BTreeMap::new(),
             lost: false,
-            last: Instant(0),
+            last: BootTime(0),
         })
     }
 
@@ -928,17 +937,17 @@ impl Watches {
     }
 
     /// Waits for an event, or until then.
-    fn wait(&mut self, until: Option<Instant>) -> std::io::Result<()> {
+    fn wait(&mut self, until: Option<BootTime>) -> std::io::Result<()> {
         self.poll(until)?;
         // The first event is answered at once, a flood in portions.
-        std::thread::sleep(Instant::now().until(self.last.after(TOGETHER)));
+        std::thread::sleep(BootTime::now().until(self.last.after(TOGETHER)));
         self.drain();
-        self.last = Instant::now();
+        self.last = BootTime::now();
         Ok(())
     }
 
-    fn poll(&mut self, until: Option<Instant>) -> std::io::Result<()> {
-        let now = Instant::now();
+    fn poll(&mut self, until: Option<BootTime>) -> std::io::Result<()> {
+        let now = BootTime::now();
         let timeout = until
             .map(|until| now.until(until) + Duration::from_millis(1))
             .and_then(|left| Timespec::try_from(left).ok());

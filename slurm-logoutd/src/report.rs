@@ -6,7 +6,7 @@ use host::state_dir::{StateDir, StateError};
 use serde::Serialize;
 
 use crate::daemon;
-use logins::clock::Instant;
+use logins::clock::BootTime;
 use logins::session::{Records, Session, daemon_runs};
 use logins::settings::Settings;
 use logins::user_jobs::{Jobs, Presence};
@@ -84,7 +84,7 @@ impl Status {
         };
         let (sessions, problems) = records.list()?;
         status.problems = problems;
-        let now = Instant::now();
+        let now = BootTime::now();
         status.sessions = sessions
             .iter()
             .map(|session| {
@@ -142,7 +142,7 @@ impl Status {
 }
 
 impl Line {
-    fn of(session: &Session, jobs: &Jobs, now: Instant, settings: &Settings) -> Self {
+    fn of(session: &Session, jobs: &Jobs, now: BootTime, settings: &Settings) -> Self {
         Self {
             user: session.user.clone(),
             uid: session.uid,
@@ -150,7 +150,7 @@ impl Line {
             service: session.service.clone(),
             remote: session.remote.clone(),
             open_s: session.opened.until(now).as_secs(),
-            connected: session.leader.goes_on(),
+            connected: session.leader.is_alive(),
             exempt: session.is_exempt(settings),
             bound: session.is_bound(settings, None),
             jobs: jobs.list(session.uid).iter().map(|job| job.id.0).collect(),

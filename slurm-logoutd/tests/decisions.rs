@@ -11,13 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant as Clock};
 
 use host::BootId;
-use host::process::{Life, Pid};
+use host::process::{Pid, ProcessIdentity};
 use host::state_dir::StateDir;
-use logins::clock::Instant;
+use logins::clock::BootTime;
 use logins::killall;
 use logins::membership::User;
 use logins::process::Processes;
-use logins::session::{Records, Session, Told};
+use logins::session::{PamItems, Records, Session};
 use logins::settings::Settings;
 use slurm::JobId;
 use slurm_logoutd::daemon::Daemon;
@@ -35,11 +35,11 @@ struct Node(tempfile::TempDir);
 /// A session, which is one process.
 struct Login {
     leader: Child,
-    opened: Instant,
+    opened: BootTime,
 }
 
 impl Login {
-    fn goes_on(&mut self) -> bool {
+    fn is_alive(&mut self) -> bool {
         self.leader.try_wait().unwrap().is_none()
     }
 }
@@ -94,9 +94,9 @@ impl Node {
             .gid(alice())
             .spawn()
             .unwrap();
-        let life = Life::of(Pid(leader.id())).unwrap().unwrap();
+        let identity = ProcessIdentity::of(Pid(leader.id())).unwrap().unwrap();
         let boot = BootId::current().unwrap();
-        let mut session = Session::new(boot, alice(), user, life, Told::default());
+        let mut session = Session::new(boot, alice(), user, identity, PamItems::default());
         session.jobs = jobs.iter().map(|id| JobId(*id)).collect();
         let state = StateDir::open(&self.path("state")).unwrap();
         Records::open(&state).unwrap().put(&session).unwrap();
@@ -111,12 +111,12 @@ impl Node {
     }
 
     /// Since when and until when alice's notice holds.
-    fn notice(&self) -> Option<(Instant, Instant)> {
+    fn notice(&self) -> Option<(BootTime, BootTime)> {
         let text = fs::read_to_string(self.notice_file()).ok()?;
         let number = |key: &str| {
             let rest = text.split_once(&format!("\"{key}\":")).unwrap().1;
             let digits = rest.split(|it: char| !it.is_ascii_digit()).next().unwrap();
-            Instant(digits.parse().unwrap())
+            BootTime(digits.parse().unwrap())
         };
         Some((number("since"), number("deadline")))
     }
@@ -168,13 +168,13 @@ fn what_a_dry_run_decided_told_nobody_so_a_real_daemon_gives_the_whole_grace() {
     dry.turn();
     drop(dry);
     node.let_the_grace_pass();
-    let before = Instant::now();
+    let before = BootTime::now();
     let mut real = node.daemon(MINUTE);
     for _ in 0..5 {
         real.turn();
         thread::sleep(Duration::from_millis(30));
     }
-    assert!(login.goes_on());
+    assert!(login.is_alive());
     let (since, deadline) = node.notice().unwrap();
     assert!(since >= before, "told anew");
     assert_eq!(since.until(deadline), Duration::from_secs(60));
@@ -194,17 +194,17 @@ fn a_later_login_is_not_ended_with_the_earlier_ones_nor_does_it_put_their_end_of
     node.let_the_grace_pass();
 
     let mut daemon = node.daemon(MINUTE);
-    until(&mut daemon, "the first session ends", || !first.goes_on());
+    until(&mut daemon, "the first session ends", || !first.is_alive());
     until(&mut daemon, "the later one is told", || {
         node.notice().is_some_and(|it| it.0 >= later.opened)
     });
     let (since, deadline) = node.notice().unwrap();
     assert_eq!(since.until(deadline), Duration::from_secs(60));
-    assert!(later.goes_on());
+    assert!(later.is_alive());
     drop(daemon);
     node.let_the_grace_pass();
     let mut daemon = node.daemon(MINUTE);
-    until(&mut daemon, "the later one ends", || !later.goes_on());
+    until(&mut daemon, "the later one ends", || !later.is_alive());
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_notice_that_a_job_cancelled_while_no_daemon_looked_ends_nobody() {
         daemon.turn();
         thread::sleep(Duration::from_millis(30));
     }
-    assert!(first.goes_on() && second.goes_on());
+    assert!(first.is_alive() && second.is_alive());
     let (since, deadline) = node.notice().unwrap();
     assert!(since >= second.opened, "told anew");
     assert_eq!(since.until(deadline), Duration::from_secs(60));
@@ -239,7 +239,7 @@ fn a_notice_whose_sessions_have_all_gone_is_not_held_against_a_later_login() {
         node.notice().is_some_and(|it| it.0 >= later.opened)
     });
     let (since, deadline) = node.notice().unwrap();
-    assert!(later.goes_on());
+    assert!(later.is_alive());
     assert_eq!(since.until(deadline), Duration::from_secs(60));
 }
 
@@ -261,13 +261,13 @@ fn where_logins_need_no_job_only_those_who_had_one_meanwhile_end_and_a_restart_k
     node.let_the_grace_pass();
     let mut daemon = node.daemon(&policy);
     until(&mut daemon, "the session of the job ends", || {
-        !before_the_job.goes_on()
+        !before_the_job.is_alive()
     });
     until(&mut daemon, "the notice is done with", || {
         node.notice().is_none()
     });
     daemon.turn();
-    assert!(observer.goes_on() && node.notice().is_none());
+    assert!(observer.is_alive() && node.notice().is_none());
 }
 
 #[test]
@@ -277,12 +277,12 @@ fn a_user_whom_the_configuration_exempts_may_be_idle_for_as_long_as_it_takes() {
     let mut support = node.login("support", &[7]);
     let mut alice = node.login("alice", &[7]);
     let mut daemon = node.daemon("grace = '0'\nidle_after = '300ms'\nexempt_users = ['support']");
-    until(&mut daemon, "the idle session ends", || !alice.goes_on());
+    until(&mut daemon, "the idle session ends", || !alice.is_alive());
     for _ in 0..20 {
         daemon.turn();
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(support.goes_on());
+    assert!(support.is_alive());
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn an_idle_session_has_the_whole_grace_however_late_it_is_warned() {
     thread::sleep(Duration::from_millis(1500));
     daemon.turn();
     let warned = Clock::now();
-    until(&mut daemon, "the idle session ends", || !alice.goes_on());
+    until(&mut daemon, "the idle session ends", || !alice.is_alive());
     assert!(warned.elapsed() >= Duration::from_millis(900));
 }
 
@@ -332,7 +332,7 @@ fn everything_of_a_uid_is_killed_at_once_only_if_all_of_it_is_to_end() {
         refused.contains("belongs to none of these sessions"),
         "{refused}"
     );
-    assert!(one.goes_on() && other.goes_on());
+    assert!(one.is_alive() && other.is_alive());
     killall::of_user(&user, &all, &pids(&[&one, &other])).unwrap();
     for login in [&mut one, &mut other] {
         assert!(!login.leader.wait().unwrap().success());

@@ -12,9 +12,9 @@ use std::thread;
 
 use cdylib_tests::sigkill::{End, killed_after_change, sweep};
 use host::BootId;
-use host::process::{Life, Pid};
+use host::process::{Pid, ProcessIdentity};
 use host::state_dir::{StateDir, Store};
-use logins::session::{Records, Session, Told};
+use logins::session::{PamItems, Records, Session};
 
 /// Whose last job has ended, and who still has one. No accounts: nobody else's
 /// processes are theirs.
@@ -29,7 +29,7 @@ struct Node {
 /// A login: its leader, a shell in it, and that shell's program.
 struct Login {
     leader: Child,
-    program: Life,
+    program: ProcessIdentity,
 }
 
 impl Node {
@@ -89,14 +89,14 @@ impl Node {
             program.push(char::from(byte[0]));
         }
         let boot = BootId::current().unwrap();
-        let life = Life::of(Pid(leader.id())).unwrap().unwrap();
-        let mut session = Session::new(boot, uid, "somebody", life, Told::default());
+        let identity = ProcessIdentity::of(Pid(leader.id())).unwrap().unwrap();
+        let mut session = Session::new(boot, uid, "somebody", identity, PamItems::default());
         session.exempt = exempt;
         Records::open(&self.state()).unwrap().put(&session).unwrap();
         let program = Pid(program.trim().parse().unwrap());
         Login {
             leader,
-            program: Life::of(program).unwrap().unwrap(),
+            program: ProcessIdentity::of(program).unwrap().unwrap(),
         }
     }
 
@@ -119,12 +119,12 @@ impl Node {
 }
 
 impl Login {
-    fn goes_on(&mut self) -> bool {
-        self.leader.try_wait().unwrap().is_none() && self.program.goes_on()
+    fn is_alive(&mut self) -> bool {
+        self.leader.try_wait().unwrap().is_none() && self.program.is_alive()
     }
 
     fn ended(&mut self) -> bool {
-        self.leader.try_wait().unwrap().is_some() && !self.program.goes_on()
+        self.leader.try_wait().unwrap().is_some() && !self.program.is_alive()
     }
 }
 
@@ -146,13 +146,13 @@ fn a_sweep_killed_anywhere_ends_nobody_wrongly_and_the_next_one_ends_what_is_lef
     let changes = sweep(|changes| {
         let mut alice = node.login(ALICE, false);
         let end = killed_after_change(changes, &mut node.sweep()).unwrap();
-        assert!(bob.goes_on() && exempt.goes_on(), "{changes}");
+        assert!(bob.is_alive() && exempt.is_alive(), "{changes}");
         if end == End::Killed {
             let next = node.sweep().status().unwrap();
             assert!(next.success(), "{changes}: {next}");
         }
         assert!(alice.ended(), "{changes}: the session goes on");
-        assert!(bob.goes_on() && exempt.goes_on(), "{changes}");
+        assert!(bob.is_alive() && exempt.is_alive(), "{changes}");
         // Nothing of it is left that a later login could be taken for.
         assert_eq!(node.records(), 2, "{changes}");
         let notices = node.state().folder("logout").unwrap().names().unwrap();

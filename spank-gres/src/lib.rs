@@ -14,7 +14,7 @@ use config::DEFAULT_PATH;
 use host::Deadline;
 use host::exec::Call;
 use host::printable;
-use host::process::{Life, Pid};
+use host::process::{Pid, ProcessIdentity};
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 use slurm::{JobId, JobKey};
@@ -270,7 +270,7 @@ impl Share {
     /// From 26.05 on a cgroup may not tell the job's number: from inside, it
     /// is known whose it is.
     fn note_sluid(&self) {
-        let own = Life::of(Pid(std::process::id())).ok().flatten();
+        let own = ProcessIdentity::of(Pid(std::process::id())).ok().flatten();
         let Some(Place::Sluid(name)) = own.and_then(job_cgroup::of_process) else {
             return;
         };

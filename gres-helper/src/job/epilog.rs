@@ -8,7 +8,7 @@ use gpu::nvml_worker::Agent;
 use gpu::settings::Settings;
 use gpu::shares;
 use host::Deadline;
-use host::process::{Life, Pid};
+use host::process::{Pid, ProcessIdentity};
 use host::state_dir::StateDir;
 use rustix::process::Signal;
 use slurm::JobKey;
@@ -59,16 +59,16 @@ fn end_leftovers(
     let sluid = mine.and_then(|record| record.sluid);
     let alone = is_alone(settings, state, key, uid);
     for process in machine.gpus.iter().flat_map(|gpu| &gpu.processes) {
-        let Ok(Some(life)) = Life::of(Pid(process.pid)) else {
+        let Ok(Some(identity)) = ProcessIdentity::of(Pid(process.pid)) else {
             continue;
         };
-        let leftover = match job_cgroup::of_process(life) {
+        let leftover = match job_cgroup::of_process(identity) {
             Some(Place::Job(job)) => job == key.job,
             Some(Place::Sluid(name)) => Some(&name) == sluid.as_ref(),
             None => alone && owner(process.pid) == Some(uid) && uid != 0,
         };
         if leftover {
-            let _ = life.signal(Signal::KILL);
+            let _ = identity.signal(Signal::KILL);
         }
     }
     Ok(())

@@ -4,27 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gpu::inventory::Machine;
 use gpu::shares::Record;
-use host::process::{Life, Pid};
+use host::process::{Pid, ProcessIdentity};
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 
 /// Which job each process belongs to, remembered as long as it lives.
 #[derive(Debug, Default)]
-pub struct Places(BTreeMap<u32, (Life, Option<Place>)>);
+pub struct Places(BTreeMap<u32, (ProcessIdentity, Option<Place>)>);
 
 impl Places {
-    fn of(&mut self, pid: u32) -> Option<(Life, Place)> {
-        let life = Life::of(Pid(pid)).ok()??;
-        let known = self.0.get(&pid).filter(|(same, _)| *same == life);
+    fn of(&mut self, pid: u32) -> Option<(ProcessIdentity, Place)> {
+        let identity = ProcessIdentity::of(Pid(pid)).ok()??;
+        let known = self.0.get(&pid).filter(|(same, _)| *same == identity);
         let place = match known {
             Some((_, place)) => place.clone(),
             None => {
-                let place = job_cgroup::of_process(life);
-                self.0.insert(pid, (life, place.clone()));
+                let place = job_cgroup::of_process(identity);
+                self.0.insert(pid, (identity, place.clone()));
                 place
             }
         };
-        Some((life, place?))
+        Some((identity, place?))
     }
 
     pub(super) fn forget(&mut self, machine: &Machine) {
@@ -44,7 +44,7 @@ pub struct Held {
     /// MiB of all of them.
     pub mib: u64,
     /// Those that may be ended.
-    pub plain: Vec<Life>,
+    pub plain: Vec<ProcessIdentity>,
     /// Those that are clients of MPS.
     pub mps: BTreeSet<u32>,
 }
@@ -63,7 +63,7 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
         .iter()
         .flat_map(|gpu| gpu.processes.iter().map(move |process| (gpu, process)))
     {
-        let Some((life, place)) = looked
+        let Some((identity, place)) = looked
             .entry(process.pid)
             .or_insert_with(|| places.of(process.pid))
         else {
@@ -81,8 +81,8 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
         }
         if clients.contains(&process.pid) {
             held.mps.insert(process.pid);
-        } else if !held.plain.contains(life) {
-            held.plain.push(*life);
+        } else if !held.plain.contains(identity) {
+            held.plain.push(*identity);
         }
     }
     held
@@ -110,14 +110,16 @@ mod tests {
 
     #[test]
     fn a_number_that_was_used_again_is_looked_at_anew() {
-        let own = Life::of(Pid(std::process::id())).unwrap().unwrap();
+        let own = ProcessIdentity::of(Pid(std::process::id()))
+            .unwrap()
+            .unwrap();
         let of_job = Some(Place::Job(JobId(1)));
         let mut places = Places(BTreeMap::from([(own.pid.0, (own, of_job.clone()))]));
         assert_eq!(
             places.of(own.pid.0),
             of_job.clone().map(|place| (own, place))
         );
-        let earlier = Life {
+        let earlier = ProcessIdentity {
             start: own.start - 1,
             ..own
         };
@@ -128,7 +130,9 @@ mod tests {
     #[test]
     fn a_process_that_nvml_lists_as_a_client_of_mps_too_is_one() {
         use gpu::inventory::{Gpu, Process};
-        let own = Life::of(Pid(std::process::id())).unwrap().unwrap();
+        let own = ProcessIdentity::of(Pid(std::process::id()))
+            .unwrap()
+            .unwrap();
         let mut places = Places(BTreeMap::from([(
             own.pid.0,
             (own, Some(Place::Job(JobId(1)))),

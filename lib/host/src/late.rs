@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::exec;
 use crate::process;
-use crate::process::{Life, Pid, Stat};
+use crate::process::{Pid, ProcessIdentity, Stat};
 
 /// How long a child that was killed may take to end.
 pub const PATIENCE: Duration = Duration::from_millis(500);
@@ -21,7 +21,7 @@ pub enum Fate {
     /// It ended: why it was late is not known.
     Ended,
     /// SIGKILL does not end it, and it waits in the kernel.
-    Hangs(Life),
+    Hangs(ProcessIdentity),
     /// It goes on, and does not wait in the kernel: it got no CPU, for example.
     Unknown,
 }
@@ -73,7 +73,7 @@ pub fn end<'c, C: Late + 'c>(children: impl IntoIterator<Item = &'c mut C>) -> V
             }
             match child.stat() {
                 Some(stat) if stat.has_ended() => Fate::Ended,
-                Some(stat) if stat.state == b'D' => Fate::Hangs(Life {
+                Some(stat) if stat.state == b'D' => Fate::Hangs(ProcessIdentity {
                     pid: child.pid(),
                     start: stat.start,
                 }),
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn only_a_child_that_waits_in_the_kernel_after_sigkill_hangs() {
-        let life = Life {
+        let identity = ProcessIdentity {
             pid: Pid(42),
             start: 7,
         };
-        assert_eq!(fate_of(false, Some(b'D')), Fate::Hangs(life));
+        assert_eq!(fate_of(false, Some(b'D')), Fate::Hangs(identity));
         for state in [Some(b'R'), Some(b'S'), Some(b'T'), None] {
             assert_eq!(fate_of(false, state), Fate::Unknown, "{state:?}");
         }

@@ -23,7 +23,7 @@ pub struct Pid(pub u32);
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
-pub struct Life {
+pub struct ProcessIdentity {
     /// Its number.
     pub pid: Pid,
     /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
@@ -107,7 +107,7 @@ pub fn stat(pid: Pid) -> io::Result<Option<Stat>> {
     Ok(Some(stat))
 }
 
-impl Life {
+impl ProcessIdentity {
     /// The life that has this number now; `None`: nobody has.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Life {
 
     /// Whether it goes on. What cannot be found out counts as alive.
     #[must_use]
-    pub fn goes_on(self) -> bool {
+    pub fn is_alive(self) -> bool {
         Self::of(self.pid).map_or(true, |now| now == Some(self))
     }
 
@@ -181,16 +181,16 @@ mod tests {
             .arg("600")
             .spawn()
             .unwrap();
-        let life = Life::of(Pid(child.id())).unwrap().unwrap();
-        let earlier = Life {
-            start: life.start - 1,
-            ..life
+        let identity = ProcessIdentity::of(Pid(child.id())).unwrap().unwrap();
+        let earlier = ProcessIdentity {
+            start: identity.start - 1,
+            ..identity
         };
         earlier.signal(Signal::KILL).unwrap();
         assert!(child.try_wait().unwrap().is_none());
-        life.signal(Signal::KILL).unwrap();
+        identity.signal(Signal::KILL).unwrap();
         assert!(!child.wait().unwrap().success());
-        life.signal(Signal::KILL).unwrap();
+        identity.signal(Signal::KILL).unwrap();
     }
 
     proptest! {

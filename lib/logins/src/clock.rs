@@ -8,9 +8,9 @@ use rustix::time::{ClockId, clock_gettime};
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
-pub struct Instant(pub u64);
+pub struct BootTime(pub u64);
 
-impl Instant {
+impl BootTime {
     /// Now.
     #[must_use]
     pub fn now() -> Self {

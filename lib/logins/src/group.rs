@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use host::process::{Life, Pid, read};
+use host::process::{Pid, ProcessIdentity, read};
 use slurm::job_cgroup;
 
 /// The folder of the groups.
@@ -74,7 +74,7 @@ fn hierarchies() -> impl Iterator<Item = (PathBuf, Version)> {
 }
 
 /// The group's name; a process number counts in one PID namespace only.
-fn name(leader: Life) -> Option<String> {
+fn name(leader: ProcessIdentity) -> Option<String> {
     static NAMESPACE: OnceLock<Option<u64>> = OnceLock::new();
     let find = || Some(fs::metadata("/proc/self/ns/pid").ok()?.ino());
     let namespace = (*NAMESPACE.get_or_init(find))?;
@@ -82,20 +82,20 @@ fn name(leader: Life) -> Option<String> {
 }
 
 /// The leader whose group has this name, in the PID namespace of this process.
-fn leader_of(text: &str) -> Option<Life> {
+fn leader_of(text: &str) -> Option<ProcessIdentity> {
     let mut parts = text.splitn(3, '-');
-    let life = Life {
+    let identity = ProcessIdentity {
         pid: Pid(parts.next()?.parse().ok()?),
         start: parts.next()?.parse().ok()?,
     };
-    (name(life)? == text).then_some(life)
+    (name(identity)? == text).then_some(identity)
 }
 
 /// The leaders of the sessions into whose groups the text of
 /// `/proc/PID/cgroup` places a process. A user may make a group of such a name
 /// elsewhere, but only the user's own processes can be in it.
 #[must_use]
-pub fn leaders(text: &[u8]) -> Vec<Life> {
+pub fn leaders(text: &[u8]) -> Vec<ProcessIdentity> {
     let group = |line: &[u8]| {
         let line = std::str::from_utf8(line).ok()?;
         let (_, rest) = line.split_once("/slurm-efa-logins/")?;
@@ -112,7 +112,7 @@ pub fn leaders(text: &[u8]) -> Vec<Life> {
 ///
 /// # Errors
 /// There is no group. The session goes on without.
-pub fn enter(leader: Life, scope: Option<&str>) -> io::Result<Option<Group>> {
+pub fn enter(leader: ProcessIdentity, scope: Option<&str>) -> io::Result<Option<Group>> {
     let own = read(leader.pid, "cgroup")?.unwrap_or_default();
     if job_cgroup::is_slurms(&own) || scope.and_then(Group::of_scope).is_some() {
         return Ok(None);
@@ -127,7 +127,7 @@ pub fn enter(leader: Life, scope: Option<&str>) -> io::Result<Option<Group>> {
     Err(last)
 }
 
-fn make(mount: &Path, version: Version, leader: Life) -> io::Result<Group> {
+fn make(mount: &Path, version: Version, leader: ProcessIdentity) -> io::Result<Group> {
     let folder = mount.join(FOLDER);
     make_dir(&folder)?;
     // The kernel counts the groups in it as links.
@@ -178,7 +178,7 @@ pub fn sweep() {
 fn sweep_folder(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let leader = entry.file_name().to_str().and_then(leader_of);
-        if leader.is_some_and(|leader| !leader.goes_on()) {
+        if leader.is_some_and(|leader| !leader.is_alive()) {
             // Fails while a process is in it.
             let _ = fs::remove_dir(entry.path());
         }
@@ -208,7 +208,7 @@ pub fn thaw_all() {
 impl Group {
     /// The group that the session with this leader has.
     #[must_use]
-    pub fn of(leader: Life) -> Option<Self> {
+    pub fn of(leader: ProcessIdentity) -> Option<Self> {
         let name = name(leader)?;
         hierarchies().find_map(|(mount, version)| {
             let dir = mount.join(FOLDER).join(&name);
@@ -342,8 +342,8 @@ impl Frozen {
             for pid in group.members() {
                 if group.own && spared(pid) {
                     only_ours &= group.move_out(pid).is_ok();
-                } else if let Ok(Some(life)) = Life::of(pid) {
-                    let _ = life.signal(rustix::process::Signal::KILL);
+                } else if let Ok(Some(identity)) = ProcessIdentity::of(pid) {
+                    let _ = identity.signal(rustix::process::Signal::KILL);
                 }
             }
             if only_ours {
@@ -365,7 +365,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LEADER: Life = Life {
+    const LEADER: ProcessIdentity = ProcessIdentity {
         pid: Pid(42),
         start: 123,
     };

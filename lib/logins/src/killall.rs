@@ -23,7 +23,7 @@ const UNUSED: libc::uid_t = libc::uid_t::MAX - 1;
 pub fn of_user(user: &User, all: &Processes, targets: &BTreeSet<Pid>) -> Result<(), String> {
     let alive = || all.iter().filter(|it| !it.zombie);
     let mut uids: BTreeSet<u32> = alive()
-        .filter(|it| targets.contains(&it.life.pid))
+        .filter(|it| targets.contains(&it.identity.pid))
         .map(|it| it.uids.real())
         .filter(|uid| user.has_subordinate(*uid))
         .collect();
@@ -31,8 +31,8 @@ pub fn of_user(user: &User, all: &Processes, targets: &BTreeSet<Pid>) -> Result<
     for uid in uids {
         // kill(2) compares with the real and the saved uid.
         let mut theirs = alive().filter(|it| [it.uids.real(), it.uids.saved()].contains(&uid));
-        if let Some(other) = theirs.find(|it| !targets.contains(&it.life.pid)) {
-            let pid = other.life.pid.0;
+        if let Some(other) = theirs.find(|it| !targets.contains(&it.identity.pid)) {
+            let pid = other.identity.pid.0;
             return Err(format!(
                 "process {pid} of uid {uid} belongs to none of these sessions"
             ));

@@ -10,10 +10,9 @@
 //! login it is the site's choice (`on_error`), but root and exempt users get
 //! in whatever fails.
 
-pub mod activity;
 pub mod clock;
-pub mod end;
 pub mod group;
+pub mod idle;
 pub mod killall;
 pub mod membership;
 pub mod module_arguments;
@@ -21,6 +20,7 @@ pub mod policy;
 pub mod process;
 pub mod session;
 pub mod settings;
-pub mod terminal;
+pub mod terminate;
+pub mod tty;
 pub mod user_jobs;
 pub mod userns;

@@ -16,11 +16,11 @@
 //! | no login uid, a subordinate uid, in the session's tree or control group | yes |
 //! | anything else, such as `su` to another account | no |
 
-use host::process::{Life, read};
+use host::process::{ProcessIdentity, read};
 
 use crate::group;
 use crate::process;
-use crate::process::{Audit, Process, Uids};
+use crate::process::{AuditSession, Process, Uids};
 use crate::session::Session;
 
 /// Most bytes of `/etc/subuid` that are read.
@@ -86,8 +86,8 @@ impl User {
 
     /// Whether a process is this user's; `linked`: it is in the tree or in the
     /// control group of one of the user's sessions.
-    fn owns(&self, identity: &Identity, linked: bool) -> bool {
-        let Identity {
+    fn owns(&self, identity: &ProcessOwner, linked: bool) -> bool {
+        let ProcessOwner {
             uids,
             login,
             namespace,
@@ -126,7 +126,7 @@ pub enum Namespace {
 
 /// What shows whose a process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct ProcessOwner {
     /// Its uids.
     pub uids: Uids,
     /// The uid that logged in (`/proc/PID/loginuid`), which no user can change.
@@ -139,23 +139,23 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     /// Whose it is.
-    pub identity: Identity,
+    pub identity: ProcessOwner,
     /// The kernel's login session.
-    pub audit: Option<Audit>,
+    pub audit: Option<AuditSession>,
     /// The text of `/proc/PID/cgroup`.
     pub cgroup: Vec<u8>,
     /// The leaders of the sessions whose own groups it is in.
-    pub groups: Vec<Life>,
+    pub groups: Vec<ProcessIdentity>,
 }
 
 impl Evidence {
     /// Looks at a process. What cannot be read is no evidence.
     #[must_use]
     pub fn of(process: &Process) -> Self {
-        let pid = process.life.pid;
+        let pid = process.identity.pid;
         let cgroup = read(pid, "cgroup").ok().flatten().unwrap_or_default();
         Self {
-            identity: Identity {
+            identity: ProcessOwner {
                 uids: process.uids,
                 login: process::login_uid(pid),
                 namespace: crate::userns::of(pid),
@@ -213,7 +213,7 @@ pub fn process_belongs(process: &Process, user: &User, whole: Whole<'_>) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Told;
+    use crate::session::PamItems;
     use host::BootId;
     use host::process::Pid;
     use proptest::prelude::*;
@@ -229,18 +229,18 @@ mod tests {
     }
 
     fn session() -> Session {
-        let leader = Life {
+        let leader = ProcessIdentity {
             pid: Pid(10),
             start: 7,
         };
         let boot = BootId::current().unwrap();
-        let mut session = Session::new(boot, ALICE, "alice", leader, Told::default());
-        session.audit = Some(Audit(5));
+        let mut session = Session::new(boot, ALICE, "alice", leader, PamItems::default());
+        session.audit = Some(AuditSession(5));
         session
     }
 
-    fn identity(uids: [u32; 4], login: Option<u32>, namespace: Namespace) -> Identity {
-        Identity {
+    fn identity(uids: [u32; 4], login: Option<u32>, namespace: Namespace) -> ProcessOwner {
+        ProcessOwner {
             uids: Uids(uids),
             login,
             namespace,
@@ -355,15 +355,15 @@ mod tests {
 
     #[test]
     fn a_process_is_in_a_session_by_tree_audit_session_scope_or_group() {
-        let evidence = |audit: Option<u32>, cgroup: &str, groups: &[Life]| Evidence {
+        let evidence = |audit: Option<u32>, cgroup: &str, groups: &[ProcessIdentity]| Evidence {
             identity: identity([SUB; 4], None, Namespace::Foreign(vec![ALICE])),
-            audit: audit.map(Audit),
+            audit: audit.map(AuditSession),
             cgroup: cgroup.as_bytes().to_owned(),
             groups: groups.to_owned(),
         };
         let mut scoped = session();
         scoped.scope = Some("/user.slice/user-20001.slice/session-3.scope".to_owned());
-        let other = Life {
+        let other = ProcessIdentity {
             pid: Pid(11),
             start: 7,
         };
@@ -410,7 +410,7 @@ mod tests {
         ] {
             let evidence = Evidence {
                 identity: identity(uids, login, Namespace::Initial),
-                audit: Some(Audit(5)),
+                audit: Some(AuditSession(5)),
                 cgroup: Vec::new(),
                 groups: vec![session().leader],
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Instant;
+use crate::clock::BootTime;
 use crate::settings::Settings;
 use crate::user_jobs::Presence;
 
@@ -17,9 +17,9 @@ pub const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// When the last job's end was noticed.
-    pub since: Instant,
+    pub since: BootTime,
     /// When the sessions end.
-    pub deadline: Instant,
+    pub deadline: BootTime,
 }
 
 /// What is known of a user who has sessions.
@@ -30,12 +30,12 @@ pub struct Seen {
     /// The user has sessions that may be ended.
     pub sessions: bool,
     /// When one of them was used last, as far as that is looked at.
-    pub used: Option<Instant>,
+    pub used: Option<BootTime>,
 }
 
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SessionAction {
     /// Nothing.
     Nothing,
     /// Tell the user that the sessions end at the deadline.
@@ -43,42 +43,47 @@ pub enum Verdict {
     /// A new job has come: tell the user that the sessions stay.
     Cancel,
     /// Wait for this moment, then decide again.
-    Wait(Notice, Instant),
+    Wait(Notice, BootTime),
     /// End the sessions.
     End(Notice),
 }
 
 /// Decides. Only [`Presence::None`] ever leads to an end.
 #[must_use]
-pub fn decide(now: Instant, settings: &Settings, notice: Option<Notice>, seen: Seen) -> Verdict {
+pub fn decide(
+    now: BootTime,
+    settings: &Settings,
+    notice: Option<Notice>,
+    seen: Seen,
+) -> SessionAction {
     match (seen.jobs, notice) {
-        (_, _) if !seen.sessions => Verdict::Nothing,
-        (Presence::Has, None) | (Presence::Unknown, None) => Verdict::Nothing,
-        (Presence::Has, Some(_)) => Verdict::Cancel,
-        (Presence::Unknown, Some(notice)) => Verdict::Wait(notice, now.after(AGAIN)),
+        (_, _) if !seen.sessions => SessionAction::Nothing,
+        (Presence::Has, None) | (Presence::Unknown, None) => SessionAction::Nothing,
+        (Presence::Has, Some(_)) => SessionAction::Cancel,
+        (Presence::Unknown, Some(notice)) => SessionAction::Wait(notice, now.after(AGAIN)),
         (Presence::None, None) => {
             let notice = Notice {
                 since: now,
                 deadline: now.after(settings.grace),
             };
             if settings.grace.is_zero() && !settings.spare_active {
-                Verdict::End(notice)
+                SessionAction::End(notice)
             } else {
-                Verdict::Warn(notice)
+                SessionAction::Warn(notice)
             }
         }
         (Presence::None, Some(notice)) if now < notice.deadline => {
-            Verdict::Wait(notice, notice.deadline)
+            SessionAction::Wait(notice, notice.deadline)
         }
         (Presence::None, Some(notice)) => match spared_until(settings, notice, seen.used) {
-            Some(until) if now < until => Verdict::Wait(notice, until),
-            _ => Verdict::End(notice),
+            Some(until) if now < until => SessionAction::Wait(notice, until),
+            _ => SessionAction::End(notice),
         },
     }
 }
 
 /// Until when a session that is used stays beyond the deadline.
-fn spared_until(settings: &Settings, notice: Notice, used: Option<Instant>) -> Option<Instant> {
+fn spared_until(settings: &Settings, notice: Notice, used: Option<BootTime>) -> Option<BootTime> {
     if !settings.spare_active {
         return None;
     }
@@ -107,8 +112,8 @@ mod tests {
 
     fn notice(since: u64, deadline: u64) -> Notice {
         Notice {
-            since: Instant(since),
-            deadline: Instant(deadline),
+            since: BootTime(since),
+            deadline: BootTime(deadline),
         }
     }
 
@@ -116,13 +121,13 @@ mod tests {
     fn the_last_jobs_end_warns_then_waits_for_the_grace_then_ends() {
         let settings = settings("grace = '10s'");
         let none = seen(Presence::None);
-        let first = decide(Instant(1000), &settings, None, none);
+        let first = decide(BootTime(1000), &settings, None, none);
         let given = notice(1000, 11_000);
-        assert_eq!(first, Verdict::Warn(given));
-        let next = decide(Instant(2000), &settings, Some(given), none);
-        assert_eq!(next, Verdict::Wait(given, Instant(11_000)));
-        let last = decide(Instant(11_000), &settings, Some(given), none);
-        assert_eq!(last, Verdict::End(given));
+        assert_eq!(first, SessionAction::Warn(given));
+        let next = decide(BootTime(2000), &settings, Some(given), none);
+        assert_eq!(next, SessionAction::Wait(given, BootTime(11_000)));
+        let last = decide(BootTime(11_000), &settings, Some(given), none);
+        assert_eq!(last, SessionAction::End(given));
     }
 
     #[test]
@@ -131,9 +136,15 @@ mod tests {
         let has = seen(Presence::Has);
         let given = Some(notice(0, 60_000));
         for now in [1, 59_999, 60_000, 99_000] {
-            assert_eq!(decide(Instant(now), &settings, given, has), Verdict::Cancel);
+            assert_eq!(
+                decide(BootTime(now), &settings, given, has),
+                SessionAction::Cancel
+            );
         }
-        assert_eq!(decide(Instant(1), &settings, None, has), Verdict::Nothing);
+        assert_eq!(
+            decide(BootTime(1), &settings, None, has),
+            SessionAction::Nothing
+        );
     }
 
     #[test]
@@ -141,19 +152,19 @@ mod tests {
         let settings = settings("");
         let given = notice(0, 60_000);
         let now = decide(
-            Instant(600_000),
+            BootTime(600_000),
             &settings,
             Some(given),
             seen(Presence::None),
         );
-        assert_eq!(now, Verdict::End(given));
+        assert_eq!(now, SessionAction::End(given));
     }
 
     #[test]
     fn without_grace_the_end_comes_at_once() {
         let settings = settings("grace = '0'");
-        let now = decide(Instant(5), &settings, None, seen(Presence::None));
-        assert_eq!(now, Verdict::End(notice(5, 5)));
+        let now = decide(BootTime(5), &settings, None, seen(Presence::None));
+        assert_eq!(now, SessionAction::End(notice(5, 5)));
     }
 
     #[test]
@@ -162,15 +173,15 @@ mod tests {
             settings("grace = '10s'\nspare_active = true\nidle_after = '5m'\nmax_overstay = '1h'");
         let given = notice(0, 10_000);
         let used = |at| Seen {
-            used: Some(Instant(at)),
+            used: Some(BootTime(at)),
             ..seen(Presence::None)
         };
-        let wait = decide(Instant(10_000), &settings, Some(given), used(9_000));
-        assert_eq!(wait, Verdict::Wait(given, Instant(309_000)));
-        let idle = decide(Instant(309_000), &settings, Some(given), used(9_000));
-        assert_eq!(idle, Verdict::End(given));
-        let overstayed = decide(Instant(3_610_000), &settings, Some(given), used(3_609_000));
-        assert_eq!(overstayed, Verdict::End(given));
+        let wait = decide(BootTime(10_000), &settings, Some(given), used(9_000));
+        assert_eq!(wait, SessionAction::Wait(given, BootTime(309_000)));
+        let idle = decide(BootTime(309_000), &settings, Some(given), used(9_000));
+        assert_eq!(idle, SessionAction::End(given));
+        let overstayed = decide(BootTime(3_610_000), &settings, Some(given), used(3_609_000));
+        assert_eq!(overstayed, SessionAction::End(given));
     }
 
     #[test]
@@ -181,8 +192,8 @@ mod tests {
         };
         let given = Some(notice(0, 1));
         assert_eq!(
-            decide(Instant(9), &settings(""), given, nobody),
-            Verdict::Nothing
+            decide(BootTime(9), &settings(""), given, nobody),
+            SessionAction::Nothing
         );
     }
 
@@ -195,10 +206,10 @@ mod tests {
         ) {
             let settings = Settings { spare_active: spare, ..settings("grace = '0'") };
             let jobs = if unknown { Presence::Unknown } else { Presence::Has };
-            let seen = Seen { jobs, sessions: true, used: used.map(Instant) };
+            let seen = Seen { jobs, sessions: true, used: used.map(BootTime) };
             let given = given.then(|| notice(since, deadline));
-            let verdict = decide(Instant(now), &settings, given, seen);
-            prop_assert!(!matches!(verdict, Verdict::End(_) | Verdict::Warn(_)));
+            let verdict = decide(BootTime(now), &settings, given, seen);
+            prop_assert!(!matches!(verdict, SessionAction::End(_) | SessionAction::Warn(_)));
         }
 
         #[test]
@@ -206,8 +217,8 @@ mod tests {
             now in any::<u64>(), since in any::<u64>(), deadline in any::<u64>(),
         ) {
             let given = notice(since, deadline);
-            let verdict = decide(Instant(now), &settings(""), Some(given), seen(Presence::None));
-            prop_assert!(now >= deadline || verdict == Verdict::Wait(given, Instant(deadline)));
+            let verdict = decide(BootTime(now), &settings(""), Some(given), seen(Presence::None));
+            prop_assert!(now >= deadline || verdict == SessionAction::Wait(given, BootTime(deadline)));
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use host::process::{Life, Pid, read, stat};
+use host::process::{Pid, ProcessIdentity, read, stat};
 
 /// The kernel's number of a login session (`/proc/PID/sessionid`), which
 /// pam_loginuid sets and no user can change.
@@ -15,13 +15,13 @@ use host::process::{Life, Pid, read, stat};
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
-pub struct Audit(pub u32);
+pub struct AuditSession(pub u32);
 
 /// A process at the moment of looking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Which.
-    pub life: Life,
+    pub identity: ProcessIdentity,
     /// Its parent's number.
     pub parent: Pid,
     /// The terminal's device number, if it has one.
@@ -107,8 +107,8 @@ pub fn logind_id(scope: &str, uid: u32) -> Option<&str> {
 
 /// The kernel's login session of a process, if it has one.
 #[must_use]
-pub fn audit_session(pid: Pid) -> Option<Audit> {
-    number(pid, "sessionid").map(Audit)
+pub fn audit_session(pid: Pid) -> Option<AuditSession> {
+    number(pid, "sessionid").map(AuditSession)
 }
 
 /// The uid that logged in to the session that a process belongs to, if one did.
@@ -151,7 +151,7 @@ impl Processes {
 
     /// Adds one.
     pub fn add(&mut self, process: Process) {
-        let pid = process.life.pid;
+        let pid = process.identity.pid;
         self.children.entry(process.parent).or_default().push(pid);
         self.all.insert(pid, process);
     }
@@ -169,9 +169,9 @@ impl Processes {
 
     /// This life, if it goes on, and all that descends from it.
     #[must_use]
-    pub fn tree(&self, root: Life) -> BTreeSet<Pid> {
+    pub fn tree(&self, root: ProcessIdentity) -> BTreeSet<Pid> {
         let mut tree = BTreeSet::new();
-        if self.get(root.pid).is_none_or(|it| it.life != root) {
+        if self.get(root.pid).is_none_or(|it| it.identity != root) {
             return tree;
         }
         let mut open = vec![root.pid];
@@ -191,7 +191,7 @@ impl Process {
         let stat = stat(pid).ok()??;
         let uids = parse_uids(&read(pid, "status").ok()??)?;
         Some(Self {
-            life: Life {
+            identity: ProcessIdentity {
                 pid,
                 start: stat.start,
             },
@@ -264,15 +264,17 @@ mod tests {
 
     #[test]
     fn the_tree_of_a_number_that_was_used_again_is_empty() {
-        let own = Life::of(Pid(std::process::id())).unwrap().unwrap();
+        let own = ProcessIdentity::of(Pid(std::process::id()))
+            .unwrap()
+            .unwrap();
         let all = Processes::scan().unwrap();
         assert!(all.tree(own).contains(&own.pid));
-        let earlier = Life {
+        let earlier = ProcessIdentity {
             start: own.start - 1,
             ..own
         };
         assert!(all.tree(earlier).is_empty());
-        assert!(own.goes_on() && !earlier.goes_on());
+        assert!(own.is_alive() && !earlier.is_alive());
     }
 
     proptest! {

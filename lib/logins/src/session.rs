@@ -10,14 +10,14 @@ use std::time::Duration;
 use host::BootId;
 use host::Deadline;
 use host::printable;
-use host::process::{Life, Pid};
+use host::process::{Pid, ProcessIdentity};
 use host::state_dir::{StateDir, StateError, Store};
 use host::state_layout::login::{DAEMON_LOCK, SESSION_VERSION, SESSIONS};
 use serde::{Deserialize, Serialize};
 use slurm::JobId;
 
-use crate::clock::Instant;
-use crate::process::Audit;
+use crate::clock::BootTime;
+use crate::process::AuditSession;
 use crate::settings::Settings;
 
 /// Longest text that is kept of PAM's items, in characters.
@@ -35,9 +35,9 @@ pub struct Session {
     pub user: String,
     /// The process that opened it (sshd's privileged one), of which
     /// everything in it descends.
-    pub leader: Life,
+    pub leader: ProcessIdentity,
     /// When it was opened.
-    pub opened: Instant,
+    pub opened: BootTime,
     /// PAM's service; safe to print.
     pub service: String,
     /// PAM's terminal, `ssh` for sshd; safe to print.
@@ -45,7 +45,7 @@ pub struct Session {
     /// PAM's remote host; safe to print.
     pub remote: Option<String>,
     /// The kernel's login session.
-    pub audit: Option<Audit>,
+    pub audit: Option<AuditSession>,
     /// The cgroup that logind made for it, as the kernel names it; it tells
     /// logind's session, too. No variable does: users may set those.
     pub scope: Option<String>,
@@ -57,7 +57,7 @@ pub struct Session {
 
 /// What PAM tells about a login; any of it may be hostile.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
+pub struct PamItems {
     /// `PAM_SERVICE`.
     pub service: String,
     /// `PAM_TTY`.
@@ -69,7 +69,13 @@ pub struct Told {
 impl Session {
     /// A session of the process `leader`.
     #[must_use]
-    pub fn new(boot: BootId, uid: u32, user: &str, leader: Life, told: Told) -> Self {
+    pub fn new(
+        boot: BootId,
+        uid: u32,
+        user: &str,
+        leader: ProcessIdentity,
+        told: PamItems,
+    ) -> Self {
         let short = |text: String| printable(&text, LONGEST);
         Self {
             version: SESSION_VERSION,
@@ -77,7 +83,7 @@ impl Session {
             uid,
             user: printable(user, LONGEST),
             leader,
-            opened: Instant::now(),
+            opened: BootTime::now(),
             service: short(told.service),
             tty: told.tty.map(short),
             remote: told.remote.map(short),
@@ -97,7 +103,7 @@ impl Session {
     /// Whether it ends when its user has no job: where logins need none, only
     /// if the user has had one since it was opened (`had_job`, as far as seen).
     #[must_use]
-    pub fn is_bound(&self, settings: &Settings, had_job: Option<Instant>) -> bool {
+    pub fn is_bound(&self, settings: &Settings, had_job: Option<BootTime>) -> bool {
         settings.require_job
             || !self.jobs.is_empty()
             || had_job.is_some_and(|then| then >= self.opened)
@@ -114,7 +120,7 @@ impl Session {
     /// # Errors
     /// For a person to read; safe to print.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, String> {
-        let life = life_of(name).ok_or("not the name of a session")?;
+        let identity = identity_of(name).ok_or("not the name of a session")?;
         let session: Self =
             serde_json::from_slice(bytes).map_err(|error| printable(&error.to_string(), 200))?;
         if session.version != SESSION_VERSION {
@@ -123,7 +129,7 @@ impl Session {
                 session.version
             ));
         }
-        if session.leader != life {
+        if session.leader != identity {
             return Err("its content speaks of another process".to_owned());
         }
         let texts = [Some(&session.user), Some(&session.service)]
@@ -148,19 +154,19 @@ impl fmt::Display for Session {
 
 /// The file of the session that this process leads.
 #[must_use]
-pub fn file_name(leader: Life) -> String {
+pub fn file_name(leader: ProcessIdentity) -> String {
     format!("{}-{}.json", leader.pid.0, leader.start)
 }
 
 /// The process whose session's file has this name.
 #[must_use]
-pub fn life_of(name: &str) -> Option<Life> {
+pub fn identity_of(name: &str) -> Option<ProcessIdentity> {
     let (pid, start) = name.strip_suffix(".json")?.split_once('-')?;
-    let life = Life {
+    let identity = ProcessIdentity {
         pid: Pid(pid.parse().ok()?),
         start: start.parse().ok()?,
     };
-    (file_name(life) == name).then_some(life)
+    (file_name(identity) == name).then_some(identity)
 }
 
 /// The folder of records.
@@ -204,7 +210,7 @@ impl Records {
     ///
     /// # Errors
     /// It stays.
-    pub fn remove(&mut self, leader: Life) -> Result<(), StateError> {
+    pub fn remove(&mut self, leader: ProcessIdentity) -> Result<(), StateError> {
         self.dir.remove(&file_name(leader))
     }
 
@@ -274,16 +280,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn session() -> Session {
-        let life = Life {
+        let identity = ProcessIdentity {
             pid: Pid(42),
             start: 123,
         };
-        let told = Told {
+        let told = PamItems {
             service: "sshd".to_owned(),
             tty: Some("ssh".to_owned()),
             remote: Some("10.0.0.1\x1b[2J\n".to_owned()),
         };
-        Session::new(BootId::current().unwrap(), 20_001, "alice", life, told)
+        Session::new(BootId::current().unwrap(), 20_001, "alice", identity, told)
     }
 
     #[test]
@@ -305,9 +311,9 @@ mod tests {
     fn odd_items_of_pam_cannot_steer_a_terminal_or_name_a_path() {
         let session = session();
         assert_eq!(session.remote.as_deref(), Some("10.0.0.1\\u{1b}[2J\\n"));
-        let told = Told {
+        let told = PamItems {
             remote: Some("x".repeat(1 << 20)),
-            ..Told::default()
+            ..PamItems::default()
         };
         let long = Session::new(session.boot.clone(), 1, "a", session.leader, told);
         assert!(serde_json::to_vec(&long).unwrap().len() < 4096);

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use crate::JobId;
 use crate::stepd_sockets::number;
-use host::process::{Life, Pid, read};
+use host::process::{Pid, ProcessIdentity, read};
 
 /// A job's group, as its directory is named.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,9 +131,9 @@ pub fn unified_directory(text: &[u8]) -> Option<PathBuf> {
 
 /// Where a process belongs, if it is still that process after the look.
 #[must_use]
-pub fn of_process(life: Life) -> Option<Place> {
-    let place = place(&read(life.pid, "cgroup").ok()??)?;
-    life.goes_on().then_some(place)
+pub fn of_process(identity: ProcessIdentity) -> Option<Place> {
+    let place = place(&read(identity.pid, "cgroup").ok()??)?;
+    identity.is_alive().then_some(place)
 }
 
 /// The directory of the job that a process belongs to, below `/sys/fs/cgroup`.

@@ -9,13 +9,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use host::BootId;
 use host::state_dir::StateDir;
-use logins::clock::Instant;
-use logins::end;
-use logins::end::{Ending, Progress, Under};
+use logins::clock::BootTime;
 use logins::membership::User;
 use logins::process::Processes;
 use logins::session::{Records, Session, daemon_runs};
 use logins::settings::Settings;
+use logins::terminate;
+use logins::terminate::{Ending, PendingTermination, Progress};
 use logins::user_jobs::{Jobs, Presence};
 use slurm_logoutd::daemon::Daemon;
 use slurm_logoutd::report::Status;
@@ -181,25 +181,25 @@ fn end_user(settings: &Settings, user: &str) -> Result<(), Failure> {
     }
     let no_job = Jobs::look(settings, LOOK).of(uid) == Presence::None;
     let user_of = User::look_up(uid, user);
-    let mut under = Under::new(Ending::new(user_of, ours, settings.leftovers));
-    let until = Instant::now().after(LONGEST);
-    while Instant::now() < until {
+    let mut pending = PendingTermination::new(Ending::new(user_of, ours, settings.leftovers));
+    let until = BootTime::now().after(LONGEST);
+    while BootTime::now() < until {
         let processes = Processes::scan().map_err(unavailable)?;
-        match under.go_on(&processes, &others, no_job) {
+        match pending.go_on(&processes, &others, no_job) {
             Progress::Step(_, _, problems) => {
                 problems
                     .iter()
                     .for_each(|it| eprintln!("slurm-logout: {it}"));
                 // There is nothing to wait for but the processes' own time.
-                std::thread::sleep(Instant::now().until(under.next));
+                std::thread::sleep(BootTime::now().until(pending.next));
             }
             Progress::Survived(pids) => {
-                let pids = end::named(&pids);
+                let pids = terminate::named(&pids);
                 let reason = format!("processes {pids} of {user} survive SIGKILL");
                 return Err((UNAVAILABLE, reason));
             }
             done @ (Progress::Ended | Progress::Unseen(_)) => {
-                let sessions = &under.ending.sessions;
+                let sessions = &pending.ending.sessions;
                 for session in sessions {
                     records.remove(session.leader).map_err(unavailable)?;
                 }

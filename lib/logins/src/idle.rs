@@ -10,13 +10,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use host::process::{Life, Pid, read};
+use host::process::{Pid, ProcessIdentity, read};
 
-use crate::clock::Instant;
+use crate::clock::BootTime;
 use crate::membership::{User, Whole, process_belongs};
 use crate::process::{Process, Processes};
 use crate::session::Session;
-use crate::terminal;
+use crate::tty;
 
 /// Traffic of a minute that is not use, in bytes.
 pub const QUIET_BYTES: u64 = 2048;
@@ -27,7 +27,7 @@ pub const QUIET_TICKS: u64 = 6;
 /// What a session had done when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    at: Instant,
+    at: BootTime,
     bytes: u64,
     ticks: u64,
     input: i64,
@@ -36,13 +36,13 @@ pub struct Sample {
 /// When each session was used last.
 #[derive(Debug, Default)]
 pub struct Activity {
-    sessions: BTreeMap<Life, (Sample, Instant)>,
+    sessions: BTreeMap<ProcessIdentity, (Sample, BootTime)>,
 }
 
 impl Activity {
     /// Takes a sample of a session; when it was used last. A session that is
     /// seen for the first time counts as used now.
-    pub fn note(&mut self, leader: Life, sample: Sample) -> Instant {
+    pub fn note(&mut self, leader: ProcessIdentity, sample: Sample) -> BootTime {
         let used = match self.sessions.get(&leader) {
             None => sample.at,
             Some((before, used)) if is_idle(*before, sample) => *used,
@@ -54,12 +54,12 @@ impl Activity {
 
     /// When the last sample of a session was taken.
     #[must_use]
-    pub fn looked(&self, leader: Life) -> Option<Instant> {
+    pub fn looked(&self, leader: ProcessIdentity) -> Option<BootTime> {
         Some(self.sessions.get(&leader)?.0.at)
     }
 
     /// Forgets all others.
-    pub fn keep(&mut self, leaders: &BTreeSet<Life>) {
+    pub fn keep(&mut self, leaders: &BTreeSet<ProcessIdentity>) {
         self.sessions.retain(|leader, _| leaders.contains(leader));
     }
 }
@@ -83,21 +83,21 @@ pub fn sample(all: &Processes, session: &Session, user: &User) -> Sample {
         .iter()
         .filter_map(|pid| all.get(*pid))
         .filter(|it| process_belongs(it, user, Whole::Session { session, descends }))
-        .map(|it| (it.life.pid, it))
+        .map(|it| (it.identity.pid, it))
         .collect();
     let of_user = || members.values();
     // sshd's own process of the session is the one that root's has begotten.
     let connection = of_user().filter(|it| !members.contains_key(&it.parent));
     let bytes = connection
-        .filter_map(|it| parse_io(&read(it.life.pid, "io").ok()??))
+        .filter_map(|it| parse_io(&read(it.identity.pid, "io").ok()??))
         .fold(0, u64::saturating_add);
     let terminals: BTreeSet<u32> = of_user().filter_map(|it| it.tty).collect();
     let input = terminals
         .iter()
-        .filter_map(|tty| terminal::last_input(*tty, uid))
+        .filter_map(|tty| tty::last_input(*tty, uid))
         .max();
     Sample {
-        at: Instant::now(),
+        at: BootTime::now(),
         bytes,
         ticks: of_user().fold(0, |sum, it| sum.saturating_add(it.cpu)),
         input: input.unwrap_or(0),
@@ -125,14 +125,14 @@ pub fn interval(window: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const ONE: Life = Life {
+    const ONE: ProcessIdentity = ProcessIdentity {
         pid: Pid(1),
         start: 1,
     };
 
     fn at(minute: u64, bytes: u64, ticks: u64, input: i64) -> Sample {
         Sample {
-            at: Instant(minute * 60_000),
+            at: BootTime(minute * 60_000),
             bytes,
             ticks,
             input,
@@ -150,7 +150,11 @@ mod tests {
         ] {
             let mut activity = Activity::default();
             activity.note(ONE, start);
-            assert_eq!(activity.note(ONE, next), Instant(used * 60_000), "{next:?}");
+            assert_eq!(
+                activity.note(ONE, next),
+                BootTime(used * 60_000),
+                "{next:?}"
+            );
         }
     }
 
@@ -160,12 +164,12 @@ mod tests {
         for minute in 0..5 {
             assert_eq!(
                 activity.note(ONE, at(minute, 500 * minute, 0, 7)),
-                Instant(0)
+                BootTime(0)
             );
         }
-        assert_eq!(activity.note(ONE, at(5, 0, 0, 8)), Instant(300_000));
+        assert_eq!(activity.note(ONE, at(5, 0, 0, 8)), BootTime(300_000));
         activity.keep(&BTreeSet::new());
-        assert_eq!(activity.note(ONE, at(6, 0, 0, 8)), Instant(360_000));
+        assert_eq!(activity.note(ONE, at(6, 0, 0, 8)), BootTime(360_000));
     }
 
     #[test]

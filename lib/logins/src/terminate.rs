@@ -2,7 +2,7 @@
 //! when.
 //!
 //! No process is chosen by its name, and each is signalled as one life of its
-//! number ([`Life::signal`]). Chosen is what descends from the process that
+//! number ([`ProcessIdentity::signal`]). Chosen is what descends from the process that
 //! opened the session, and, by [`Leftovers`], what left it; whose a process is,
 //! [`membership`](crate::membership) answers. Never chosen is another user's process, root's (but
 //! for sshd's own that leads the session) or one in a Slurm job's cgroup.
@@ -17,11 +17,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use host::process::{Life, Pid, read, stat};
+use host::process::{Pid, ProcessIdentity, read, stat};
 use rustix::process::Signal;
 use slurm::job_cgroup;
 
-use crate::clock::Instant;
+use crate::clock::BootTime;
 use crate::group::{Frozen, Group};
 use crate::killall;
 use crate::membership::{Evidence, User, Whole, belongs, process_belongs};
@@ -80,7 +80,11 @@ const FREEZE: Duration = Duration::from_millis(200);
 /// was left before. New processes each time are something that forks, which is
 /// killed as long as it does.
 #[must_use]
-pub fn is_stuck(kills: u32, left: &BTreeSet<Life>, before: &BTreeSet<Life>) -> bool {
+pub fn is_stuck(
+    kills: u32,
+    left: &BTreeSet<ProcessIdentity>,
+    before: &BTreeSet<ProcessIdentity>,
+) -> bool {
     kills >= MOST_KILLS && left.is_subset(before)
 }
 
@@ -100,7 +104,7 @@ pub struct Ending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// Which.
-    pub life: Life,
+    pub identity: ProcessIdentity,
     /// sshd's own process of the session, not the user's program.
     pub connection: bool,
 }
@@ -145,10 +149,10 @@ impl Ending {
             members.extend(tree.into_iter().map(|pid| (pid, session)));
         }
         let own = std::process::id();
-        let leaders: BTreeSet<Life> = self.sessions.iter().map(|it| it.leader).collect();
-        let leads = |it: &Process| leaders.contains(&it.life);
+        let leaders: BTreeSet<ProcessIdentity> = self.sessions.iter().map(|it| it.leader).collect();
+        let leads = |it: &Process| leaders.contains(&it.identity);
         let chosen = |it: &&Process| {
-            let pid = it.life.pid;
+            let pid = it.identity.pid;
             // Nobody ends init, or the daemon itself.
             let may_end = !it.zombie && pid.0 > 1 && pid.0 != own && !spared.contains(&pid);
             may_end
@@ -161,10 +165,10 @@ impl Ending {
         let mut targets: Vec<Target> = all
             .iter()
             .filter(chosen)
-            .filter(|it| leads(it) || !in_job(it.life.pid))
+            .filter(|it| leads(it) || !in_job(it.identity.pid))
             .map(|it| Target {
-                life: it.life,
-                connection: connections.contains(&it.life.pid),
+                identity: it.identity,
+                connection: connections.contains(&it.identity.pid),
             })
             .collect();
         targets.sort_unstable();
@@ -221,10 +225,10 @@ impl Ending {
         let frozen = Frozen::new(groups, FREEZE);
         let all = Processes::scan().map_err(|error| format!("/proc: {error}"))?;
         let targets = self.targets(&all, others);
-        let pids: BTreeSet<Pid> = targets.iter().map(|it| it.life.pid).collect();
+        let pids: BTreeSet<Pid> = targets.iter().map(|it| it.identity.pid).collect();
         for target in &targets {
             // One that cannot be signalled is seen by the next look.
-            let _ = target.life.signal(Signal::KILL);
+            let _ = target.identity.signal(Signal::KILL);
         }
         frozen.kill(|pid| !pids.contains(&pid));
         drop(frozen);
@@ -319,8 +323,8 @@ pub fn carry_out(step: Step, ending: &Ending, targets: &[Target]) -> Vec<String>
             Step::Kill => &[Signal::KILL],
         };
         for signal in signals {
-            if let Err(error) = target.life.signal(*signal) {
-                problems.push(format!("process {}: {error}", target.life.pid.0));
+            if let Err(error) = target.identity.signal(*signal) {
+                problems.push(format!("process {}: {error}", target.identity.pid.0));
             }
         }
     }
@@ -363,28 +367,28 @@ pub enum Progress {
 
 /// Sessions that are being ended.
 #[derive(Debug)]
-pub struct Under {
+pub struct PendingTermination {
     /// Which.
     pub ending: Ending,
     /// When it goes on.
-    pub next: Instant,
+    pub next: BootTime,
     step: Step,
     kills: u32,
     /// What was left in the round before.
-    before: BTreeSet<Life>,
+    before: BTreeSet<ProcessIdentity>,
     /// How many looks in a row have found nothing.
     empty: u32,
     /// What came of killing everything at once, since something was found last.
     at_once: Option<Result<(), String>>,
 }
 
-impl Under {
+impl PendingTermination {
     /// The first step is due now.
     #[must_use]
     pub fn new(ending: Ending) -> Self {
         Self {
             ending,
-            next: Instant::now(),
+            next: BootTime::now(),
             step: Step::HangUp,
             kills: 0,
             before: BTreeSet::new(),
@@ -411,18 +415,18 @@ impl Under {
         }
         self.empty = 0;
         self.at_once = None;
-        let lives: BTreeSet<Life> = targets.iter().map(|it| it.life).collect();
-        if is_stuck(self.kills, &lives, &self.before) {
-            return Progress::Survived(self.survivors(&lives));
+        let identities: BTreeSet<ProcessIdentity> = targets.iter().map(|it| it.identity).collect();
+        if is_stuck(self.kills, &identities, &self.before) {
+            return Progress::Survived(self.survivors(&identities));
         }
-        self.before = lives;
+        self.before = identities;
         let problems = carry_out(step, &self.ending, &targets);
         if hidden || step == Step::Kill {
             // The looks that follow say whether it was enough.
             let _ = self.ending.kill_at_once(others, no_job);
             self.kills = self.kills.saturating_add(1);
         }
-        self.next = Instant::now().after(if hidden { BETWEEN } else { step.lasts() });
+        self.next = BootTime::now().after(if hidden { BETWEEN } else { step.lasts() });
         if !hidden {
             self.step = step.next();
         }
@@ -431,7 +435,7 @@ impl Under {
 
     fn found_nothing(&mut self, others: &[Session], no_job: bool) -> Progress {
         self.empty = self.empty.saturating_add(1);
-        self.next = Instant::now().after(BETWEEN);
+        self.next = BootTime::now().after(BETWEEN);
         match &self.at_once {
             // Killed once more before it counts, and looked at after that.
             None => {
@@ -446,10 +450,10 @@ impl Under {
     }
 
     /// What is left, or the processes of the groups where no look has found any.
-    fn survivors(&self, lives: &BTreeSet<Life>) -> Vec<(Pid, char)> {
+    fn survivors(&self, identities: &BTreeSet<ProcessIdentity>) -> Vec<(Pid, char)> {
         let groups = self.ending.sessions.iter().filter_map(group_of);
         let hidden = groups.flat_map(|group| group.members());
-        let pids: BTreeSet<Pid> = lives.iter().map(|it| it.pid).chain(hidden).collect();
+        let pids: BTreeSet<Pid> = identities.iter().map(|it| it.pid).chain(hidden).collect();
         let state = |pid: Pid| stat(pid).ok()?.map(|it| char::from(it.state));
         pids.into_iter()
             .map(|pid| (pid, state(pid).unwrap_or('?')))
@@ -478,13 +482,13 @@ pub fn named(survivors: &[(Pid, char)]) -> String {
 mod tests {
     use super::*;
     use crate::process::Uids;
-    use crate::session::Told;
+    use crate::session::PamItems;
     use host::BootId;
 
     const ALICE: u32 = 20_001;
 
-    fn life(pid: u32) -> Life {
-        Life {
+    fn identity(pid: u32) -> ProcessIdentity {
+        ProcessIdentity {
             pid: Pid(pid),
             start: 1,
         }
@@ -493,7 +497,7 @@ mod tests {
     /// A process that does not exist: numbers above the kernel's limit.
     fn process(pid: u32, parent: u32, uid: u32) -> Process {
         Process {
-            life: life(BASE + pid),
+            identity: identity(BASE + pid),
             parent: Pid(if parent == 0 { 1 } else { BASE + parent }),
             tty: None,
             cpu: 0,
@@ -506,7 +510,13 @@ mod tests {
 
     fn session(leader: u32) -> Session {
         let boot = BootId::current().unwrap();
-        Session::new(boot, ALICE, "alice", life(BASE + leader), Told::default())
+        Session::new(
+            boot,
+            ALICE,
+            "alice",
+            identity(BASE + leader),
+            PamItems::default(),
+        )
     }
 
     fn processes(all: &[(u32, u32, u32)]) -> Processes {
@@ -520,7 +530,7 @@ mod tests {
     fn ended(leftovers: Leftovers, all: &Processes, others: &[Session]) -> Vec<u32> {
         let ending = Ending::new(User::new(ALICE), vec![session(10)], leftovers);
         let targets = ending.targets(all, others);
-        targets.iter().map(|it| it.life.pid.0 - BASE).collect()
+        targets.iter().map(|it| it.identity.pid.0 - BASE).collect()
     }
 
     #[test]
@@ -555,7 +565,7 @@ mod tests {
         for leftovers in [Leftovers::None, Leftovers::Session, Leftovers::User] {
             let ending = Ending::new(user.clone(), vec![session(10)], leftovers);
             let targets = ending.targets(&all, &[]);
-            let pids: Vec<u32> = targets.iter().map(|it| it.life.pid.0 - BASE).collect();
+            let pids: Vec<u32> = targets.iter().map(|it| it.identity.pid.0 - BASE).collect();
             assert_eq!(pids, [10, 11, 12, 13], "{leftovers:?}");
         }
     }
@@ -584,7 +594,7 @@ mod tests {
         assert!(ended(Leftovers::Session, &all, &[]).is_empty());
         let mut reused = Processes::default();
         let mut other = process(10, 0, 0);
-        other.life.start = 2;
+        other.identity.start = 2;
         reused.add(other);
         reused.add(process(11, 10, ALICE));
         assert!(ended(Leftovers::None, &reused, &[]).is_empty());
@@ -635,7 +645,7 @@ mod tests {
 
     #[test]
     fn what_forks_anew_each_time_is_never_given_up_and_what_does_not_end_is() {
-        let left = |pids: &[u32]| pids.iter().map(|pid| life(*pid)).collect();
+        let left = |pids: &[u32]| pids.iter().map(|pid| identity(*pid)).collect();
         assert!(is_stuck(MOST_KILLS, &left(&[1]), &left(&[1, 2])));
         assert!(!is_stuck(MOST_KILLS - 1, &left(&[1]), &left(&[1])));
         assert!(!is_stuck(MOST_KILLS, &left(&[3]), &left(&[1, 2])));
