@@ -9,6 +9,7 @@ use host::BootId;
 use host::Deadline;
 use host::state_dir::StateDir;
 use host::state_layout::job::LEDGER;
+use host::{Gid, Uid};
 use hugepages::ledger::Ledger;
 use hugepages::reconcile::Claim;
 use hugepages::{HugePages, PageSize, ReconcileError, Report, Spread, Wish, machine};
@@ -106,7 +107,13 @@ pub fn prolog(state: &Path, spool: &Path, job: u32, pages: u64) -> Result<Report
     let state = StateDir::open(state)?;
     let start = Start::now(BootId::current()?)?;
     let spool_dir = spool.to_owned();
-    let record = Job::new(&key(job), start.clone(), 20_001, 20_001, spool_dir.clone());
+    let record = Job::new(
+        &key(job),
+        start.clone(),
+        Uid(20_001),
+        Gid(20_001),
+        spool_dir.clone(),
+    );
     Registry::open(&state)?.put(&record)?;
     let claim = Claim {
         key: key(job),

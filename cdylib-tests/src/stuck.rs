@@ -135,9 +135,9 @@ fn serve(mut device: File, accepts: &Sender<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use host::Pid;
     use host::late;
     use host::late::Fate;
-    use host::process::Pid;
     use std::process::{Child, Command, Stdio};
 
     fn reader(file: &Path) -> Child {

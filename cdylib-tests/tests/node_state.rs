@@ -7,6 +7,7 @@ use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Testbed};
 use host::BootId;
 use host::Deadline;
 use host::state_dir::StateDir;
+use host::{Gid, Uid};
 use jobs::registry;
 use jobs::registry::{Existence, Known, Registry, Start};
 use slurm::JobKey;
@@ -78,7 +79,7 @@ fn id(job: JobId) -> slurm::JobId {
 }
 
 fn alive(job: JobId, uid: u32) -> (slurm::JobId, Steps) {
-    (id(job), Steps::Alive { uid })
+    (id(job), Steps::Alive { uid: Uid(uid) })
 }
 
 #[test]
@@ -135,7 +136,7 @@ fn a_job_exists_by_its_record_or_its_sockets_and_is_gone_without_both() {
         node: node.name.clone(),
     };
     let start = Start::now(boot.clone()).unwrap();
-    let record = registry::Job::new(&key, start, 20_001, 20_001, node.spool());
+    let record = registry::Job::new(&key, start, Uid(20_001), Gid(20_001), node.spool());
     let existence = |registry: &Registry| {
         let deadline = Deadline::after(LIMIT);
         Known::read(registry, boot.clone(), Some(node.spool()), deadline).existence(&key, None)

@@ -6,7 +6,7 @@ use host::process::parse_stat;
 use libfuzzer_sys::fuzz_target;
 use logins::membership::User;
 use logins::module_arguments::Arguments;
-use logins::{activity, process};
+use logins::{idle, process};
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!((stat.parent.0, stat.start, stat.cpu), (41, 123_456, 12));
     let _ = parse_stat(bytes);
     let _ = process::parse_uids(bytes);
-    let _ = User::parse(1000, "alice", bytes);
+    let _ = User::parse(host::Uid(1000), "alice", bytes);
     let _ = idle::parse_io(bytes);
     if let Some(scope) = process::session_scope(bytes, 1000) {
         assert!(scope.starts_with("/user.slice/user-") && !scope.contains(".."));

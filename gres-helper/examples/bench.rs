@@ -13,7 +13,8 @@ use cdylib_tests::comparison::{self, Way};
 use gpu::settings::Settings;
 use gpu::shares;
 use host::Deadline;
-use host::process::{Pid, stat};
+use host::Pid;
+use host::process::stat;
 use mock_nvml::{Here, Machine, Process};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError};
@@ -107,9 +108,15 @@ impl Node {
             node: name,
         };
         let deadline = Deadline::after(Duration::from_secs(5));
-        shares::change(&mut settings.state()?, &key, 1000, deadline, |record| {
-            record.shards = Some(1);
-        })?;
+        shares::change(
+            &mut settings.state()?,
+            &key,
+            host::Uid(1000),
+            deadline,
+            |record| {
+                record.shards = Some(1);
+            },
+        )?;
         Ok(())
     }
 }

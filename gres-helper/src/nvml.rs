@@ -814,7 +814,7 @@ fn processes(device: &Device<'_>, trouble: &mut Trouble) -> Vec<Process> {
     let compute = trouble.note("processes", compute).unwrap_or_default();
     let mps = trouble.offered("MPS processes", device.mps_running_compute_processes());
     let process = |info: &ProcessInfo, mps| Process {
-        pid: info.pid,
+        pid: host::Pid(info.pid),
         used_mib: match info.used_gpu_memory {
             UsedGpuMemory::Used(bytes) => Some(mib(bytes)),
             UsedGpuMemory::Unavailable => None,

@@ -12,6 +12,7 @@ use crate::watch::Held;
 use gpu::inventory::{ComputeMode, Gpu, Machine};
 use gpu::settings::Settings;
 use gpu::shares::{Record, Tier};
+use host::Uid;
 
 /// A node's GPUs and who is on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,7 +67,7 @@ pub struct JobStatus {
     /// Its number.
     pub job: u32,
     /// Its user.
-    pub uid: u32,
+    pub uid: Uid,
     /// Its shards on this node; `None`: it has whole GPUs.
     pub shards: Option<u64>,
     /// Its share, MiB.

@@ -118,7 +118,7 @@ impl Node {
         shares::change(
             &mut state.folder("gres").unwrap(),
             &key,
-            uid,
+            host::Uid(uid),
             deadline,
             noted,
         )
@@ -713,7 +713,7 @@ fn an_older_library_is_used_as_far_as_it_goes() {
     );
     let machine = node.agent().machine().unwrap();
     assert!(!machine.can_limit);
-    assert_eq!(machine.gpus[0].processes[0].pid, 1);
+    assert_eq!(machine.gpus[0].processes[0].pid, host::Pid(1));
 }
 
 #[test]
@@ -839,7 +839,7 @@ fn share(node: &Node, job: u32, shards: u64) {
     shares::change(
         &mut state.folder("gres").unwrap(),
         &key,
-        1000,
+        host::Uid(1000),
         deadline,
         noted,
     )

@@ -4,16 +4,18 @@ use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::ptr;
 
+use host::{Gid, Uid};
+
 /// Longest entry of a user that is taken, in bytes.
 const LARGEST: usize = 1 << 20;
 
 /// A user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
-    /// uid
-    pub uid: u32,
+    /// The user's number.
+    pub uid: Uid,
     /// Main group.
-    pub gid: u32,
+    pub gid: Gid,
 }
 
 /// The account of this name; `None`: there is none.
@@ -27,8 +29,8 @@ pub fn account(name: &str) -> Result<Option<Account>, String> {
         unsafe { libc::getpwnam_r(name, entry, buffer.as_mut_ptr(), buffer.len(), found) }
     })?;
     Ok(found.map(|entry: libc::passwd| Account {
-        uid: entry.pw_uid,
-        gid: entry.pw_gid,
+        uid: Uid(entry.pw_uid),
+        gid: Gid(entry.pw_gid),
     }))
 }
 
@@ -68,12 +70,12 @@ fn look_up<T>(
 /// has no members.
 #[must_use]
 pub fn in_groups(name: &str, account: Account, wanted: &[String]) -> bool {
-    let wanted: Vec<u32> = wanted.iter().filter_map(|group| gid(group)).collect();
+    let wanted: Vec<Gid> = wanted.iter().filter_map(|group| gid(group)).collect();
     !wanted.is_empty() && groups(name, account).iter().any(|gid| wanted.contains(gid))
 }
 
 /// All groups of a user.
-fn groups(name: &str, account: Account) -> Vec<u32> {
+fn groups(name: &str, account: Account) -> Vec<Gid> {
     let Ok(name) = CString::new(name) else {
         return Vec::new();
     };
@@ -85,7 +87,7 @@ fn groups(name: &str, account: Account) -> Vec<u32> {
         let code = unsafe {
             libc::getgrouplist(
                 name.as_ptr(),
-                account.gid,
+                account.gid.0,
                 list.as_mut_ptr(),
                 &raw mut count,
             )
@@ -93,7 +95,7 @@ fn groups(name: &str, account: Account) -> Vec<u32> {
         let count = usize::try_from(count).unwrap_or(0);
         if code >= 0 {
             list.truncate(count);
-            return list;
+            return list.into_iter().map(Gid).collect();
         }
         // Linux has at most 65536 groups for a process.
         if count <= list.len() || list.len() > 65_536 {
@@ -103,12 +105,12 @@ fn groups(name: &str, account: Account) -> Vec<u32> {
     }
 }
 
-fn gid(group: &str) -> Option<u32> {
+fn gid(group: &str) -> Option<Gid> {
     let found = look_up(group, |name, entry, buffer, found| {
         // SAFETY: as in `account`, for getgrnam_r(3).
         unsafe { libc::getgrnam_r(name, entry, buffer.as_mut_ptr(), buffer.len(), found) }
     });
-    found.ok()?.map(|entry: libc::group| entry.gr_gid)
+    found.ok()?.map(|entry: libc::group| Gid(entry.gr_gid))
 }
 
 #[cfg(test)]
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn root_is_found_with_its_group_and_a_made_up_user_is_not() {
         let root = account("root").unwrap().unwrap();
-        assert_eq!(root.uid, 0);
+        assert_eq!(root.uid, Uid::ROOT);
         assert!(in_groups(
             "root",
             root,

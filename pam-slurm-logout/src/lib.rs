@@ -15,8 +15,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use host::BootId;
+use host::Pid;
 use host::printable;
-use host::process::{Pid, ProcessIdentity, read};
+use host::process::{ProcessIdentity, read};
 use host::state_dir::StateDir;
 
 use account::Account;
@@ -102,7 +103,7 @@ impl Rules {
             Ok(settings) => &settings.exempt_groups,
             Err(_) => &self.arguments.exempt_groups,
         };
-        login.account.uid == 0
+        login.account.uid.is_root()
             || self.exempt_by_name(&login.name)
             || account::in_groups(&login.name, login.account, groups)
     }
@@ -284,7 +285,7 @@ fn record(
     login: &Login,
     exempt: bool,
 ) -> Result<(), String> {
-    let own = Pid(std::process::id());
+    let own = Pid::own();
     let leader = ProcessIdentity::of(own)
         .map_err(|error| error.to_string())?
         .ok_or("/proc does not show this process")?;
@@ -356,7 +357,7 @@ fn close_phase(rules: &Rules) {
     let Ok(settings) = &rules.settings else {
         return;
     };
-    let Ok(Some(leader)) = ProcessIdentity::of(Pid(std::process::id())) else {
+    let Ok(Some(leader)) = ProcessIdentity::of(Pid::own()) else {
         return;
     };
     let Ok(Some(state)) = StateDir::open_existing(&settings.state_dir) else {

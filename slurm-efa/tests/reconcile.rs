@@ -291,7 +291,13 @@ fn what_a_killed_epilog_left_of_a_job_without_pages_is_removed() {
     let node = Node::new();
     let state = StateDir::open(&node.state()).unwrap();
     let start = Start::now(BootId::current().unwrap()).unwrap();
-    let record = Job::new(&key(7), start, 20_001, 20_001, node.spool());
+    let record = Job::new(
+        &key(7),
+        start,
+        host::Uid(20_001),
+        host::Gid(20_001),
+        node.spool(),
+    );
     Registry::open(&state).unwrap().put(&record).unwrap();
     let nothing = Sysroot::new(node.spool());
     let deadline = Deadline::after(Duration::from_secs(5));

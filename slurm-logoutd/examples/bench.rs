@@ -10,8 +10,9 @@ use std::process::{Child, Command};
 use std::time::Instant;
 
 use host::BootId;
-use host::process::{Pid, ProcessIdentity};
+use host::process::ProcessIdentity;
 use host::state_dir::StateDir;
+use host::{Gid, Pid, Uid};
 use jobs::registry::{Job, Registry, Start};
 use logins::session::{PamItems, Records, Session};
 use logins::settings::Settings;
@@ -48,7 +49,7 @@ fn measure(dir: &Path, children: &mut Vec<Child>) -> Result<(), Box<dyn Error>> 
         let user = format!("user{index}");
         records.put(&Session::new(
             boot.clone(),
-            uid,
+            Uid(uid),
             &user,
             identity,
             PamItems::default(),
@@ -59,7 +60,7 @@ fn measure(dir: &Path, children: &mut Vec<Child>) -> Result<(), Box<dyn Error>> 
                 node: "n1".parse()?,
             };
             let start = Start::now(boot.clone())?;
-            registry.put(&Job::new(&key, start, uid, uid, spool.clone()))?;
+            registry.put(&Job::new(&key, start, Uid(uid), Gid(uid), spool.clone()))?;
         }
     }
     let config = config::parse("[logout]\ngrace = \"1h\"", Path::new("/bench.toml"))?;

@@ -20,12 +20,14 @@ use host::process::ProcessIdentity;
 use host::state_dir::{Lock, StateDir, StateError, Store};
 use host::state_layout::job;
 use host::state_layout::login::{DAEMON_LOCK, NOTICES};
+use host::{Pid, Uid};
 use jobs::registry::Registry;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+use slurm::JobId;
 
 use logins::clock::BootTime;
 use logins::group;
@@ -78,7 +80,7 @@ pub enum DaemonError {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NoticeRecord {
     boot: BootId,
-    uid: u32,
+    uid: Uid,
     pub(crate) notice: Notice,
     /// Given by a dry run, which told nobody.
     #[serde(default)]
@@ -103,19 +105,19 @@ pub struct Daemon {
     records: Records,
     notices_dir: StateDir,
     sessions: BTreeMap<String, Session>,
-    notices: BTreeMap<u32, Notice>,
+    notices: BTreeMap<Uid, Notice>,
     endings: Vec<Pending>,
     /// Of sessions without a group whose leader has ended: how many looks in a
     /// row have found nothing of them.
     gone: BTreeMap<ProcessIdentity, u32>,
     /// When users were seen with a job last.
-    had_job: BTreeMap<u32, BootTime>,
+    had_job: BTreeMap<Uid, BootTime>,
     activity: Activity,
     used: BTreeMap<ProcessIdentity, BootTime>,
     idle_warned: BTreeMap<ProcessIdentity, BootTime>,
     next_sample: Option<BootTime>,
     watches: Watches,
-    watched_jobs: BTreeSet<u32>,
+    watched_jobs: BTreeSet<JobId>,
     last_doubts: Vec<String>,
     said: BTreeSet<String>,
     /// The processes as this turn saw them, once it needed to.
@@ -208,7 +210,7 @@ impl Daemon {
         self.idle_warned
             .retain(|leader, _| leaders.contains(leader));
         if self.sessions.is_empty() && self.endings.is_empty() {
-            let gone: Vec<u32> = self.notices.keys().copied().collect();
+            let gone: Vec<Uid> = self.notices.keys().copied().collect();
             gone.into_iter().for_each(|uid| self.forget(uid));
             // The spool directory is watched even so, for the first login.
             return None;
@@ -228,7 +230,7 @@ impl Daemon {
         }
         next.extend(self.sample());
         next.extend(self.idle_sessions());
-        let mut users: BTreeSet<u32> = self.sessions.values().map(|it| it.uid).collect();
+        let mut users: BTreeSet<Uid> = self.sessions.values().map(|it| it.uid).collect();
         users.extend(self.notices.keys());
         for uid in users {
             next.extend(self.judge(uid, &jobs));
@@ -296,9 +298,9 @@ impl Daemon {
             return None;
         }
         let all = self.processes()?;
-        let others = |it: &&Process| !it.zombie && it.uids.real() != 0;
+        let others = |it: &&Process| !it.zombie && !it.uids.real().is_root();
         let all: Vec<Evidence> = all.iter().filter(others).map(Evidence::of).collect();
-        let mut users: BTreeMap<u32, User> = BTreeMap::new();
+        let mut users: BTreeMap<Uid, User> = BTreeMap::new();
         let mut gone = BTreeMap::new();
         for session in ended {
             let user = users
@@ -332,7 +334,7 @@ impl Daemon {
     }
 
     /// The sessions of a user that may be ended, and those that stay.
-    fn of_user(&self, uid: u32) -> (Vec<Session>, Vec<Session>) {
+    fn of_user(&self, uid: Uid) -> (Vec<Session>, Vec<Session>) {
         let all = self.sessions.values().filter(|it| it.uid == uid).cloned();
         all.partition(|it| self.may_end(it))
     }
@@ -345,11 +347,11 @@ impl Daemon {
     /// A slurmstepd that is killed leaves its socket behind, and nothing in
     /// the spool directory tells of its end; its process does.
     fn watch_stepds(&mut self, jobs: &Jobs) {
-        let users: BTreeSet<u32> = self.sessions.values().map(|it| it.uid).collect();
-        let ids: BTreeSet<u32> = users
+        let users: BTreeSet<Uid> = self.sessions.values().map(|it| it.uid).collect();
+        let ids: BTreeSet<JobId> = users
             .iter()
             .flat_map(|uid| jobs.list(*uid))
-            .map(|job| job.id.0)
+            .map(|job| job.id)
             .collect();
         // Each question makes a slurmstepd start a thread: only when the jobs
         // have changed, or one of the processes that are known has ended.
@@ -366,7 +368,7 @@ impl Daemon {
 
     // ------------------------------------------------------------ deciding
 
-    fn judge(&mut self, uid: u32, jobs: &Jobs) -> Option<BootTime> {
+    fn judge(&mut self, uid: Uid, jobs: &Jobs) -> Option<BootTime> {
         if self
             .endings
             .iter()
@@ -440,7 +442,7 @@ impl Daemon {
         }
     }
 
-    fn warn(&mut self, uid: u32, notice: Notice, subject: &[Session], others: &[Session]) {
+    fn warn(&mut self, uid: Uid, notice: Notice, subject: &[Session], others: &[Session]) {
         self.keep(uid, notice);
         let seconds = self.settings.grace.as_secs();
         let would = if self.settings.dry_run {
@@ -471,7 +473,7 @@ impl Daemon {
         self.tell(subject, &text);
     }
 
-    fn end(&mut self, uid: u32, notice: Notice, sessions: Vec<Session>) -> Option<BootTime> {
+    fn end(&mut self, uid: Uid, notice: Notice, sessions: Vec<Session>) -> Option<BootTime> {
         let who = named(&sessions, uid);
         if self.settings.dry_run {
             self.keep(uid, notice);
@@ -490,7 +492,7 @@ impl Daemon {
         None
     }
 
-    fn start(&mut self, uid: u32, sessions: Vec<Session>, leftovers: Leftovers, idle: bool) {
+    fn start(&mut self, uid: Uid, sessions: Vec<Session>, leftovers: Leftovers, idle: bool) {
         let user = User::look_up(uid, sessions.first().map_or("", |it| &it.user));
         self.endings.push(Pending {
             termination: PendingTermination::new(Ending::new(user, sessions, leftovers)),
@@ -713,7 +715,7 @@ impl Daemon {
 
     // ------------------------------------------------------------- keeping
 
-    fn keep(&mut self, uid: u32, notice: Notice) {
+    fn keep(&mut self, uid: Uid, notice: Notice) {
         if self.notices.insert(uid, notice) == Some(notice) {
             return;
         }
@@ -739,7 +741,7 @@ impl Daemon {
         }
     }
 
-    fn forget(&mut self, uid: u32) {
+    fn forget(&mut self, uid: Uid) {
         if self.notices.remove(&uid).is_some()
             && let Err(error) = self.notices_dir.remove(&notice_name(uid))
         {
@@ -787,7 +789,7 @@ impl Daemon {
     }
 }
 
-fn notice_name(uid: u32) -> String {
+fn notice_name(uid: Uid) -> String {
     format!("{uid}.json")
 }
 
@@ -801,7 +803,7 @@ fn holds(notice: Notice, sessions: &[Session]) -> bool {
 }
 
 /// By uid: what was said, and when a job was seen last.
-type Earlier = (BTreeMap<u32, Notice>, BTreeMap<u32, BootTime>);
+type Earlier = (BTreeMap<Uid, Notice>, BTreeMap<Uid, BootTime>);
 
 /// The notices of this boot; the others are removed, and so are those of a dry
 /// run, of which no user knows, unless this is one.
@@ -830,7 +832,7 @@ fn read_notices(dir: &mut StateDir, boot: &BootId, dry_run: bool) -> Result<Earl
 ///
 /// # Errors
 /// They cannot be read.
-pub(crate) fn kept(state: &StateDir) -> Result<BTreeMap<u32, NoticeRecord>, StateError> {
+pub(crate) fn kept(state: &StateDir) -> Result<BTreeMap<Uid, NoticeRecord>, StateError> {
     let mut notices = BTreeMap::new();
     let Some(dir) = state.existing_folder(NOTICES)? else {
         return Ok(notices);
@@ -846,7 +848,7 @@ pub(crate) fn kept(state: &StateDir) -> Result<BTreeMap<u32, NoticeRecord>, Stat
     Ok(notices)
 }
 
-fn named(sessions: &[Session], uid: u32) -> String {
+fn named(sessions: &[Session], uid: Uid) -> String {
     match sessions.first() {
         Some(session) => session.user.clone(),
         None => format!("uid {uid}"),
@@ -888,7 +890,7 @@ struct Watches {
     inotify: OwnedFd,
     watched: BTreeMap<PathBuf, i32>,
     /// Processes whose end is an event.
-    processes: BTreeMap<i32, OwnedFd>,
+    processes: BTreeMap<Pid, OwnedFd>,
     /// One of them has ended.
     lost: bool,
     /// When events were answered last.
@@ -921,11 +923,12 @@ impl Watches {
 
     /// Waits for the end of these processes, and of no others. One that cannot
     /// be waited for (a kernel before 5.3) is left out.
-    fn follow(&mut self, pids: &BTreeSet<i32>) {
+    fn follow(&mut self, pids: &BTreeSet<Pid>) {
         self.lost = false;
         self.processes.retain(|pid, _| pids.contains(pid));
         for pid in pids {
-            let Some(process) = rustix::process::Pid::from_raw(*pid) else {
+            let raw = i32::try_from(pid.0).ok();
+            let Some(process) = raw.and_then(rustix::process::Pid::from_raw) else {
                 continue;
             };
             if !self.processes.contains_key(pid)

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use host::state_dir::{StateDir, StateError};
+use host::{Pid, Uid};
 use serde::Serialize;
+use slurm::JobId;
 
 use crate::daemon;
 use logins::clock::BootTime;
@@ -34,9 +36,9 @@ pub struct Line {
     /// Its user.
     pub user: String,
     /// Its user.
-    pub uid: u32,
+    pub uid: Uid,
     /// The process that leads it.
-    pub pid: u32,
+    pub pid: Pid,
     /// PAM's service.
     pub service: String,
     /// From where.
@@ -51,7 +53,7 @@ pub struct Line {
     #[serde(skip)]
     pub bound: bool,
     /// The user's jobs, oldest first.
-    pub jobs: Vec<u32>,
+    pub jobs: Vec<JobId>,
     /// `has`, `none` or `unknown`.
     pub presence: &'static str,
     /// When it ends, in seconds from now, if that has been said.
@@ -119,7 +121,7 @@ impl Status {
                 ("unknown", _) => "jobs unknown".to_owned(),
                 (_, []) => "no job".to_owned(),
                 (_, jobs) => {
-                    let ids: Vec<String> = jobs.iter().map(u32::to_string).collect();
+                    let ids: Vec<String> = jobs.iter().map(JobId::to_string).collect();
                     format!("job {}", ids.join(", "))
                 }
             };
@@ -146,14 +148,14 @@ impl Line {
         Self {
             user: session.user.clone(),
             uid: session.uid,
-            pid: session.leader.pid.0,
+            pid: session.leader.pid,
             service: session.service.clone(),
             remote: session.remote.clone(),
             open_s: session.opened.until(now).as_secs(),
             connected: session.leader.is_alive(),
             exempt: session.is_exempt(settings),
             bound: session.is_bound(settings, None),
-            jobs: jobs.list(session.uid).iter().map(|job| job.id.0).collect(),
+            jobs: jobs.list(session.uid).iter().map(|job| job.id).collect(),
             presence: match jobs.of(session.uid) {
                 Presence::Has => "has",
                 Presence::None => "none",

@@ -11,8 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant as Clock};
 
 use host::BootId;
-use host::process::{Pid, ProcessIdentity};
+use host::process::ProcessIdentity;
 use host::state_dir::StateDir;
+use host::{Pid, Uid};
 use logins::clock::BootTime;
 use logins::killall;
 use logins::membership::User;
@@ -96,7 +97,7 @@ impl Node {
             .unwrap();
         let identity = ProcessIdentity::of(Pid(leader.id())).unwrap().unwrap();
         let boot = BootId::current().unwrap();
-        let mut session = Session::new(boot, alice(), user, identity, PamItems::default());
+        let mut session = Session::new(boot, Uid(alice()), user, identity, PamItems::default());
         session.jobs = jobs.iter().map(|id| JobId(*id)).collect();
         let state = StateDir::open(&self.path("state")).unwrap();
         Records::open(&state).unwrap().put(&session).unwrap();
@@ -324,7 +325,7 @@ fn everything_of_a_uid_is_killed_at_once_only_if_all_of_it_is_to_end() {
     let node = Node::new();
     let mut one = node.login("alice", &[]);
     let mut other = node.login("alice", &[]);
-    let user = User::new(alice());
+    let user = User::new(Uid(alice()));
     let pids = |logins: &[&Login]| logins.iter().map(|it| Pid(it.leader.id())).collect();
     let all = Processes::scan().unwrap();
     let refused = killall::of_user(&user, &all, &pids(&[&one])).unwrap_err();
@@ -337,7 +338,7 @@ fn everything_of_a_uid_is_killed_at_once_only_if_all_of_it_is_to_end() {
     for login in [&mut one, &mut other] {
         assert!(!login.leader.wait().unwrap().success());
     }
-    assert!(killall::of_user(&User::new(0), &Processes::default(), &pids(&[])).is_err());
+    assert!(killall::of_user(&User::new(Uid::ROOT), &Processes::default(), &pids(&[])).is_err());
 }
 
 #[test]

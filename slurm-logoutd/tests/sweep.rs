@@ -12,8 +12,9 @@ use std::thread;
 
 use cdylib_tests::sigkill::{End, killed_after_change, sweep};
 use host::BootId;
-use host::process::{Pid, ProcessIdentity};
+use host::process::ProcessIdentity;
 use host::state_dir::{StateDir, Store};
+use host::{Pid, Uid};
 use logins::session::{PamItems, Records, Session};
 
 /// Whose last job has ended, and who still has one. No accounts: nobody else's
@@ -90,7 +91,7 @@ impl Node {
         }
         let boot = BootId::current().unwrap();
         let identity = ProcessIdentity::of(Pid(leader.id())).unwrap().unwrap();
-        let mut session = Session::new(boot, uid, "somebody", identity, PamItems::default());
+        let mut session = Session::new(boot, Uid(uid), "somebody", identity, PamItems::default());
         session.exempt = exempt;
         Records::open(&self.state()).unwrap().put(&session).unwrap();
         let program = Pid(program.trim().parse().unwrap());

@@ -15,6 +15,7 @@ use host::Deadline;
 use host::Sysroot;
 use host::state_dir::StateDir;
 use host::state_layout::job::LEDGER;
+use host::{Gid, Uid};
 use hugepages::isolate::Controller;
 use hugepages::machine;
 use hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
@@ -166,7 +167,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let (spank::Uid(uid), spank::Gid(gid)) =
         (spank.uid().map_err(said)?, spank.gid().map_err(said)?);
     let start = Start::now(here.boot.clone()).map_err(said)?;
-    let mut job = Job::new(&here.key, start, uid, gid, here.spool());
+    let mut job = Job::new(&here.key, start, Uid(uid), Gid(gid), here.spool());
     if let Some(profile) = &profile {
         job.profile = Some(profile.name.clone());
         let devices = efa::devices::devices(&here.sysroot).unwrap_or_default();
@@ -378,7 +379,7 @@ fn report(here: &Here, job: &Job) -> Result<(), String> {
         return Ok(());
     };
     let books = Books::of(&here.config, here.node())?;
-    let mut record = usage::blank(job.job.0, here.node(), job.uid);
+    let mut record = usage::blank(job.job.0, here.node(), job.uid.0);
     record.profile.clone_from(&job.profile);
     record.start_id = Some(job.start.nonce.clone());
     record.instance_type = instance_types::detect(&here.sysroot)

@@ -14,7 +14,8 @@ use config::DEFAULT_PATH;
 use host::Deadline;
 use host::exec::Call;
 use host::printable;
-use host::process::{Pid, ProcessIdentity};
+use host::process::ProcessIdentity;
+use host::{Pid, Uid};
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 use slurm::{JobId, JobKey};
@@ -47,7 +48,7 @@ pub struct Gres {
 struct Share {
     settings: Settings,
     key: JobKey,
-    uid: u32,
+    uid: Uid,
     fence: Fence,
 }
 
@@ -153,7 +154,7 @@ impl Gres {
             job: JobId(spank.job_id().map_err(failed)?.0),
             node: settings.named()?.clone(),
         };
-        let uid = spank.uid().map_err(failed)?.0;
+        let uid = Uid(spank.uid().map_err(failed)?.0);
         let Some(shards) = shards else {
             return serve_whole(spank, &settings, &key, uid);
         };
@@ -177,7 +178,7 @@ fn serve_shards(
     spank: &mut Spank<'_>,
     settings: &Settings,
     key: &JobKey,
-    uid: u32,
+    uid: Uid,
     shards: u64,
 ) -> Result<Fence, String> {
     let mut state = settings.state()?;
@@ -200,7 +201,7 @@ fn serve_whole(
     spank: &mut Spank<'_>,
     settings: &Settings,
     key: &JobKey,
-    uid: u32,
+    uid: Uid,
 ) -> Result<(), String> {
     if settings.tier != Wanted::Mps {
         return Ok(());
@@ -270,7 +271,7 @@ impl Share {
     /// From 26.05 on a cgroup may not tell the job's number: from inside, it
     /// is known whose it is.
     fn note_sluid(&self) {
-        let own = ProcessIdentity::of(Pid(std::process::id())).ok().flatten();
+        let own = ProcessIdentity::of(Pid::own()).ok().flatten();
         let Some(Place::Sluid(name)) = own.and_then(job_cgroup::of_process) else {
             return;
         };
@@ -347,7 +348,7 @@ mod tests {
                 job: JobId(1),
                 node,
             },
-            uid: 1000,
+            uid: Uid(1000),
             fence: Fence::Set,
         };
         assert_eq!(share.fence(), Ok(()));

@@ -2,6 +2,7 @@
 
 use gpu::settings::Settings;
 use gres_helper::job;
+use host::Pid;
 use slurm::{JobId, JobKey};
 
 use super::output::complain;
@@ -11,7 +12,7 @@ pub fn run(settings: &Settings, job: u32, pid: u32) -> Result<u8, String> {
         job: JobId(job),
         node: settings.named()?.clone(),
     };
-    match job::fence(settings, &key, pid) {
+    match job::fence(settings, &key, Pid(pid)) {
         Ok(()) => Ok(0),
         Err(reason) => {
             complain(&reason);

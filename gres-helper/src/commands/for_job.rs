@@ -5,6 +5,7 @@ use cli::syslog;
 use findings::Domain;
 use gpu::settings::Settings;
 use gres_helper::{drain, job};
+use host::Uid;
 use slurm::drain_policy::Failed;
 use slurm::{JobId, JobKey};
 
@@ -20,6 +21,7 @@ pub fn for_job(settings: &Settings, phase: Failed) -> Result<u8, String> {
                 .to_owned(),
         );
     };
+    let uid = Uid(uid);
     let key = JobKey {
         job: JobId(job),
         node: settings.named()?.clone(),

@@ -8,8 +8,9 @@ use gpu::nvml_worker::Agent;
 use gpu::settings::Settings;
 use gpu::shares;
 use host::Deadline;
-use host::process::{Pid, ProcessIdentity};
+use host::process::ProcessIdentity;
 use host::state_dir::StateDir;
+use host::{Pid, Uid};
 use rustix::process::Signal;
 use slurm::JobKey;
 use slurm::job_cgroup;
@@ -21,7 +22,7 @@ use crate::slurm_files::{slurm, spool_dir};
 
 /// The epilog of a job.
 #[must_use]
-pub fn epilog(settings: &Settings, key: &JobKey, uid: u32) -> Outcome {
+pub fn epilog(settings: &Settings, key: &JobKey, uid: Uid) -> Outcome {
     let mut outcome = Outcome::default();
     let mut agent = Agent::new(settings.library.clone(), settings.nvml_limit);
     let mut state = outcome.note(settings.state());
@@ -53,19 +54,19 @@ fn end_leftovers(
     state: &StateDir,
     machine: &Machine,
     key: &JobKey,
-    uid: u32,
+    uid: Uid,
 ) -> Result<(), String> {
     let mine = shares::get(state, key).ok().flatten();
     let sluid = mine.and_then(|record| record.sluid);
     let alone = is_alone(settings, state, key, uid);
     for process in machine.gpus.iter().flat_map(|gpu| &gpu.processes) {
-        let Ok(Some(identity)) = ProcessIdentity::of(Pid(process.pid)) else {
+        let Ok(Some(identity)) = ProcessIdentity::of(process.pid) else {
             continue;
         };
         let leftover = match job_cgroup::of_process(identity) {
             Some(Place::Job(job)) => job == key.job,
             Some(Place::Sluid(name)) => Some(&name) == sluid.as_ref(),
-            None => alone && owner(process.pid) == Some(uid) && uid != 0,
+            None => alone && owner(process.pid) == Some(uid) && !uid.is_root(),
         };
         if leftover {
             let _ = identity.signal(Signal::KILL);
@@ -75,7 +76,7 @@ fn end_leftovers(
 }
 
 /// Whether no other job of this user is, or may be, on this node.
-fn is_alone(settings: &Settings, state: &StateDir, key: &JobKey, uid: u32) -> bool {
+fn is_alone(settings: &Settings, state: &StateDir, key: &JobKey, uid: Uid) -> bool {
     let Ok((records, problems)) = shares::all(state, &key.node) else {
         return false;
     };
@@ -105,9 +106,9 @@ fn is_alone(settings: &Settings, state: &StateDir, key: &JobKey, uid: u32) -> bo
 
 /// A process' user.
 #[must_use]
-pub fn owner(pid: u32) -> Option<u32> {
+pub fn owner(pid: Pid) -> Option<Uid> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(format!("/proc/{pid}"))
         .ok()
-        .map(|status| status.uid())
+        .map(|status| Uid(status.uid()))
 }

@@ -9,8 +9,8 @@ use gpu::settings::Settings;
 use gpu::shares;
 use gpu::shares::Tier;
 use host::Deadline;
+use host::Pid;
 use host::printable;
-use host::process::Pid;
 use slurm::JobKey;
 use slurm::job_cgroup;
 
@@ -22,7 +22,7 @@ use super::tier::wanted_tier;
 ///
 /// # Errors
 /// The share is not fenced, and why.
-pub fn fence(settings: &Settings, key: &JobKey, pid: u32) -> Result<(), String> {
+pub fn fence(settings: &Settings, key: &JobKey, pid: Pid) -> Result<(), String> {
     let mut state = settings.state()?;
     let lock = state.lock(shares::LOCK, Deadline::after(LOCK_LIMIT));
     let _lock = lock.map_err(|error| error.to_string())?;
@@ -65,7 +65,7 @@ pub fn fence(settings: &Settings, key: &JobKey, pid: u32) -> Result<(), String> 
         let reason = record.refused.clone();
         return Err(reason.unwrap_or_else(|| "no tier that limits is configured".to_owned()));
     }
-    let directory = job_cgroup::job_directory(Pid(pid)).ok_or_else(|| {
+    let directory = job_cgroup::job_directory(pid).ok_or_else(|| {
         format!("the job's cgroup is not found: process {pid} is in none of Slurm's")
     })?;
     for gpu in &gpus {

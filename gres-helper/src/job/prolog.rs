@@ -8,6 +8,7 @@ use gpu::shares;
 use gpu::shares::{Record, Tier};
 use host::BootId;
 use host::Deadline;
+use host::Uid;
 use host::state_dir::StateDir;
 use jobs::registry::Registry;
 use slurm::JobKey;
@@ -21,7 +22,7 @@ use crate::slurm_files::{running_gres_conf, slurm, spool_dir};
 
 /// The prolog of a job.
 #[must_use]
-pub fn prolog(settings: &Settings, key: &JobKey, uid: u32, positions: Option<&str>) -> Outcome {
+pub fn prolog(settings: &Settings, key: &JobKey, uid: Uid, positions: Option<&str>) -> Outcome {
     let mut outcome = Outcome::default();
     let mut agent = Agent::new(settings.library.clone(), settings.nvml_limit);
     let mut state = outcome.note(settings.state());
@@ -113,7 +114,7 @@ fn record(
     state: &mut StateDir,
     agent: &mut Agent,
     key: &JobKey,
-    uid: u32,
+    uid: Uid,
     machine: &Machine,
     gpus: &[&Gpu],
 ) -> Result<(), String> {

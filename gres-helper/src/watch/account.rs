@@ -79,7 +79,7 @@ mod tests {
             node: "n1".parse().unwrap(),
         };
         let start = Start::now(BootId::current().unwrap()).unwrap();
-        let mut record = Record::new(&key, start, 1000);
+        let mut record = Record::new(&key, start, host::Uid(1000));
         (record.shards, record.shard_mib) = (Some(shards), Some(1000));
         record
     }

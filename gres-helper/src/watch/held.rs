@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gpu::inventory::Machine;
 use gpu::shares::Record;
-use host::process::{Pid, ProcessIdentity};
+use host::Pid;
+use host::process::ProcessIdentity;
 use slurm::job_cgroup;
 use slurm::job_cgroup::Place;
 
 /// Which job each process belongs to, remembered as long as it lives.
 #[derive(Debug, Default)]
-pub struct Places(BTreeMap<u32, (ProcessIdentity, Option<Place>)>);
+pub struct Places(BTreeMap<Pid, (ProcessIdentity, Option<Place>)>);
 
 impl Places {
-    fn of(&mut self, pid: u32) -> Option<(ProcessIdentity, Place)> {
-        let identity = ProcessIdentity::of(Pid(pid)).ok()??;
+    fn of(&mut self, pid: Pid) -> Option<(ProcessIdentity, Place)> {
+        let identity = ProcessIdentity::of(pid).ok()??;
         let known = self.0.get(&pid).filter(|(same, _)| *same == identity);
         let place = match known {
             Some((_, place)) => place.clone(),
@@ -28,7 +29,7 @@ impl Places {
     }
 
     pub(super) fn forget(&mut self, machine: &Machine) {
-        let now: BTreeSet<u32> = machine
+        let now: BTreeSet<Pid> = machine
             .gpus
             .iter()
             .flat_map(|gpu| &gpu.processes)
@@ -46,7 +47,7 @@ pub struct Held {
     /// Those that may be ended.
     pub plain: Vec<ProcessIdentity>,
     /// Those that are clients of MPS.
-    pub mps: BTreeSet<u32>,
+    pub mps: BTreeSet<Pid>,
 }
 
 /// What each job holds now, by job number.
@@ -55,7 +56,7 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
     let mut held: BTreeMap<u32, Held> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let all = machine.gpus.iter().flat_map(|gpu| &gpu.processes);
-    let clients: BTreeSet<u32> = all.filter(|it| it.mps).map(|it| it.pid).collect();
+    let clients: BTreeSet<Pid> = all.filter(|it| it.mps).map(|it| it.pid).collect();
     // A process of a job on eight GPUs is listed eight times.
     let mut looked = BTreeMap::new();
     for (gpu, process) in machine
@@ -103,42 +104,35 @@ mod tests {
             node: "n1".parse().unwrap(),
         };
         let start = Start::now(BootId::current().unwrap()).unwrap();
-        let mut record = Record::new(&key, start, 1000);
+        let mut record = Record::new(&key, start, host::Uid(1000));
         (record.shards, record.shard_mib) = (Some(shards), Some(1000));
         record
     }
 
     #[test]
     fn a_number_that_was_used_again_is_looked_at_anew() {
-        let own = ProcessIdentity::of(Pid(std::process::id()))
-            .unwrap()
-            .unwrap();
+        let own = ProcessIdentity::of(Pid::own()).unwrap().unwrap();
         let of_job = Some(Place::Job(JobId(1)));
-        let mut places = Places(BTreeMap::from([(own.pid.0, (own, of_job.clone()))]));
-        assert_eq!(
-            places.of(own.pid.0),
-            of_job.clone().map(|place| (own, place))
-        );
+        let mut places = Places(BTreeMap::from([(own.pid, (own, of_job.clone()))]));
+        assert_eq!(places.of(own.pid), of_job.clone().map(|place| (own, place)));
         let earlier = ProcessIdentity {
             start: own.start - 1,
             ..own
         };
-        places.0.insert(own.pid.0, (earlier, of_job));
-        assert_eq!(places.of(own.pid.0), None, "this test is in no job");
+        places.0.insert(own.pid, (earlier, of_job));
+        assert_eq!(places.of(own.pid), None, "this test is in no job");
     }
 
     #[test]
     fn a_process_that_nvml_lists_as_a_client_of_mps_too_is_one() {
         use gpu::inventory::{Gpu, Process};
-        let own = ProcessIdentity::of(Pid(std::process::id()))
-            .unwrap()
-            .unwrap();
+        let own = ProcessIdentity::of(Pid::own()).unwrap().unwrap();
         let mut places = Places(BTreeMap::from([(
-            own.pid.0,
+            own.pid,
             (own, Some(Place::Job(JobId(1)))),
         )]));
         let process = |mps| Process {
-            pid: own.pid.0,
+            pid: own.pid,
             used_mib: Some(100),
             mps,
         };

@@ -3,6 +3,7 @@
 //!
 //! Every text in here came from a driver and has passed [`host::printable`].
 
+use host::Pid;
 use serde::{Deserialize, Serialize};
 
 /// All GPUs, in PCI order.
@@ -110,7 +111,7 @@ pub struct Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its number.
-    pub pid: u32,
+    pub pid: Pid,
     /// MiB that it holds, without managed memory; `None`: NVML cannot tell.
     pub used_mib: Option<u64>,
     /// A client of MPS.

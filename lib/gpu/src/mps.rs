@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use host::Uid;
 use host::exec::{Call, ExecError, Said};
 use host::printable;
 use host::state_dir::{StateDir, Store};
@@ -29,7 +30,7 @@ pub struct Daemon {
     /// The GPU's UUID.
     pub gpu: String,
     /// Whose jobs it serves.
-    pub uid: u32,
+    pub uid: Uid,
     /// These jobs, with their shares in MiB where they are known.
     pub jobs: Vec<(JobId, Option<u64>)>,
     /// The mode that the GPU was in.
@@ -85,7 +86,7 @@ pub fn all(state: &StateDir) -> Result<Vec<Daemon>, String> {
 
 /// The directories of a daemon: pipe and log.
 #[must_use]
-pub fn directories(settings: &Settings, gpu: &str, uid: u32) -> (PathBuf, PathBuf) {
+pub fn directories(settings: &Settings, gpu: &str, uid: Uid) -> (PathBuf, PathBuf) {
     let base = settings
         .state_dir
         .join(gres::FOLDER)
@@ -96,7 +97,7 @@ pub fn directories(settings: &Settings, gpu: &str, uid: u32) -> (PathBuf, PathBu
 }
 
 /// The name of a daemon's folder.
-fn folder(gpu: &str, uid: u32) -> String {
+fn folder(gpu: &str, uid: Uid) -> String {
     format!("{gpu}-{uid}")
 }
 
@@ -116,7 +117,7 @@ pub fn join(
     agent: &mut Agent,
     gpus: &[&Gpu],
     job: JobId,
-    uid: u32,
+    uid: Uid,
 ) -> Result<(), String> {
     let gpu = match gpus {
         [gpu] => *gpu,

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use host::BootId;
 use host::Deadline;
+use host::Uid;
 use host::state_dir::{StateDir, Store};
 pub use host::state_layout::gres::LOCK;
 use host::state_layout::gres::{SHARE_PREFIX, SHARE_VERSION};
@@ -62,7 +63,7 @@ pub struct Record {
     /// This start of it.
     pub start: Start,
     /// Its user.
-    pub uid: u32,
+    pub uid: Uid,
     /// Its GPUs' UUIDs; empty where the prolog did not run or could not tell.
     pub gpus: Vec<String>,
     /// MiB of one shard.
@@ -88,7 +89,7 @@ pub struct Record {
 impl Record {
     /// Of a job that is new here.
     #[must_use]
-    pub fn new(key: &JobKey, start: Start, uid: u32) -> Self {
+    pub fn new(key: &JobKey, start: Start, uid: Uid) -> Self {
         Self {
             version: SHARE_VERSION,
             job: key.job,
@@ -183,7 +184,7 @@ pub fn all(state: &StateDir, node: &NodeName) -> Result<(Vec<Record>, Vec<String
 pub fn change(
     state: &mut StateDir,
     key: &JobKey,
-    uid: u32,
+    uid: Uid,
     deadline: Deadline,
     change: impl FnOnce(&mut Record),
 ) -> Result<Record, String> {
@@ -240,12 +241,15 @@ mod tests {
     fn a_record_is_made_changed_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let mut state = StateDir::open(dir.path()).unwrap();
-        let made = change(&mut state, &key(7), 1000, limit(), |it| it.shards = Some(3)).unwrap();
+        let made = change(&mut state, &key(7), Uid(1000), limit(), |it| {
+            it.shards = Some(3)
+        })
+        .unwrap();
         assert_eq!(
             (made.uid, made.shards, made.share_mib()),
-            (1000, Some(3), None)
+            (Uid(1000), Some(3), None)
         );
-        change(&mut state, &key(7), 1000, limit(), |it| {
+        change(&mut state, &key(7), Uid(1000), limit(), |it| {
             it.shard_mib = Some(10)
         })
         .unwrap();
@@ -271,8 +275,8 @@ mod tests {
     fn a_job_in_its_prolog_is_never_taken_for_gone() {
         let dir = tempfile::tempdir().unwrap();
         let mut state = StateDir::open(dir.path()).unwrap();
-        let fresh = change(&mut state, &key(7), 1, limit(), |_| {}).unwrap();
-        let seen = change(&mut state, &key(8), 1, limit(), |it| it.seen = true).unwrap();
+        let fresh = change(&mut state, &key(7), Uid(1), limit(), |_| {}).unwrap();
+        let seen = change(&mut state, &key(8), Uid(1), limit(), |it| it.seen = true).unwrap();
         let node = key(1).node;
         assert_eq!(gone(&[fresh, seen.clone()], dir.path(), &node), [JobId(8)]);
         assert!(gone(&[seen], Path::new("/nonexistent"), &node).is_empty());

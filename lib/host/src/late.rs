@@ -9,8 +9,9 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::exec;
+use crate::ids::Pid;
 use crate::process;
-use crate::process::{Pid, ProcessIdentity, Stat};
+use crate::process::{ProcessIdentity, Stat};
 
 /// How long a child that was killed may take to end.
 pub const PATIENCE: Duration = Duration::from_millis(500);

@@ -11,6 +11,7 @@ pub mod boot;
 pub mod clock;
 pub mod date;
 pub mod exec;
+pub mod ids;
 pub mod interleaving;
 pub mod late;
 mod printable;
@@ -23,5 +24,6 @@ pub mod trust;
 
 pub use boot::BootId;
 pub use clock::Deadline;
+pub use ids::{Gid, Pid, Uid};
 pub use printable::printable;
 pub use sysroot::{ReadError, Sysroot};

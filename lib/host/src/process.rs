@@ -9,15 +9,10 @@ use std::io::{self, Read};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::ids::Pid;
+
 /// Most bytes read of a file in `/proc`.
 const MOST: u64 = 64 * 1024;
-
-/// A process' number.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(transparent)]
-pub struct Pid(pub u32);
 
 /// One life of a process: the number is used again, this pair is not.
 #[derive(

@@ -29,6 +29,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::ids::Uid;
 use crate::sysroot::shown;
 
 /// The kernel's own limit for one path (path_resolution(7)).
@@ -85,9 +86,9 @@ pub enum Flaw {
     /// The path is relative or contains `..`.
     NotWhole,
     /// It belongs to this uid.
-    Owner(u32),
+    Owner(Uid),
     /// It is a link that belongs to this uid.
-    LinkOwner(u32),
+    LinkOwner(Uid),
     /// It belongs to a user that this process' user namespace does not have.
     OwnerUnknownHere,
     /// Users other than its owner may write it; its mode.
@@ -141,8 +142,8 @@ impl Flaw {
 }
 
 fn not_to() -> impl fmt::Display {
-    match own_uid() {
-        0 => "not to root".to_owned(),
+    match Uid::effective() {
+        Uid::ROOT => "not to root".to_owned(),
         own => format!("neither to root nor to uid {own}"),
     }
 }
@@ -514,13 +515,9 @@ fn is_link(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
-fn own_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
 fn judge_owner(path: &Path, stat: &Stat) -> Result<(), TrustError> {
-    match stat.st_uid {
-        uid if uid == 0 || uid == own_uid() => Ok(()),
+    match Uid(stat.st_uid) {
+        uid if uid.is_root() || uid == Uid::effective() => Ok(()),
         uid if is_unknown_here(uid) => Err(untrusted(path, Flaw::OwnerUnknownHere)),
         uid => Err(untrusted(path, Flaw::Owner(uid))),
     }
@@ -548,7 +545,7 @@ fn judge_mode(path: &Path, stat: &Stat) -> Result<(), TrustError> {
 
 /// Whether this uid is what the kernel shows for every user that this process'
 /// user namespace does not have (user_namespaces(7)).
-fn is_unknown_here(uid: u32) -> bool {
+fn is_unknown_here(uid: Uid) -> bool {
     let number = |text: &str| text.trim().parse::<u32>().ok();
     let overflow = std::fs::read_to_string("/proc/sys/kernel/overflowuid");
     let overflow = overflow.ok().as_deref().and_then(number).unwrap_or(65_534);
@@ -556,7 +553,7 @@ fn is_unknown_here(uid: u32) -> bool {
         return false;
     };
     let has_all = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-    uid == overflow && !has_all
+    uid.0 == overflow && !has_all
 }
 
 #[cfg(test)]
@@ -568,7 +565,7 @@ mod tests {
     use std::process::Command;
 
     /// A user who is neither root nor whoever runs the tests.
-    const ALICE: u32 = 20_001;
+    const ALICE: Uid = Uid(20_001);
 
     fn set_mode(path: &Path, mode: u32) {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -625,7 +622,7 @@ mod tests {
             ),
             (
                 "bin/tool",
-                |it| chown(it, Some(ALICE), None).unwrap(),
+                |it| chown(it, Some(ALICE.0), None).unwrap(),
                 "bin/tool",
                 Flaw::Owner(ALICE),
             ),
@@ -643,7 +640,7 @@ mod tests {
             ),
             (
                 "bin",
-                |it| chown(it, Some(ALICE), None).unwrap(),
+                |it| chown(it, Some(ALICE.0), None).unwrap(),
                 "bin",
                 Flaw::Owner(ALICE),
             ),
@@ -671,7 +668,7 @@ mod tests {
         assert!(open_file(&root.join("bin/tool")).is_ok());
         let last = Folder::open(&root.join("bin"), Missing::Leave);
         assert_eq!(flaw(last), (root.join("bin"), Flaw::Writable(0o41_777)));
-        chown(root.join("bin/tool"), Some(ALICE), None).unwrap();
+        chown(root.join("bin/tool"), Some(ALICE.0), None).unwrap();
         assert_eq!(flaw(program(&root.join("bin/tool"))).1, Flaw::Owner(ALICE));
     }
 
@@ -712,7 +709,7 @@ mod tests {
         let (_dir, root) = place();
         set_mode(&root.join("lib"), 0o1777);
         symlink("../bin/tool", root.join("lib/theirs")).unwrap();
-        lchown(root.join("lib/theirs"), Some(ALICE), None).unwrap();
+        lchown(root.join("lib/theirs"), Some(ALICE.0), None).unwrap();
         assert_eq!(
             flaw(program(&root.join("lib/theirs"))),
             (root.join("lib/theirs"), Flaw::LinkOwner(ALICE))
@@ -798,7 +795,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_is_wrong_whose_it_is_or_what_to_do() {
         let sentence = |path: &str, flaw| untrusted(Path::new(path), flaw).to_string();
-        let owner = sentence("/opt/slurm", Flaw::Owner(1000));
+        let owner = sentence("/opt/slurm", Flaw::Owner(Uid(1000)));
         assert!(
             owner.starts_with("/opt/slurm belongs to uid 1000, "),
             "{owner}"
@@ -809,9 +806,9 @@ mod tests {
             writable.contains("(mode 0775); run: chmod go-w /opt/slurm"),
             "{writable}"
         );
-        let link = sentence("/opt/slurm", Flaw::LinkOwner(1000));
+        let link = sentence("/opt/slurm", Flaw::LinkOwner(Uid(1000)));
         assert!(link.contains("chown -h root /opt/slurm"), "{link}");
-        let slash = sentence("/", Flaw::Owner(1000));
+        let slash = sentence("/", Flaw::Owner(Uid(1000)));
         assert!(
             slash.contains("uid 1000") && !slash.contains("chown"),
             "{slash}"

@@ -20,6 +20,7 @@ use host::Deadline;
 use host::printable;
 use host::state_dir::{Held, StateDir, StateError, Store, nonce};
 use host::state_layout::job::{LAST_START, LATEST, RECORD_VERSION, RECORDS};
+use host::{Gid, Uid};
 use slurm::NodeName;
 use slurm::stepd_sockets;
 use slurm::stepd_sockets::{JobState, Limits, Sockets};
@@ -82,9 +83,9 @@ pub struct Job {
     /// This start of it.
     pub start: Start,
     /// Its user.
-    pub uid: u32,
+    pub uid: Uid,
     /// Its group.
-    pub gid: u32,
+    pub gid: Gid,
     /// Where this node's slurmstepd sockets lie (`SlurmdSpoolDir`).
     pub spool_dir: PathBuf,
     /// The EFA profile's name.
@@ -116,7 +117,7 @@ pub struct Job {
 impl Job {
     /// A job without a profile.
     #[must_use]
-    pub fn new(key: &JobKey, start: Start, uid: u32, gid: u32, spool_dir: PathBuf) -> Self {
+    pub fn new(key: &JobKey, start: Start, uid: Uid, gid: Gid, spool_dir: PathBuf) -> Self {
         Self {
             version: RECORD_VERSION,
             job: key.job,
@@ -362,7 +363,7 @@ fn end(
     held: &Held<'_>,
     state: &StateDir,
     key: &JobKey,
-    uid: Option<u32>,
+    uid: Option<Uid>,
 ) -> Result<(), StateError> {
     let counters = counters_at_start::forget(state, key);
     let note = uid.map_or(Ok(()), |uid| forget_latest(state, key, uid));
@@ -396,18 +397,18 @@ pub fn note_start(
 /// Which of the user's jobs started last, if that was noted; whether it still
 /// exists is another question.
 #[must_use]
-pub fn latest(state: &StateDir, uid: u32) -> Option<JobKey> {
+pub fn latest(state: &StateDir, uid: Uid) -> Option<JobKey> {
     let latest = state.existing_folder(LATEST).ok()??;
     noted(&latest, uid)
 }
 
-fn noted(latest: &StateDir, uid: u32) -> Option<JobKey> {
+fn noted(latest: &StateDir, uid: Uid) -> Option<JobKey> {
     let name = latest.read(&uid.to_string()).ok()??;
     JobKey::of_file(std::str::from_utf8(&name).ok()?)
 }
 
 /// Takes the note of this job away, not that of the user's next job.
-fn forget_latest(state: &StateDir, key: &JobKey, uid: u32) -> Result<(), StateError> {
+fn forget_latest(state: &StateDir, key: &JobKey, uid: Uid) -> Result<(), StateError> {
     let Some(latest) = state.existing_folder(LATEST)? else {
         return Ok(());
     };
@@ -729,7 +730,7 @@ mod tests {
     impl Place {
         fn job(&self, key: &JobKey) -> Job {
             let start = Start::now(boot()).unwrap();
-            Job::new(key, start, 20_001, 20_001, self.spool.clone())
+            Job::new(key, start, Uid(20_001), Gid(20_001), self.spool.clone())
         }
 
         fn state(&self) -> StateDir {
@@ -775,7 +776,7 @@ mod tests {
             note_start(&mut state, &it.registry, job).unwrap();
             assert_eq!(latest(&state, job.uid), Some(job.key()));
         }
-        assert_eq!(latest(&state, first.uid + 1), None);
+        assert_eq!(latest(&state, Uid(20_002)), None);
         it.registry.end(&state, &first).unwrap();
         assert_eq!(latest(&state, first.uid), Some(second.key()));
         it.registry.end(&state, &second).unwrap();

@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use host::process::{Pid, ProcessIdentity, read};
+use host::Pid;
+use host::process::{ProcessIdentity, read};
 use slurm::job_cgroup;
 
 /// The folder of the groups.

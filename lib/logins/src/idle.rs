@@ -10,7 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use host::process::{Pid, ProcessIdentity, read};
+use host::Pid;
+use host::process::{ProcessIdentity, read};
 
 use crate::clock::BootTime;
 use crate::membership::{User, Whole, process_belongs};

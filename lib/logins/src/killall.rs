@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use host::process::Pid;
+use host::{Pid, Uid};
 
 use crate::membership::User;
 use crate::process::Processes;
@@ -22,7 +22,7 @@ const UNUSED: libc::uid_t = libc::uid_t::MAX - 1;
 /// For a person to read: why not.
 pub fn of_user(user: &User, all: &Processes, targets: &BTreeSet<Pid>) -> Result<(), String> {
     let alive = || all.iter().filter(|it| !it.zombie);
-    let mut uids: BTreeSet<u32> = alive()
+    let mut uids: BTreeSet<Uid> = alive()
         .filter(|it| targets.contains(&it.identity.pid))
         .map(|it| it.uids.real())
         .filter(|uid| user.has_subordinate(*uid))
@@ -42,7 +42,8 @@ pub fn of_user(user: &User, all: &Processes, targets: &BTreeSet<Pid>) -> Result<
     Ok(())
 }
 
-fn of_uid(uid: libc::uid_t) -> io::Result<()> {
+fn of_uid(uid: Uid) -> io::Result<()> {
+    let Uid(uid) = uid;
     // Root and init, and what a failure would make of it.
     if uid == 0 || uid == UNUSED || uid == libc::uid_t::MAX {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -16,6 +16,7 @@
 //! | no login uid, a subordinate uid, in the session's tree or control group | yes |
 //! | anything else, such as `su` to another account | no |
 
+use host::Uid;
 use host::process::{ProcessIdentity, read};
 
 use crate::group;
@@ -30,15 +31,15 @@ const MOST: u64 = 4 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// The user's own uid.
-    pub uid: u32,
+    pub uid: Uid,
     /// First and last uid of each range.
-    ranges: Vec<(u32, u32)>,
+    ranges: Vec<(Uid, Uid)>,
 }
 
 impl User {
     /// A user without subordinate uids.
     #[must_use]
-    pub fn new(uid: u32) -> Self {
+    pub fn new(uid: Uid) -> Self {
         Self {
             uid,
             ranges: Vec::new(),
@@ -47,7 +48,7 @@ impl User {
 
     /// A user with the ranges of `/etc/subuid` as it is now.
     #[must_use]
-    pub fn look_up(uid: u32, name: &str) -> Self {
+    pub fn look_up(uid: Uid, name: &str) -> Self {
         use std::io::Read as _;
         let mut text = Vec::new();
         // Without the file nobody has ranges.
@@ -59,7 +60,7 @@ impl User {
     /// A user with the ranges that the text of `/etc/subuid` gives by name or
     /// by number.
     #[must_use]
-    pub fn parse(uid: u32, name: &str, subuid: &[u8]) -> Self {
+    pub fn parse(uid: Uid, name: &str, subuid: &[u8]) -> Self {
         let number = uid.to_string();
         let range = |line: &[u8]| {
             let mut fields = std::str::from_utf8(line).ok()?.trim().split(':');
@@ -68,7 +69,8 @@ impl User {
             let count: u32 = fields.next()?.parse().ok()?;
             let theirs = owner == name || owner == number;
             // Root's own uid is never subordinate to anybody.
-            (theirs && first > 0 && count > 0).then(|| (first, first.saturating_add(count - 1)))
+            (theirs && first > 0 && count > 0)
+                .then(|| (Uid(first), Uid(first.saturating_add(count - 1))))
         };
         let ranges = subuid.split(|byte| *byte == b'\n').filter_map(range);
         Self {
@@ -79,8 +81,8 @@ impl User {
 
     /// Whether a uid is one of the user's subordinate ones.
     #[must_use]
-    pub fn has_subordinate(&self, uid: u32) -> bool {
-        let inside = |range: &(u32, u32)| (range.0..=range.1).contains(&uid);
+    pub fn has_subordinate(&self, uid: Uid) -> bool {
+        let inside = |range: &(Uid, Uid)| (range.0..=range.1).contains(&uid);
         self.ranges.iter().any(inside)
     }
 
@@ -92,13 +94,13 @@ impl User {
             login,
             namespace,
         } = identity;
-        let owners: &[u32] = match namespace {
+        let owners: &[Uid] = match namespace {
             Namespace::Foreign(owners) => owners,
             Namespace::Initial | Namespace::Unknown => &[],
         };
         let subordinate = uids.iter().chain(owners);
         let subordinate = subordinate.copied().any(|uid| self.has_subordinate(uid));
-        if uids.real() == 0 {
+        if uids.real().is_root() {
             return false;
         }
         if uids.real() == self.uid || owners.contains(&self.uid) {
@@ -119,7 +121,7 @@ pub enum Namespace {
     /// The one that this program runs in, too.
     Initial,
     /// Another one: who owns it and those around it, innermost first.
-    Foreign(Vec<u32>),
+    Foreign(Vec<Uid>),
     /// It could not be read.
     Unknown,
 }
@@ -130,7 +132,7 @@ pub struct ProcessOwner {
     /// Its uids.
     pub uids: Uids,
     /// The uid that logged in (`/proc/PID/loginuid`), which no user can change.
-    pub login: Option<u32>,
+    pub login: Option<Uid>,
     /// Its user namespace.
     pub namespace: Namespace,
 }
@@ -207,7 +209,7 @@ pub fn process_belongs(process: &Process, user: &User, whole: Whole<'_>) -> bool
         whole,
         Whole::User | Whole::Session { descends: true, .. } if real == user.uid
     );
-    real != 0 && (plain || belongs(&Evidence::of(process), user, whole))
+    !real.is_root() && (plain || belongs(&Evidence::of(process), user, whole))
 }
 
 #[cfg(test)]
@@ -215,14 +217,19 @@ mod tests {
     use super::*;
     use crate::session::PamItems;
     use host::BootId;
-    use host::process::Pid;
+    use host::Pid;
     use proptest::prelude::*;
 
-    const ALICE: u32 = 20_001;
-    const BOB: u32 = 20_002;
+    const ALICE: Uid = Uid(20_001);
+    const BOB: Uid = Uid(20_002);
     /// The first of alice's subordinate uids, and one of bob's.
-    const SUB: u32 = 100_000;
-    const BOBS: u32 = 165_536;
+    const SUB: Uid = Uid(100_000);
+    const BOBS: Uid = Uid(165_536);
+
+    /// Another of alice's subordinate uids.
+    fn plus(more: u32) -> Uid {
+        Uid(SUB.0 + more)
+    }
 
     fn alice() -> User {
         User::parse(ALICE, "alice", b"alice:100000:65536\nbob:165536:65536\n")
@@ -239,7 +246,7 @@ mod tests {
         session
     }
 
-    fn identity(uids: [u32; 4], login: Option<u32>, namespace: Namespace) -> ProcessOwner {
+    fn identity(uids: [Uid; 4], login: Option<Uid>, namespace: Namespace) -> ProcessOwner {
         ProcessOwner {
             uids: Uids(uids),
             login,
@@ -251,7 +258,7 @@ mod tests {
     fn whoever_a_process_claims_to_be_it_is_the_users_by_what_users_cannot_change() {
         use Namespace::{Foreign, Initial, Unknown};
         let own = || Foreign(vec![ALICE]);
-        let nested = || Foreign(vec![SUB + 6, ALICE]);
+        let nested = || Foreign(vec![plus(6), ALICE]);
         for (what, uids, login, namespace, theirs) in [
             ("her own", [ALICE; 4], Some(ALICE), Initial, true),
             ("her own, without audit", [ALICE; 4], None, Initial, true),
@@ -265,10 +272,10 @@ mod tests {
                 own(),
                 true,
             ),
-            ("a namespace in hers", [SUB + 9; 4], None, nested(), true),
+            ("a namespace in hers", [plus(9); 4], None, nested(), true),
             (
                 "ranges of another source",
-                [9_000_000; 4],
+                [Uid(9_000_000); 4],
                 None,
                 own(),
                 true,
@@ -301,17 +308,17 @@ mod tests {
                 Initial,
                 true,
             ),
-            ("root", [0; 4], Some(ALICE), Initial, false),
+            ("root", [Uid::ROOT; 4], Some(ALICE), Initial, false),
             (
                 "root that entered her namespace",
-                [0; 4],
+                [Uid::ROOT; 4],
                 None,
                 own(),
                 false,
             ),
             (
                 "root's server that acts as her",
-                [0, ALICE, 0, ALICE],
+                [Uid::ROOT, ALICE, Uid::ROOT, ALICE],
                 None,
                 Initial,
                 false,
@@ -334,19 +341,25 @@ mod tests {
             ),
             (
                 "an account within her range",
-                [SUB + 500; 4],
-                Some(SUB + 500),
+                [plus(500); 4],
+                Some(plus(500)),
                 Initial,
                 false,
             ),
             (
                 "the same, of a service",
-                [SUB + 500; 4],
+                [plus(500); 4],
                 None,
                 Initial,
                 false,
             ),
-            ("root's container", [SUB; 4], None, Foreign(vec![0]), false),
+            (
+                "root's container",
+                [SUB; 4],
+                None,
+                Foreign(vec![Uid::ROOT]),
+                false,
+            ),
         ] {
             let identity = identity(uids, login, namespace);
             assert_eq!(alice().owns(&identity, false), theirs, "{what}");
@@ -406,7 +419,7 @@ mod tests {
             ([SUB; 4], None, true),
             ([ALICE; 4], None, true),
             ([BOB; 4], Some(ALICE), false),
-            ([0; 4], Some(ALICE), false),
+            ([Uid::ROOT; 4], Some(ALICE), false),
         ] {
             let evidence = Evidence {
                 identity: identity(uids, login, Namespace::Initial),
@@ -424,22 +437,23 @@ mod tests {
                      alice:4294967290:4294967295\nalicex:7:7\n";
         let alice = User::parse(ALICE, "alice", text);
         for uid in [100_000, 100_009, 300_000, u32::MAX] {
-            assert!(alice.has_subordinate(uid), "{uid}");
+            assert!(alice.has_subordinate(Uid(uid)), "{uid}");
         }
         for uid in [0, 1, 7, 99_999, 100_010, 300_001, 4_294_967_289] {
-            assert!(!alice.has_subordinate(uid), "{uid}");
+            assert!(!alice.has_subordinate(Uid(uid)), "{uid}");
         }
     }
 
     proptest! {
         #[test]
         fn no_text_of_ranges_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = User::parse(1, "a", &bytes);
+            let _ = User::parse(Uid(1), "a", &bytes);
         }
 
         #[test]
         fn root_is_nobodys(uids in any::<[u32; 4]>(), login in any::<Option<u32>>(), linked in any::<bool>()) {
-            let identity = identity([0, uids[1], uids[2], uids[3]], login, Namespace::Foreign(vec![ALICE]));
+            let uids = [0, uids[1], uids[2], uids[3]].map(Uid);
+            let identity = identity(uids, login.map(Uid), Namespace::Foreign(vec![ALICE]));
             prop_assert!(!alice().owns(&identity, linked));
         }
     }

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use host::process::{Pid, ProcessIdentity, read, stat};
+use host::process::{ProcessIdentity, read, stat};
+use host::{Pid, Uid};
 
 /// The kernel's number of a login session (`/proc/PID/sessionid`), which
 /// pam_loginuid sets and no user can change.
@@ -37,23 +38,23 @@ pub struct Process {
 /// Real, effective, saved and filesystem uid of a process, as the initial user
 /// namespace counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Uids(pub [u32; 4]);
+pub struct Uids(pub [Uid; 4]);
 
 impl Uids {
     /// The real one, which only root changes to another account's.
     #[must_use]
-    pub fn real(self) -> u32 {
+    pub fn real(self) -> Uid {
         self.0[0]
     }
 
     /// The saved one.
     #[must_use]
-    pub fn saved(self) -> u32 {
+    pub fn saved(self) -> Uid {
         self.0[2]
     }
 
     /// All four.
-    pub fn iter(&self) -> impl Iterator<Item = &u32> {
+    pub fn iter(&self) -> impl Iterator<Item = &Uid> {
         self.0.iter()
     }
 }
@@ -66,7 +67,7 @@ pub fn parse_uids(text: &[u8]) -> Option<Uids> {
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"Uid:"))?;
     let mut numbers = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-    let mut next = || numbers.next()?.parse().ok();
+    let mut next = || numbers.next()?.parse().ok().map(Uid);
     Some(Uids([next()?, next()?, next()?, next()?]))
 }
 
@@ -85,7 +86,7 @@ pub fn in_cgroup(text: &[u8], wanted: &str) -> bool {
 /// `/proc/PID/cgroup`. A process that root started for the user out of another
 /// session (su) is in that session's scope, which is not this user's to end.
 #[must_use]
-pub fn session_scope(text: &[u8], uid: u32) -> Option<String> {
+pub fn session_scope(text: &[u8], uid: Uid) -> Option<String> {
     text.split(|byte| *byte == b'\n').find_map(|line| {
         let mut parts = std::str::from_utf8(line).ok()?.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next()?, parts.next()?);
@@ -97,7 +98,7 @@ pub fn session_scope(text: &[u8], uid: u32) -> Option<String> {
 
 /// logind's name of the session whose scope this is, if it is one of this user's.
 #[must_use]
-pub fn logind_id(scope: &str, uid: u32) -> Option<&str> {
+pub fn logind_id(scope: &str, uid: Uid) -> Option<&str> {
     let id = scope
         .strip_prefix(&format!("/user.slice/user-{uid}.slice/session-"))?
         .strip_suffix(".scope")?;
@@ -113,8 +114,8 @@ pub fn audit_session(pid: Pid) -> Option<AuditSession> {
 
 /// The uid that logged in to the session that a process belongs to, if one did.
 #[must_use]
-pub fn login_uid(pid: Pid) -> Option<u32> {
-    number(pid, "loginuid")
+pub fn login_uid(pid: Pid) -> Option<Uid> {
+    number(pid, "loginuid").map(Uid)
 }
 
 fn number(pid: Pid, file: &str) -> Option<u32> {
@@ -213,7 +214,7 @@ mod tests {
     fn the_first_of_four_uids_is_the_real_one() {
         let text = b"Name:\tUid:\\n\xff\nState:\tS\nUid:\t20001\t1\t2\t3\n";
         let uids = parse_uids(text).unwrap();
-        assert_eq!((uids.real(), uids.saved()), (20_001, 2));
+        assert_eq!((uids.real(), uids.saved()), (Uid(20_001), Uid(2)));
         for text in [
             &b"Name:\tx\n"[..],
             b"Uid:\t1\t2\t3\n",
@@ -226,12 +227,12 @@ mod tests {
     #[test]
     fn only_a_scope_of_logind_is_taken_for_one_and_holds_what_is_below_it() {
         let text = b"4:pids:/\n0::/user.slice/user-20001.slice/session-3.scope\n";
-        let scope = session_scope(text, 20_001).unwrap();
+        let scope = session_scope(text, Uid(20_001)).unwrap();
         assert_eq!(scope, "/user.slice/user-20001.slice/session-3.scope");
-        assert_eq!(logind_id(&scope, 20_001), Some("3"));
+        assert_eq!(logind_id(&scope, Uid(20_001)), Some("3"));
         let hybrid = format!("2:cpu:/\n1:name=systemd:{scope}\n0::/\n");
         assert_eq!(
-            session_scope(hybrid.as_bytes(), 20_001),
+            session_scope(hybrid.as_bytes(), Uid(20_001)),
             Some(scope.clone())
         );
         assert!(in_cgroup(text, &scope));
@@ -242,7 +243,11 @@ mod tests {
             "0::/",
             "0::/session-3.scope",
         ] {
-            assert_eq!(session_scope(other.as_bytes(), 20_001), None, "{other}");
+            assert_eq!(
+                session_scope(other.as_bytes(), Uid(20_001)),
+                None,
+                "{other}"
+            );
         }
     }
 
@@ -258,7 +263,11 @@ mod tests {
             "0::/../user.slice/user-20001.slice/session-3.scope",
             "5:cpu:/user.slice/user-20001.slice/session-3.scope",
         ] {
-            assert_eq!(session_scope(other.as_bytes(), 20_001), None, "{other}");
+            assert_eq!(
+                session_scope(other.as_bytes(), Uid(20_001)),
+                None,
+                "{other}"
+            );
         }
     }
 
@@ -281,7 +290,7 @@ mod tests {
         #[test]
         fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_uids(&bytes);
-            let _ = (session_scope(&bytes, 1), in_cgroup(&bytes, "/x"));
+            let _ = (session_scope(&bytes, Uid(1)), in_cgroup(&bytes, "/x"));
         }
     }
 }

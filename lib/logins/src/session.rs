@@ -10,9 +10,10 @@ use std::time::Duration;
 use host::BootId;
 use host::Deadline;
 use host::printable;
-use host::process::{Pid, ProcessIdentity};
+use host::process::ProcessIdentity;
 use host::state_dir::{StateDir, StateError, Store};
 use host::state_layout::login::{DAEMON_LOCK, SESSION_VERSION, SESSIONS};
+use host::{Pid, Uid};
 use serde::{Deserialize, Serialize};
 use slurm::JobId;
 
@@ -30,7 +31,7 @@ pub struct Session {
     /// The boot during which it was opened.
     pub boot: BootId,
     /// The user.
-    pub uid: u32,
+    pub uid: Uid,
     /// The user's name; safe to print.
     pub user: String,
     /// The process that opened it (sshd's privileged one), of which
@@ -71,7 +72,7 @@ impl Session {
     #[must_use]
     pub fn new(
         boot: BootId,
-        uid: u32,
+        uid: Uid,
         user: &str,
         leader: ProcessIdentity,
         told: PamItems,
@@ -97,7 +98,7 @@ impl Session {
     /// Whether it is never ended: root's, and those of exempt users.
     #[must_use]
     pub fn is_exempt(&self, settings: &Settings) -> bool {
-        self.exempt || self.uid == 0 || settings.exempt_users.contains(&self.user)
+        self.exempt || self.uid.is_root() || settings.exempt_users.contains(&self.user)
     }
 
     /// Whether it ends when its user has no job: where logins need none, only
@@ -289,7 +290,13 @@ mod tests {
             tty: Some("ssh".to_owned()),
             remote: Some("10.0.0.1\x1b[2J\n".to_owned()),
         };
-        Session::new(BootId::current().unwrap(), 20_001, "alice", identity, told)
+        Session::new(
+            BootId::current().unwrap(),
+            Uid(20_001),
+            "alice",
+            identity,
+            told,
+        )
     }
 
     #[test]
@@ -315,7 +322,7 @@ mod tests {
             remote: Some("x".repeat(1 << 20)),
             ..PamItems::default()
         };
-        let long = Session::new(session.boot.clone(), 1, "a", session.leader, told);
+        let long = Session::new(session.boot.clone(), Uid(1), "a", session.leader, told);
         assert!(serde_json::to_vec(&long).unwrap().len() < 4096);
     }
 

@@ -17,7 +17,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use host::process::{Pid, ProcessIdentity, read, stat};
+use host::process::{ProcessIdentity, read, stat};
+use host::{Pid, Uid};
 use rustix::process::Signal;
 use slurm::job_cgroup;
 
@@ -124,7 +125,7 @@ impl Ending {
 
     /// Whose sessions they are.
     #[must_use]
-    pub fn uid(&self) -> u32 {
+    pub fn uid(&self) -> Uid {
         self.user.uid
     }
 
@@ -148,13 +149,13 @@ impl Ending {
             }));
             members.extend(tree.into_iter().map(|pid| (pid, session)));
         }
-        let own = std::process::id();
+        let own = Pid::own();
         let leaders: BTreeSet<ProcessIdentity> = self.sessions.iter().map(|it| it.leader).collect();
         let leads = |it: &Process| leaders.contains(&it.identity);
         let chosen = |it: &&Process| {
             let pid = it.identity.pid;
             // Nobody ends init, or the daemon itself.
-            let may_end = !it.zombie && pid.0 > 1 && pid.0 != own && !spared.contains(&pid);
+            let may_end = !it.zombie && pid.0 > 1 && pid != own && !spared.contains(&pid);
             may_end
                 && (leads(it)
                     || match members.get(&pid) {
@@ -183,7 +184,7 @@ impl Ending {
 
     /// Whether a process of this user, outside of the trees, left one of them.
     fn left(&self, it: &Process, others: &[Session]) -> bool {
-        if it.uids.real() == 0 || self.leftovers == Leftovers::None {
+        if it.uids.real().is_root() || self.leftovers == Leftovers::None {
             return false;
         }
         let evidence = Evidence::of(it);
@@ -502,7 +503,7 @@ mod tests {
             tty: None,
             cpu: 0,
             zombie: false,
-            uids: Uids([uid; 4]),
+            uids: Uids([Uid(uid); 4]),
         }
     }
 
@@ -512,7 +513,7 @@ mod tests {
         let boot = BootId::current().unwrap();
         Session::new(
             boot,
-            ALICE,
+            Uid(ALICE),
             "alice",
             identity(BASE + leader),
             PamItems::default(),
@@ -528,7 +529,7 @@ mod tests {
     }
 
     fn ended(leftovers: Leftovers, all: &Processes, others: &[Session]) -> Vec<u32> {
-        let ending = Ending::new(User::new(ALICE), vec![session(10)], leftovers);
+        let ending = Ending::new(User::new(Uid(ALICE)), vec![session(10)], leftovers);
         let targets = ending.targets(all, others);
         targets.iter().map(|it| it.identity.pid.0 - BASE).collect()
     }
@@ -553,7 +554,11 @@ mod tests {
 
     #[test]
     fn a_subordinate_uid_of_the_users_ends_with_the_tree_and_another_users_stays() {
-        let user = User::parse(ALICE, "alice", b"alice:100000:65536\nbob:165536:65536\n");
+        let user = User::parse(
+            Uid(ALICE),
+            "alice",
+            b"alice:100000:65536\nbob:165536:65536\n",
+        );
         let all = processes(&[
             (10, 0, 0),
             (11, 10, ALICE),
@@ -577,7 +582,7 @@ mod tests {
             vec![session(10), session(12)],
             vec![session(12), session(10)],
         ] {
-            let ending = Ending::new(User::new(ALICE), sessions, Leftovers::None);
+            let ending = Ending::new(User::new(Uid(ALICE)), sessions, Leftovers::None);
             assert_eq!(ending.targets(&all, &[]).len(), 4);
         }
     }
@@ -603,7 +608,7 @@ mod tests {
     fn scopes(leftovers: Leftovers, scope: &str) -> Vec<String> {
         let mut session = session(10);
         session.scope = Some(scope.to_owned());
-        let ending = Ending::new(User::new(ALICE), vec![session], leftovers);
+        let ending = Ending::new(User::new(Uid(ALICE)), vec![session], leftovers);
         ending.scopes().map(|(_, id)| id.to_owned()).collect()
     }
 
@@ -636,7 +641,7 @@ mod tests {
         assert!(old.contains("logind"));
         let name = session(10).file_name();
         let ending = Ending::new(
-            User::new(ALICE),
+            User::new(Uid(ALICE)),
             vec![Session::parse(&name, old.as_bytes()).unwrap()],
             Leftovers::Session,
         );
@@ -655,7 +660,7 @@ mod tests {
     #[test]
     fn programs_are_hung_up_before_their_connection_is_cut() {
         let all = processes(&[(10, 0, 0), (11, 10, ALICE), (12, 11, ALICE)]);
-        let ending = Ending::new(User::new(ALICE), vec![session(10)], Leftovers::None);
+        let ending = Ending::new(User::new(Uid(ALICE)), vec![session(10)], Leftovers::None);
         let connections: Vec<bool> = ending
             .targets(&all, &[])
             .iter()

@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
+use host::Uid;
 use rustix::fs::{OFlags, major, makedev, minor};
 
 /// Majors of Unix98 pseudo-terminals, 256 each (Documentation/admin-guide/devices.txt).
@@ -27,7 +28,7 @@ pub fn pts(tty: u32) -> Option<u32> {
 /// Writes a message to each of these terminals that belongs to the user;
 /// how many took all of it. `message` is ours: plain text, one line break
 /// for each line.
-pub fn tell(terminals: &BTreeSet<u32>, uid: u32, message: &str) -> usize {
+pub fn tell(terminals: &BTreeSet<u32>, uid: Uid, message: &str) -> usize {
     let text = format!("\r\n{}\r\n", message.replace('\n', "\r\n"));
     terminals
         .iter()
@@ -35,7 +36,7 @@ pub fn tell(terminals: &BTreeSet<u32>, uid: u32, message: &str) -> usize {
         .count()
 }
 
-fn write_to(tty: u32, uid: u32, text: &[u8]) -> io::Result<()> {
+fn write_to(tty: u32, uid: Uid, text: &[u8]) -> io::Result<()> {
     let mut terminal = open(tty, uid)?;
     match terminal.write(text)? {
         written if written == text.len() => Ok(()),
@@ -45,11 +46,11 @@ fn write_to(tty: u32, uid: u32, text: &[u8]) -> io::Result<()> {
 
 /// When the terminal last gave input (its access time, in wall-clock seconds).
 #[must_use]
-pub fn last_input(tty: u32, uid: u32) -> Option<i64> {
+pub fn last_input(tty: u32, uid: Uid) -> Option<i64> {
     Some(open(tty, uid).ok()?.metadata().ok()?.atime())
 }
 
-fn open(tty: u32, uid: u32) -> io::Result<File> {
+fn open(tty: u32, uid: Uid) -> io::Result<File> {
     let number = pts(tty).ok_or(io::ErrorKind::Unsupported)?;
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = OpenOptions::new()
@@ -59,7 +60,7 @@ fn open(tty: u32, uid: u32) -> io::Result<File> {
     let found = file.metadata()?;
     let device = u64::from(tty);
     let same = found.rdev() == makedev(major(device), minor(device));
-    if same && found.uid() == uid && found.file_type().is_char_device() {
+    if same && found.uid() == uid.0 && found.file_type().is_char_device() {
         Ok(file)
     } else {
         Err(io::ErrorKind::PermissionDenied.into())
@@ -82,6 +83,6 @@ mod tests {
 
     #[test]
     fn a_terminal_of_nobody_takes_nothing_and_holds_up_nobody() {
-        assert_eq!(tell(&[34_816 + 255, 1025].into(), 20_001, "x"), 0);
+        assert_eq!(tell(&[34_816 + 255, 1025].into(), Uid(20_001), "x"), 0);
     }
 }

@@ -14,6 +14,7 @@ use host::Deadline;
 use host::printable;
 use host::state_dir::{StateDir, StateError};
 use host::state_layout::job::RECORDS;
+use host::{Pid, Uid};
 use jobs::registry;
 use jobs::registry::{Existence, Known, Registry};
 use slurm::NodeName;
@@ -50,7 +51,7 @@ pub enum Presence {
 /// One look at the node's jobs.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    by_user: BTreeMap<u32, Vec<Job>>,
+    by_user: BTreeMap<Uid, Vec<Job>>,
     doubts: Vec<String>,
     spools: BTreeSet<PathBuf>,
 }
@@ -74,7 +75,7 @@ impl Jobs {
     /// slurmstepd answers for. So a login waits neither for all records nor for
     /// all slurmstepds of a node.
     #[must_use]
-    pub fn look_for(settings: &Settings, uid: u32, limit: Duration) -> Self {
+    pub fn look_for(settings: &Settings, uid: Uid, limit: Duration) -> Self {
         let deadline = Deadline::after(limit);
         let mut jobs = Self::default();
         let recorded = jobs.find_recorded(settings, uid, deadline);
@@ -90,7 +91,7 @@ impl Jobs {
 
     /// Whether the user has a job.
     #[must_use]
-    pub fn of(&self, uid: u32) -> Presence {
+    pub fn of(&self, uid: Uid) -> Presence {
         if self.by_user.contains_key(&uid) {
             Presence::Has
         } else if self.doubts.is_empty() {
@@ -102,12 +103,12 @@ impl Jobs {
 
     /// The user's jobs, oldest first as far as the registry knows, then by id.
     #[must_use]
-    pub fn list(&self, uid: u32) -> &[Job] {
+    pub fn list(&self, uid: Uid) -> &[Job] {
         self.by_user.get(&uid).map_or(&[], Vec::as_slice)
     }
 
     /// Everyone who has a job.
-    pub fn users(&self) -> impl Iterator<Item = (u32, &[Job])> {
+    pub fn users(&self) -> impl Iterator<Item = (Uid, &[Job])> {
         self.by_user.iter().map(|(uid, jobs)| (*uid, &jobs[..]))
     }
 
@@ -123,9 +124,9 @@ impl Jobs {
         &self.spools
     }
 
-    /// The slurmstepds of these users' jobs, by process number.
+    /// The slurmstepds of these users' jobs.
     #[must_use]
-    pub fn stepds(&self, users: &BTreeSet<u32>) -> BTreeSet<i32> {
+    pub fn stepds(&self, users: &BTreeSet<Uid>) -> BTreeSet<Pid> {
         let ids: BTreeSet<JobId> = users
             .iter()
             .flat_map(|uid| self.list(*uid))
@@ -145,7 +146,7 @@ impl Jobs {
         self.doubts.push(printable(&reason.to_string(), 300));
     }
 
-    fn add(&mut self, uid: u32, job: Job) {
+    fn add(&mut self, uid: Uid, job: Job) {
         let jobs = self.by_user.entry(uid).or_default();
         jobs.push(job);
         jobs.sort_by_key(|job| (job.since_boot_ms, job.id));
@@ -198,7 +199,7 @@ impl Jobs {
     fn find_recorded(
         &mut self,
         settings: &Settings,
-        uid: u32,
+        uid: Uid,
         deadline: Deadline,
     ) -> BTreeSet<JobKey> {
         let mut recorded = BTreeSet::new();
@@ -306,7 +307,7 @@ impl Jobs {
     fn find_live(
         &mut self,
         spool: &Path,
-        uid: u32,
+        uid: Uid,
         recorded: &BTreeSet<JobKey>,
         deadline: Deadline,
     ) {
@@ -442,7 +443,8 @@ mod tests {
             let mut start = Start::now(BootId::current().unwrap()).unwrap();
             // The higher its id, the older it is: ids count per cluster.
             start.since_boot_ms = u64::from(1000 - job);
-            let mut record = registry::Job::new(&key, start, uid, uid, self.spool());
+            let mut record =
+                registry::Job::new(&key, start, Uid(uid), host::Gid(uid), self.spool());
             record.contained = contained;
             Registry::open(&self.state()).unwrap().put(&record).unwrap();
         }
@@ -463,13 +465,13 @@ mod tests {
     #[test]
     fn a_user_has_a_job_by_the_registry_or_by_a_socket_and_none_without_both() {
         let place = Place::new();
-        assert_eq!(place.look().of(1), Presence::None);
+        assert_eq!(place.look().of(Uid(1)), Presence::None);
         place.stepd("n1_7.4294967292", 1);
         place.record(8, 2, false);
         let jobs = place.look();
-        assert_eq!(jobs.of(1), Presence::Has);
-        assert_eq!(jobs.of(2), Presence::Has, "its prolog runs");
-        assert_eq!(jobs.of(3), Presence::None);
+        assert_eq!(jobs.of(Uid(1)), Presence::Has);
+        assert_eq!(jobs.of(Uid(2)), Presence::Has, "its prolog runs");
+        assert_eq!(jobs.of(Uid(3)), Presence::None);
     }
 
     #[test]
@@ -478,14 +480,17 @@ mod tests {
         place.stepd("ip-10-0_1.a_7.0", 1);
         place.stepd("n2_8.0.1", 2);
         let jobs = place.look();
-        assert_eq!((jobs.of(1), jobs.of(2)), (Presence::Has, Presence::Has));
+        assert_eq!(
+            (jobs.of(Uid(1)), jobs.of(Uid(2))),
+            (Presence::Has, Presence::Has)
+        );
     }
 
     #[test]
     fn a_job_whose_extern_step_is_gone_is_gone_even_if_its_epilog_was_missed() {
         let place = Place::new();
         place.record(8, 2, true);
-        assert_eq!(place.look().of(2), Presence::None);
+        assert_eq!(place.look().of(Uid(2)), Presence::None);
     }
 
     #[test]
@@ -493,21 +498,21 @@ mod tests {
         let hung = Place::new();
         let _listener = UnixListener::bind(hung.spool().join("n1_7.0")).unwrap();
         let jobs = Jobs::look(&hung.settings(), Duration::from_millis(50));
-        assert_eq!(jobs.of(1), Presence::Unknown);
+        assert_eq!(jobs.of(Uid(1)), Presence::Unknown);
         assert!(jobs.doubts()[0].contains("job 7"), "{:?}", jobs.doubts());
 
         let torn = Place::new();
         torn.record(8, 2, false);
         let file = torn.dir.path().join("state/jobs/8@n1.json");
         std::fs::write(&file, "{").unwrap();
-        assert_eq!(torn.look().of(1), Presence::Unknown);
+        assert_eq!(torn.look().of(Uid(1)), Presence::Unknown);
 
         let missing = Place::new();
         std::fs::remove_dir(missing.spool()).unwrap();
-        assert_eq!(missing.look().of(1), Presence::Unknown);
+        assert_eq!(missing.look().of(Uid(1)), Presence::Unknown);
         missing.record(9, 3, false);
         assert_eq!(
-            missing.look().of(3),
+            missing.look().of(Uid(3)),
             Presence::Has,
             "what is certain stays so"
         );
@@ -520,7 +525,7 @@ mod tests {
         place.record(8, 2, false);
         let mode = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(place.dir.path().join("state"), mode).unwrap();
-        assert_eq!(place.look().of(2), Presence::Unknown);
+        assert_eq!(place.look().of(Uid(2)), Presence::Unknown);
     }
 
     #[test]
@@ -531,14 +536,17 @@ mod tests {
         }
         // An older job of nobody knows whom: it is not asked.
         let _hung = UnixListener::bind(place.spool().join("n1_0.0")).unwrap();
-        let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
-        assert_eq!(jobs.list(1).last().map(|job| job.id), Some(JobId(3)));
+        let jobs = Jobs::look_for(&place.settings(), Uid(1), LIMIT);
+        assert_eq!(jobs.list(Uid(1)).last().map(|job| job.id), Some(JobId(3)));
         assert!(jobs.doubts().is_empty());
-        let none = Jobs::look_for(&place.settings(), 2, Duration::from_millis(50));
-        assert_eq!(none.of(2), Presence::Unknown);
+        let none = Jobs::look_for(&place.settings(), Uid(2), Duration::from_millis(50));
+        assert_eq!(none.of(Uid(2)), Presence::Unknown);
         place.record(7, 1, false);
-        let recorded = Jobs::look_for(&place.settings(), 1, LIMIT);
-        assert_eq!(recorded.list(1).last().map(|job| job.id), Some(JobId(7)));
+        let recorded = Jobs::look_for(&place.settings(), Uid(1), LIMIT);
+        assert_eq!(
+            recorded.list(Uid(1)).last().map(|job| job.id),
+            Some(JobId(7))
+        );
     }
 
     #[test]
@@ -548,11 +556,11 @@ mod tests {
             place.stepd(&format!("n1_{job}.0"), 2);
         }
         place.stepd("n1_1.0", 1);
-        let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
-        assert_eq!(jobs.list(1).last().map(|job| job.id), Some(JobId(1)));
+        let jobs = Jobs::look_for(&place.settings(), Uid(1), LIMIT);
+        assert_eq!(jobs.list(Uid(1)).last().map(|job| job.id), Some(JobId(1)));
         assert!(jobs.doubts().is_empty(), "{:?}", jobs.doubts());
-        let none = Jobs::look_for(&place.settings(), 3, LIMIT);
-        assert_eq!(none.of(3), Presence::None);
+        let none = Jobs::look_for(&place.settings(), Uid(3), LIMIT);
+        assert_eq!(none.of(Uid(3)), Presence::None);
     }
 
     #[test]
@@ -562,9 +570,9 @@ mod tests {
             place.record(job, 1, false);
         }
         let given = || {
-            let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
+            let jobs = Jobs::look_for(&place.settings(), Uid(1), LIMIT);
             assert!(jobs.doubts().is_empty(), "{:?}", jobs.doubts());
-            jobs.list(1).last().map(|job| job.id.0)
+            jobs.list(Uid(1)).last().map(|job| job.id.0)
         };
         assert_eq!(given(), Some(7), "by its time");
         place.note(8);
@@ -589,8 +597,13 @@ mod tests {
         let latest = place.dir.path().join("state/latest");
         for text in ["8@n1.json", "9@n1.json", "../8@n1.json", "", "\u{0}"] {
             std::fs::write(latest.join("1"), text).unwrap();
-            let jobs = Jobs::look_for(&place.settings(), 1, LIMIT);
-            assert_eq!(jobs.of(1), Presence::None, "{text}: {:?}", jobs.doubts());
+            let jobs = Jobs::look_for(&place.settings(), Uid(1), LIMIT);
+            assert_eq!(
+                jobs.of(Uid(1)),
+                Presence::None,
+                "{text}: {:?}",
+                jobs.doubts()
+            );
         }
     }
 
@@ -607,8 +620,8 @@ mod tests {
             (7, Presence::Has),
             (1, Presence::Unknown),
         ] {
-            let jobs = Jobs::look_for(&place.settings(), uid, LIMIT);
-            assert_eq!(jobs.of(uid), presence, "{uid}");
+            let jobs = Jobs::look_for(&place.settings(), Uid(uid), LIMIT);
+            assert_eq!(jobs.of(Uid(uid)), presence, "{uid}");
         }
     }
 
@@ -617,7 +630,12 @@ mod tests {
         let place = Place::new();
         place.record(9, 2, false);
         place.record(8, 2, false);
-        let ids: Vec<u32> = place.look().list(2).iter().map(|job| job.id.0).collect();
+        let ids: Vec<u32> = place
+            .look()
+            .list(Uid(2))
+            .iter()
+            .map(|job| job.id.0)
+            .collect();
         assert_eq!(ids, [9, 8]);
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 
-use host::process::Pid;
+use host::{Pid, Uid};
 
 use crate::membership::Namespace;
 
@@ -32,7 +32,7 @@ pub fn of(pid: Pid) -> Namespace {
 }
 
 /// Who owns the namespace and each one around it, up to `own`.
-fn owners(path: &str, own: (u64, u64)) -> io::Result<Vec<u32>> {
+fn owners(path: &str, own: (u64, u64)) -> io::Result<Vec<Uid>> {
     let mut owners = Vec::new();
     let mut namespace = File::open(path)?;
     for _ in 0..DEEPEST {
@@ -51,7 +51,7 @@ fn owners(path: &str, own: (u64, u64)) -> io::Result<Vec<u32>> {
     Ok(owners)
 }
 
-fn owner(namespace: &File) -> io::Result<u32> {
+fn owner(namespace: &File) -> io::Result<Uid> {
     let mut uid: libc::uid_t = 0;
     // SAFETY: the descriptor is open, and NS_GET_OWNER_UID writes one uid_t to
     // the address that is its argument; on any other file it fails.
@@ -59,7 +59,7 @@ fn owner(namespace: &File) -> io::Result<u32> {
     if result == -1 {
         return Err(io::Error::last_os_error());
     }
-    Ok(uid)
+    Ok(Uid(uid))
 }
 
 fn parent(namespace: &File) -> io::Result<File> {

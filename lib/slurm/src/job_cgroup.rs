@@ -18,7 +18,8 @@ use std::path::PathBuf;
 
 use crate::JobId;
 use crate::stepd_sockets::number;
-use host::process::{Pid, ProcessIdentity, read};
+use host::Pid;
+use host::process::{ProcessIdentity, read};
 
 /// A job's group, as its directory is named.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -31,12 +31,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::Pid;
 
 use crate::NodeName;
 use crate::{JobId, JobKey};
-use host::Deadline;
 use host::sysroot::shown;
+use host::{Deadline, Pid, Uid};
 
 /// The step id of the extern step, which lives as long as its job
 /// (`PrologFlags=Contain`).
@@ -144,12 +143,12 @@ pub enum JobState {
     /// At least one step has not begun to end.
     Alive {
         /// The job's user.
-        uid: u32,
+        uid: Uid,
     },
     /// All steps that live are ending.
     Ending {
         /// The job's user.
-        uid: u32,
+        uid: Uid,
     },
     /// Someone listens who hangs, speaks otherwise, or could not be asked in
     /// time, and no other step is alive: the job counts as existing.
@@ -245,11 +244,12 @@ impl Sockets {
     /// who want to be told of their end: a killed slurmstepd leaves its socket,
     /// so nothing in the directory changes. Whoever does not answer is left out.
     #[must_use]
-    pub fn listeners(&self, job: JobId) -> Vec<i32> {
+    pub fn listeners(&self, job: JobId) -> Vec<Pid> {
         let names = self.by_job.get(&job).into_iter().flatten();
         let sockets = names.filter_map(|name| self.connect(name).ok());
-        let listeners = sockets.filter_map(|socket| believed_listener(&socket));
-        listeners.map(|pid| pid.as_raw_nonzero().get()).collect()
+        sockets
+            .filter_map(|socket| believed_listener(&socket))
+            .collect()
     }
 
     /// Asks several sockets at the same time; one answer for each name.
@@ -329,8 +329,9 @@ impl Sockets {
 /// or this process' user's.
 fn believed_listener(socket: &OwnedFd) -> Option<Pid> {
     let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
-    let is_believed = peer.uid.is_root() || peer.uid == rustix::process::geteuid();
-    is_believed.then_some(peer.pid)
+    let uid = Uid(peer.uid.as_raw());
+    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).ok()?;
+    (uid.is_root() || uid == Uid::effective()).then_some(Pid(pid))
 }
 
 /// Whether the job's extern step has a socket, dead or alive, without reading
@@ -444,9 +445,9 @@ impl Talk {
 fn judge(answer: &[u8]) -> Option<JobState> {
     let number = |at: usize| Some(i32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
     let (version, uid, state) = (number(0)?, number(4)?, number(8)?);
-    let uid = u32::from_ne_bytes(uid.to_ne_bytes());
+    let uid = Uid(u32::from_ne_bytes(uid.to_ne_bytes()));
     match state {
-        _ if version <= 0 || uid == u32::MAX => None,
+        _ if version <= 0 || uid.0 == u32::MAX => None,
         0..ENDING => Some(JobState::Alive { uid }),
         ENDING..=LARGEST_STATE => Some(JobState::Ending { uid }),
         _ => None,
@@ -532,8 +533,8 @@ mod tests {
         stepd(&dir, "other_3.0", answer(40 << 8, 20_002, 3));
         let jobs = live_jobs(dir.path(), &node(), limits()).unwrap();
         let expected = [
-            (JobId(1), JobState::Alive { uid: 20_001 }),
-            (JobId(2), JobState::Ending { uid: 20_002 }),
+            (JobId(1), JobState::Alive { uid: Uid(20_001) }),
+            (JobId(2), JobState::Ending { uid: Uid(20_002) }),
         ];
         assert_eq!(jobs, expected.into());
     }
@@ -609,8 +610,8 @@ mod tests {
         other.kill().unwrap();
         other.wait().unwrap();
         assert_eq!(jobs[&JobId(1)], JobState::Unknown);
-        assert_eq!(jobs[&JobId(2)], JobState::Alive { uid: 20_001 });
-        assert_eq!(listeners, [0; 0]);
+        assert_eq!(jobs[&JobId(2)], JobState::Alive { uid: Uid(20_001) });
+        assert_eq!(listeners, []);
     }
 
     #[test]
@@ -662,7 +663,7 @@ mod tests {
         stepd(&dir, "gpu_7.a_1.0", answer(40 << 8, 5, 2));
         std::fs::rename(dir.path().join("gpu_7.a_1.0"), deep.join("gpu_7.a_1.0")).unwrap();
         let jobs = live_jobs(&deep, &node(), limits()).unwrap();
-        assert_eq!(jobs, [(JobId(1), JobState::Alive { uid: 5 })].into());
+        assert_eq!(jobs, [(JobId(1), JobState::Alive { uid: Uid(5) })].into());
     }
 
     proptest! {

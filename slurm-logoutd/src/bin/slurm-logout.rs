@@ -176,7 +176,7 @@ fn end_user(settings: &Settings, user: &str) -> Result<(), Failure> {
     let Some(uid) = ours.first().map(|it| it.uid) else {
         return Err((USAGE, no_session(user)));
     };
-    if uid == 0 {
+    if uid.is_root() {
         return Err((USAGE, "root's sessions are never ended".to_owned()));
     }
     let no_job = Jobs::look(settings, LOOK).of(uid) == Presence::None;

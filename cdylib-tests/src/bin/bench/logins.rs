@@ -165,7 +165,7 @@ fn record(tb: &Testbed, queue: &str) -> Outcome {
         let user = tb.user(user)?;
         let start = Start::now(BootId::current()?)?;
         let spool = tb.dir().join("spool/n1");
-        let mut job = Job::new(&key, start, user.uid, user.gid, spool);
+        let mut job = Job::new(&key, start, host::Uid(user.uid), host::Gid(user.gid), spool);
         job.contained = true;
         registry.put(&job)?;
         registry::note_start(&mut state, &registry, &job)?;
