@@ -18,7 +18,7 @@ use efa_check::{EX_CONFIG, EX_USAGE, drain, pingpong, probe_worker};
 
 use crate::commands::output::complain;
 use crate::commands::place::Place;
-use crate::commands::{completions, explain, list, node, prolog, record, watch};
+use crate::commands::{baseline, completions, explain, healthcheck, list, node, prolog};
 
 /// Checks a node's EFA devices.
 #[derive(Debug, Parser)]
@@ -168,8 +168,8 @@ fn run(line: &Line) -> u8 {
             metrics,
         } => node::run(&site, *json, *verbose, metrics.as_deref()),
         Command::Prolog => prolog::run(&site),
-        Command::Watch { metrics } => watch::run(&site, metrics.as_deref()),
-        Command::Record { force, expect } => record::run(&site, &line.place, *force, *expect),
+        Command::Watch { metrics } => healthcheck::run(&site, metrics.as_deref()),
+        Command::Record { force, expect } => baseline::run(&site, &line.place, *force, *expect),
         Command::Pingpong { device, json } => {
             commands::pingpong::run(&site, device.as_deref(), *json)
         }
