@@ -15,16 +15,16 @@ pub const PROLOG: &str = "Prolog={dir}/site/prolog";
 /// Those that make it the health check, as often as Slurm allows. So often
 /// that slurmctld never comes to its pings: a node that was resumed stays
 /// `idle*` and gets no job.
-pub const WATCH: &str = "HealthCheckProgram={dir}/site/watch\nHealthCheckInterval=1";
+pub const HEALTHCHECK: &str = "HealthCheckProgram={dir}/site/healthcheck\nHealthCheckInterval=1";
 
 /// Adds efa-check to a cluster of simulated nodes: `site/prolog`, which also
-/// writes down how long it took (see [`prolog_took`]), `site/watch`, and a
+/// writes down how long it took (see [`prolog_took`]), `site/healthcheck`, and a
 /// configuration with `health` as its section. `slurm_conf` is [`PROLOG`],
-/// [`WATCH`] or anything else.
+/// [`HEALTHCHECK`] or anything else.
 pub fn guarded(builder: Builder, program: &Path, health: &str, slurm_conf: &str) -> Builder {
     let program = program.display();
     let call = |what| format!("{program} {what} --config {{dir}}/{}", efa_cluster::CONFIG);
-    let (prolog, watch) = (call("prolog"), call("watch"));
+    let (prolog, healthcheck) = (call("prolog"), call("healthcheck"));
     builder
         .file(
             "site/prolog",
@@ -34,10 +34,10 @@ pub fn guarded(builder: Builder, program: &Path, health: &str, slurm_conf: &str)
                  exit $code\n"
             ),
         )
-        .file("site/watch", &format!("#!/bin/sh\nexec {watch}\n"))
+        .file("site/healthcheck", &format!("#!/bin/sh\nexec {healthcheck}\n"))
         .file(efa_cluster::CONFIG, &config(health))
         .prepare(|dir| {
-            for script in ["site/prolog", "site/watch"] {
+            for script in ["site/prolog", "site/healthcheck"] {
                 fs::set_permissions(dir.join(script), fs::Permissions::from_mode(0o755))?;
             }
             Ok(())

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cdylib_tests::health::{self, PROLOG, WATCH, prolog_took, wait_node};
+use cdylib_tests::health::{self, HEALTHCHECK, PROLOG, prolog_took, wait_node};
 use cdylib_tests::stuck::Stuck;
 use cdylib_tests::testbed::{Error, JobState, LIMIT, Output, Testbed};
 use cdylib_tests::{efa_cluster, modules};
@@ -51,7 +51,7 @@ fn run_job(tb: &Testbed) -> String {
 #[test]
 fn a_sick_node_is_drained_with_our_reason_and_its_batch_job_runs_elsewhere() {
     let tb = cluster(2, "", PROLOG);
-    assert_eq!(check(&tb, "n1", "record").code(), 0);
+    assert_eq!(check(&tb, "n1", "baseline").code(), 0);
     let _broken = break_adapter(&tb, "n1");
     assert_eq!(run_job(&tb), "n2\n");
     let reason = drained_by_us(&tb, "n1");
@@ -139,8 +139,8 @@ fn a_probe_that_hangs_costs_the_prolog_its_limit_and_drains_the_node() {
 
 #[test]
 fn the_health_check_drains_a_sick_node_and_resumes_it_after_the_repair() {
-    let tb = cluster(2, "resume = true\nresume_after = 2", WATCH);
-    assert_eq!(check(&tb, "n1", "record").code(), 0);
+    let tb = cluster(2, "resume = true\nresume_after = 2", HEALTHCHECK);
+    assert_eq!(check(&tb, "n1", "baseline").code(), 0);
     let broken = break_adapter(&tb, "n1");
     let reason = drained_by_us(&tb, "n1");
     assert!(reason.contains("3/4 devices, rdmap160s27 gone"), "{reason}");
@@ -153,7 +153,7 @@ fn the_health_check_drains_a_sick_node_and_resumes_it_after_the_repair() {
 #[test]
 fn what_an_administrator_drained_is_neither_renamed_nor_resumed() {
     let tb = cluster(1, "resume = true\nresume_after = 1", "");
-    assert_eq!(check(&tb, "n1", "record").code(), 0);
+    assert_eq!(check(&tb, "n1", "baseline").code(), 0);
     tb.scontrol(&[
         "update",
         "NodeName=n1",
@@ -162,7 +162,7 @@ fn what_an_administrator_drained_is_neither_renamed_nor_resumed() {
     ])
     .unwrap_or_else(|error| panic!("{error}"));
     let broken = break_adapter(&tb, "n1");
-    assert_eq!(check(&tb, "n1", "watch").code(), 2);
+    assert_eq!(check(&tb, "n1", "healthcheck").code(), 2);
     wait_for_speakers(&tb);
     let untouched = |tb: &Testbed| {
         let state = must(tb.node_state("n1"));
@@ -173,7 +173,7 @@ fn what_an_administrator_drained_is_neither_renamed_nor_resumed() {
     };
     untouched(&tb);
     broken.repair().expect("the adapter was aside");
-    assert_eq!(check(&tb, "n1", "watch").code(), 0);
+    assert_eq!(check(&tb, "n1", "healthcheck").code(), 0);
     wait_for_speakers(&tb);
     untouched(&tb);
 }
@@ -181,7 +181,7 @@ fn what_an_administrator_drained_is_neither_renamed_nor_resumed() {
 #[test]
 fn while_slurmctld_is_down_nothing_hangs_and_the_drain_follows_when_it_is_back() {
     let tb = cluster(1, "scontrol_limit = \"2s\"", "");
-    assert_eq!(check(&tb, "n1", "record").code(), 0);
+    assert_eq!(check(&tb, "n1", "baseline").code(), 0);
     let _broken = break_adapter(&tb, "n1");
     let script = format!(
         "pid=$(cat {}/pid/slurmctld); kill -KILL $pid; while kill -0 $pid 2>/dev/null && \
@@ -190,7 +190,7 @@ fn while_slurmctld_is_down_nothing_hangs_and_the_drain_follows_when_it_is_back()
     );
     let killed = tb.run("root", &["/bin/sh", "-c", &script], &[]);
     assert!(killed.unwrap_or_else(|error| panic!("{error}")).success());
-    for command in ["prolog", "watch", "prolog"] {
+    for command in ["prolog", "healthcheck", "prolog"] {
         let said = check(&tb, "n1", command);
         assert_eq!(said.code(), 2, "{said}");
         assert!(
@@ -223,14 +223,14 @@ fn while_slurmctld_is_down_nothing_hangs_and_the_drain_follows_when_it_is_back()
 #[test]
 fn a_node_that_hyperpod_shall_replace_fails_with_exactly_its_words() {
     let tb = cluster(2, "on_fatal = \"hyperpod-replace\"", PROLOG);
-    assert_eq!(check(&tb, "n1", "record").code(), 0);
+    assert_eq!(check(&tb, "n1", "baseline").code(), 0);
     let _broken = break_adapter(&tb, "n1");
     assert_eq!(run_job(&tb), "n2\n");
     let said = |reason: &str, _: bool| reason.split(" [").next() == Some("Action:Replace");
     must(wait_node(&tb, "n1", "HyperPod's words", said));
     wait_for_speakers(&tb);
     // Neither Slurm's own drain nor our next round takes them back.
-    assert_eq!(check(&tb, "n1", "watch").code(), 2);
+    assert_eq!(check(&tb, "n1", "healthcheck").code(), 2);
     wait_for_speakers(&tb);
     let state = must(tb.node_state("n1"));
     assert!(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::observe::{Observation, Seen};
 use crate::settings::Settings;
 
-/// What `efa-check record` writes.
+/// What `efa-check baseline` writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -49,7 +49,7 @@ impl Known {
 pub enum Source {
     /// `expected_devices`.
     Configuration,
-    /// `efa-check record`.
+    /// `efa-check baseline`.
     Recorded(Vec<Known>),
     /// The instance table.
     Type,

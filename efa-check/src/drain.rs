@@ -1,4 +1,4 @@
-//! The process that talks to Slurm for prolog and watch; see
+//! The process that talks to Slurm for prolog and health check; see
 //! [`slurm::drain_worker`].
 
 use std::ffi::OsString;
@@ -52,13 +52,17 @@ pub fn send(action: &NodeAction, config: &Path, node: &NodeName) -> io::Result<(
     match action {
         NodeAction::Resume => command.arg("resume"),
         NodeAction::Drain { reason, after, .. } => command
-            .arg(if after.is_some() { "prolog" } else { "watch" })
+            .arg(if after.is_some() {
+                "prolog"
+            } else {
+                "healthcheck"
+            })
             .arg(reason),
     };
     detach(command)
 }
 
-/// The child: `slurm-speaker CONFIG NODE resume|prolog|watch [REASON]`.
+/// The child: `slurm-speaker CONFIG NODE resume|prolog|healthcheck [REASON]`.
 #[must_use]
 pub fn speaker_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     leave();

@@ -61,7 +61,7 @@ pub struct Rounds {
     at: u64,
     /// Every device that was seen since boot, by name.
     pub devices: BTreeMap<String, Device>,
-    /// Rounds of `watch` in a row without a fatal finding.
+    /// Rounds of `healthcheck` in a row without a fatal finding.
     pub healthy: u32,
     /// Whether Slurm may hold this node drained by us. True at first: a drain
     /// outlives a reboot, this file does not.

@@ -32,8 +32,8 @@ struct Line {
 
 const EXIT_CODES: &str = "Exit codes: 0 healthy, 1 warnings, 2 fatal, 3 could not tell; 64 and up: \
 wrong use.\n`prolog` exits with 2 for a fatal finding, and with 0 otherwise, whatever happens: any \
-other code would drain the node.\nCalled by a link named efa-check-prolog or efa-check-watch, it does \
-what the link says; a number in front (50-efa-check-prolog) and an extension do not matter.";
+other code would drain the node.\nCalled by a link named efa-check-prolog or efa-check-healthcheck, it \
+does what the link says; a number in front (50-efa-check-prolog) and an extension do not matter.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -52,20 +52,15 @@ enum Command {
     /// For slurm.conf's Prolog=.
     Prolog,
     /// For slurm.conf's HealthCheckProgram=.
-    Watch {
-        /// Write counters and results for node_exporter.
-        #[arg(long, value_name = "FILE")]
-        metrics: Option<PathBuf>,
-    },
+    Healthcheck(healthcheck::Arguments),
     /// Write down which devices this healthy node has.
-    Record {
-        /// Also where a check finds something; the number of devices must be right all the same.
-        #[arg(long)]
-        force: bool,
-        /// Confirm that N devices are right: fewer than the type can have, or than are recorded.
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=256))]
-        expect: Option<u32>,
-    },
+    Baseline(baseline::Arguments),
+    /// The old name of `healthcheck`.
+    #[command(hide = true)]
+    Watch(healthcheck::Arguments),
+    /// The old name of `baseline`.
+    #[command(hide = true)]
+    Record(baseline::Arguments),
     /// Show every check.
     List {
         /// As JSON.
@@ -113,7 +108,10 @@ fn main() -> ExitCode {
     let is_prolog = args.iter().any(|arg| arg == "prolog");
     let parsed = Line::try_parse_from(std::iter::once("efa-check".into()).chain(args));
     let code = match parsed {
-        Ok(line) => run(&line),
+        Ok(mut line) => {
+            line.command = line.command.current();
+            run(&line)
+        }
         Err(error) if by_slurm && error.use_stderr() => {
             wrong_use(&program, &error);
             0
@@ -139,6 +137,26 @@ fn wrong_use(program: &OsStr, error: &clap::Error) {
     drain::log(&text);
 }
 
+impl Command {
+    /// The command, by its name of today; a person who typed the old one is told.
+    fn current(self) -> Self {
+        let (old, current) = match self {
+            Self::Watch(arguments) => ("watch", Self::Healthcheck(arguments)),
+            Self::Record(arguments) => ("record", Self::Baseline(arguments)),
+            current => return current,
+        };
+        if let Some(new) = EFA_CHECK.current(old)
+            && !called::under_slurm(|name| std::env::var_os(name))
+        {
+            complain(&format!(
+                "`{old}` is the old name of `{new}`, which the next release will refuse; write \
+                 `efa-check {new}`"
+            ));
+        }
+        current
+    }
+}
+
 fn run(line: &Line) -> u8 {
     match &line.command {
         Command::List { json, markdown } => return list::run(*json, *markdown),
@@ -151,14 +169,14 @@ fn run(line: &Line) -> u8 {
         Ok(site) => site,
         Err(reason) => {
             complain(&reason);
-            if matches!(line.command, Command::Prolog | Command::Watch { .. }) {
+            if matches!(line.command, Command::Prolog | Command::Healthcheck(_)) {
                 drain::log(&reason);
             }
             return EX_CONFIG;
         }
     };
     // slurmd logs them when it starts; each job and each health check need not.
-    if !matches!(line.command, Command::Prolog | Command::Watch { .. }) {
+    if !matches!(line.command, Command::Prolog | Command::Healthcheck(_)) {
         site.warnings.iter().for_each(|text| complain(text));
     }
     match &line.command {
@@ -168,11 +186,16 @@ fn run(line: &Line) -> u8 {
             metrics,
         } => node::run(&site, *json, *verbose, metrics.as_deref()),
         Command::Prolog => prolog::run(&site),
-        Command::Watch { metrics } => healthcheck::run(&site, metrics.as_deref()),
-        Command::Record { force, expect } => baseline::run(&site, &line.place, *force, *expect),
+        Command::Healthcheck(arguments) => healthcheck::run(&site, arguments),
+        Command::Baseline(arguments) => baseline::run(&site, &line.place, arguments),
         Command::Pingpong { device, json } => {
             commands::pingpong::run(&site, device.as_deref(), *json)
         }
-        Command::List { .. } | Command::Explain { .. } | Command::Completions { .. } => 0,
+        Command::List { .. }
+        | Command::Explain { .. }
+        | Command::Completions { .. }
+        // Their names of today came before.
+        | Command::Watch(_)
+        | Command::Record(_) => 0,
     }
 }

@@ -1,6 +1,6 @@
 //! The active test: fi_pingpong from a device to itself, one after the other.
 //!
-//! Only on an idle node, on demand or from `watch` in a process of its own: it
+//! Only on an idle node, on demand or from `healthcheck` in a process of its own: it
 //! takes seconds for each device and uses the device. Shared memory is off, or
 //! libfabric would not touch the device.
 //!
@@ -29,7 +29,7 @@ use crate::settings::Settings;
 use crate::site::{self, Named, Site};
 use crate::{drain, own_program};
 
-/// The hidden first argument of the process that `watch` leaves behind.
+/// The hidden first argument of the process that `healthcheck` leaves behind.
 pub const TESTER: &str = "loopback-tester";
 
 /// How long the server may take until the client finds it.

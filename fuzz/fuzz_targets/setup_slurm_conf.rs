@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
             links: Vec::new(),
         },
         Wish::HealthCheck {
-            program: "/etc/slurm-efa/efa-check-watch".to_owned(),
+            program: "/etc/slurm-efa/efa-check-healthcheck".to_owned(),
             interval: "60",
         },
     ];

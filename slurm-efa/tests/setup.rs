@@ -196,7 +196,7 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
         Some("32")
     );
     let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
-    for ours in ["prolog.d/*", "efa-check-watch"] {
+    for ours in ["prolog.d/*", "efa-check-healthcheck"] {
         let lines = efa_cluster::lines_with(&config, &[ours]);
         assert_eq!(lines.len(), 1, "{ours} is not in force: {lines:?}");
     }
@@ -208,7 +208,11 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
     assert_eq!(site.texts(), before);
     let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
     assert!(!config.contains("prolog.d/*"), "slurmctld still has ours");
-    assert!(!site.path("etc/slurm-efa/efa-check-watch").is_symlink());
+    assert!(
+        !site
+            .path("etc/slurm-efa/efa-check-healthcheck")
+            .is_symlink()
+    );
     assert!(!site.path("etc/slurm-efa/prolog.d").exists());
 }
 
@@ -279,7 +283,7 @@ fn the_set_up_of_a_node_with_a_missing_adapter_records_no_number_of_devices() {
     for words in [
         "the number of this node's EFA devices is not recorded",
         "31 EFA devices are present, but a p5.48xlarge can have 32",
-        "run `efa-check record --expect 31",
+        "run `efa-check baseline --expect 31",
     ] {
         assert!(output.stderr.contains(words), "{words}: {output}");
     }
@@ -299,12 +303,12 @@ fn the_set_up_of_a_node_with_a_missing_adapter_records_no_number_of_devices() {
 fn a_login_nodes_slurmd_finds_a_health_check_that_finds_nothing() {
     let site = Site::new("");
     assert_eq!(site.run("setup", "login", &[]).code(), 0);
-    let watch = site.path("etc/slurm-efa/efa-check-watch");
-    assert!(Command::new(&watch).status().unwrap().success());
+    let check = site.path("etc/slurm-efa/efa-check-healthcheck");
+    assert!(Command::new(&check).status().unwrap().success());
     // A node that becomes another's gets the real one.
     assert_eq!(site.run("setup", "compute", &[]).code(), 0);
     assert_eq!(
-        fs::read_link(&watch).unwrap(),
+        fs::read_link(&check).unwrap(),
         site.path("usr/sbin/efa-check")
     );
 }
@@ -652,6 +656,13 @@ const SABOTAGES: &[Sabotage] = &[
     ("health-check", "HealthCheckProgram is gone", |site| {
         replace(&site.conf(), "HealthCheckProgram=", "#");
     }),
+    (
+        "health-check",
+        "HealthCheckProgram has its name of the last release",
+        |site| {
+            replace(&site.conf(), "efa-check-healthcheck", "efa-check-watch");
+        },
+    ),
     ("health-check", "the interval is 0", |site| {
         replace(
             &site.conf(),
@@ -663,7 +674,7 @@ const SABOTAGES: &[Sabotage] = &[
         "health-program",
         "the link of the health check is gone",
         |site| {
-            fs::remove_file(site.path("etc/slurm-efa/efa-check-watch")).unwrap();
+            fs::remove_file(site.path("etc/slurm-efa/efa-check-healthcheck")).unwrap();
         },
     ),
     ("expectation", "nothing was recorded", |site| {
@@ -871,7 +882,8 @@ fn auto_takes_the_role_from_hyperpods_files() {
     let output = site.run("setup", "auto", &[]);
     assert_eq!(output.code(), 0, "{output}");
     assert!(
-        site.path("etc/slurm-efa/efa-check-watch").is_symlink(),
+        site.path("etc/slurm-efa/efa-check-healthcheck")
+            .is_symlink(),
         "a worker of a cluster without login group is not a compute node"
     );
 }

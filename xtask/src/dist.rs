@@ -118,7 +118,12 @@ pub const ARTIFACTS: &[Artifact] = &[
         shipped: "efa-check",
         kind: Kind::Program,
         place: InstallDir::At("/usr/sbin"),
-        links: &["efa-check-prolog", "efa-check-watch"],
+        // The last is the second's name of the last release, for this one.
+        links: &[
+            "efa-check-prolog",
+            "efa-check-healthcheck",
+            "efa-check-watch",
+        ],
         completes: true,
         exports: &[],
         of_host: &[],

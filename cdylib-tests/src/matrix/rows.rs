@@ -502,7 +502,7 @@ fn guarded(
     let bare = bare.bind(&program);
     let tb = health::guarded(bare, &program, health, slurm_conf).start()?;
     for node in tb.nodes() {
-        expect_exit(&tb, node, "record", 0)?;
+        expect_exit(&tb, node, "baseline", 0)?;
     }
     Ok(tb)
 }
@@ -545,7 +545,7 @@ fn sick_node(c: &Context) -> Verdict {
 
 fn health_check(c: &Context) -> Verdict {
     let health = "resume = true\nresume_after = 2";
-    let tb = guarded(c, 2, health, health::WATCH)?;
+    let tb = guarded(c, 2, health, health::HEALTHCHECK)?;
     let broken = health::break_adapter(&tb, "n1", ADAPTER)?;
     health::drained_by_us(&tb, "n1")?;
     job_runs_on(&tb, "n2")?;
@@ -564,7 +564,7 @@ fn hyperpods_words(c: &Context) -> Verdict {
     health::wait_node(&tb, "n1", "HyperPod's words", said)?;
     health::wait_for_speakers(&tb)?;
     // Neither Slurm's own drain nor our next round takes them back.
-    expect_exit(&tb, "n1", "watch", 2)?;
+    expect_exit(&tb, "n1", "healthcheck", 2)?;
     health::wait_for_speakers(&tb)?;
     let state = tb.node_state("n1")?;
     expect!(
@@ -585,7 +585,7 @@ fn anothers_reason(c: &Context) -> Verdict {
     tb.scontrol(&drain)?;
     let broken = health::break_adapter(&tb, "n1", ADAPTER)?;
     for code in [2, 0] {
-        expect_exit(&tb, "n1", "watch", code)?;
+        expect_exit(&tb, "n1", "healthcheck", code)?;
         health::wait_for_speakers(&tb)?;
         let state = tb.node_state("n1")?;
         expect!(

@@ -178,7 +178,7 @@ const SABOTAGES: &[(&str, &str)] = &[
         "health-check",
         "sed -i s/^HealthCheckInterval=.*/HealthCheckInterval=0/ slurm.conf",
     ),
-    ("health-program", "rm /etc/slurm-efa/efa-check-watch"),
+    ("health-program", "rm /etc/slurm-efa/efa-check-healthcheck"),
     ("expectation", "rm /var/lib/slurm-efa/efa-expected.json"),
     (
         "configuration",

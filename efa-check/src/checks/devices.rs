@@ -23,7 +23,7 @@ pub(super) fn device_count(facts: &Facts<'_>) -> CheckOutcome {
             Err(reason) => reason.clone(),
         };
         return CheckOutcome::Unknown(format!(
-            "{have} devices, and {type_}; run `efa-check record` while the node is healthy, \
+            "{have} devices, and {type_}; run `efa-check baseline` while the node is healthy, \
              or set `expected_devices`{}",
             note(facts)
         ));
@@ -49,7 +49,7 @@ pub(super) fn device_count(facts: &Facts<'_>) -> CheckOutcome {
     if facts.expected.source == Source::Type {
         text.push_str(&format!(
             "; {want} is the most for the type and nothing is recorded: if {have} is right, \
-             run `efa-check record --expect {have}`{}",
+             run `efa-check baseline --expect {have}`{}",
             note(facts)
         ));
     }
@@ -63,11 +63,11 @@ fn too_many(have: usize, want: u32, facts: &Facts<'_>) -> String {
             "{have} devices, and `expected_devices` says {want}: correct it if {have} is right"
         ),
         Source::Recorded(_) => format!(
-            "{have} devices, and {want} are recorded: run `efa-check record` if {have} is right"
+            "{have} devices, and {want} are recorded: run `efa-check baseline` if {have} is right"
         ),
         Source::Type => format!(
             "{have} devices, and {want} is the most that is known of the type: run `efa-check \
-             record` if {have} is right"
+             baseline` if {have} is right"
         ),
     }
 }

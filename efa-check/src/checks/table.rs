@@ -36,7 +36,7 @@ pub const CHECKS: &[Check] = &[
         source: "one adapter that is gone stalls every collective of the job",
         remedy: "Compare with `lspci -d 1d0f:` and `dmesg`. A device that left the bus comes back \
                  only with a reboot or another instance. If N devices are right, because fewer are \
-                 attached than the type can have, run `efa-check record --expect N` on the node while \
+                 attached than the type can have, run `efa-check baseline --expect N` on the node while \
                  it is healthy, or set `expected_devices`. More devices than expected are a warning.",
         judge: devices::device_count,
     },
@@ -88,7 +88,7 @@ pub const CHECKS: &[Check] = &[
         remedy: "Empty: load the GPU driver before efa, or reload efa (`rmmod efa; modprobe efa`) on \
                  an idle node; the efa driver must be built with GPUDirect support. Absent: unknown, \
                  and no reason to drain. The kernel's own efa driver never has the file and does \
-                 GPUDirect by dma-buf; there prolog and watch leave this check out, and `disable = \
+                 GPUDirect by dma-buf; there prolog and health check leave this check out, and `disable = \
                  [\"gpudirect\"]` makes `efa-check node` do the same.",
         judge: devices::gpudirect,
     },
@@ -161,7 +161,7 @@ pub const CHECKS: &[Check] = &[
         id: "loopback",
         proves: "packets of each device came back to it when the node was last idle",
         severity: Severity::Warning,
-        cost: "none: the result that `watch` keeps, where `pingpong_every` is set",
+        cost: "none: the result that `healthcheck` keeps, where `pingpong_every` is set",
         source: "fi_pingpong(1), libfabric's own test",
         remedy: "`efa-check pingpong` on the idle node says more. If it fails for one device only, \
                  replace the instance; if for all, look at the security group and the EFA software.",
@@ -171,7 +171,7 @@ pub const CHECKS: &[Check] = &[
         id: "memlock",
         proves: "slurmd's limit of locked memory is large enough to register buffers",
         severity: Severity::Warning,
-        cost: "1 file (outside prolog and watch: one for each process)",
+        cost: "1 file (outside prolog and health check: one for each process)",
         source: NMA_CHECKS,
         remedy: "`LimitMEMLOCK=infinity` in slurmd's unit, and \
                  `PropagateResourceLimitsExcept=MEMLOCK` in slurm.conf.",

@@ -1,5 +1,6 @@
-//! `efa-check record`.
+//! `efa-check baseline`.
 
+use clap::Args;
 use efa_check::EX_CANTCREAT;
 use efa_check::baseline;
 use efa_check::counters::Wanted;
@@ -11,7 +12,18 @@ use super::output::{complain, print};
 use super::place::Place;
 use super::round::{How, Keep, round};
 
-pub fn run(site: &Site, place: &Place, force: bool, expect: Option<u32>) -> u8 {
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Also where a check finds something; the number of devices must be right all the same.
+    #[arg(long)]
+    force: bool,
+    /// Confirm that N devices are right: fewer than the type can have, or than are recorded.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=256))]
+    expect: Option<u32>,
+}
+
+pub fn run(site: &Site, place: &Place, arguments: &Arguments) -> u8 {
+    let Arguments { force, expect } = *arguments;
     let how = How {
         counters: Wanted::Judged,
         hold: &[],
@@ -71,7 +83,7 @@ pub fn run(site: &Site, place: &Place, force: bool, expect: Option<u32>) -> u8 {
 
 /// What a person types to record this number of devices.
 fn confirming(place: &Place, devices: usize) -> String {
-    let mut command = format!("efa-check record --expect {devices}");
+    let mut command = format!("efa-check baseline --expect {devices}");
     if let Some(config) = &place.config {
         command.push_str(&format!(
             " --config {}",

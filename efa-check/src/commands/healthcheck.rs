@@ -1,7 +1,8 @@
-//! `efa-check watch`: one round of slurmd's health check.
+//! `efa-check healthcheck`: one round of slurmd's health check.
 
-use std::path::Path;
+use std::path::PathBuf;
 
+use clap::Args;
 use efa_check::checks;
 use efa_check::counters::Wanted;
 use efa_check::report::Report;
@@ -14,7 +15,14 @@ use super::output::{complain, print};
 use super::round::{How, Keep, is_young, round, write_metrics};
 use super::slurm::ask_slurm;
 
-pub fn run(site: &Site, file: Option<&Path>) -> u8 {
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Write counters and results for node_exporter.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+}
+
+pub fn run(site: &Site, arguments: &Arguments) -> u8 {
     let how = How {
         counters: Wanted::All,
         hold: &[],
@@ -48,7 +56,7 @@ pub fn run(site: &Site, file: Option<&Path>) -> u8 {
     });
     let report = &round.report;
     print(&report.text(Show::NotOk));
-    let written = write_metrics(file, &round);
+    let written = write_metrics(arguments.metrics.as_deref(), &round);
     let settings = &site.settings;
     let late = still_young(site, report);
     let reason = report.findings.reason(Domain::Efa);

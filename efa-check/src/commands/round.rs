@@ -35,7 +35,7 @@ pub struct Round {
 /// Whether the next round shall know of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Yes: prolog and watch.
+    /// Yes: prolog and health check.
     State,
     /// No: a person's look must not use up what a round would have found.
     Nothing,

@@ -32,7 +32,7 @@ fn sick(health: &str) -> Node {
     ));
     scontrol(&node, NOTES);
     fs::write(node.path("shown"), "NodeName=n1 State=IDLE Owner=N/A\n").unwrap();
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["baseline"]).code, 0);
     node.sim.remove_device(3).unwrap();
     node
 }
@@ -180,13 +180,13 @@ fn hyperpod_is_asked_in_its_own_words() {
 }
 
 #[test]
-fn watch_drains_and_after_enough_healthy_rounds_resumes_only_what_is_ours() {
+fn a_health_check_drains_and_after_enough_healthy_rounds_resumes_only_what_is_ours() {
     for (reason, expected) in [
         ("EFA: 3/4 devices", Some("update|NodeName=n1|State=RESUME|")),
         ("disk is full", None),
     ] {
         let node = sick("resume = true\nresume_after = 3");
-        assert_eq!(node.run(&["watch"]).code, 2);
+        assert_eq!(node.run(&["healthcheck"]).code, 2);
         assert!(called(&node).contains("State=DRAIN"));
         fs::remove_file(node.path("called")).unwrap();
         let line =
@@ -201,16 +201,16 @@ fn watch_drains_and_after_enough_healthy_rounds_resumes_only_what_is_ours() {
             text.contains("\"drained\":false").then_some(())
         };
         for _ in 0..2 {
-            assert_eq!(node.run(&["watch"]).code, 0);
+            assert_eq!(node.run(&["healthcheck"]).code, 0);
             assert!(settled().is_none());
         }
-        assert_eq!(node.run(&["watch"]).code, 0);
+        assert_eq!(node.run(&["healthcheck"]).code, 0);
         eventually("the end of the drain", settled);
         let called = fs::read_to_string(node.path("called")).ok();
         assert_eq!(called.as_deref(), expected);
         // Slurm is not asked again in every round.
         scontrol(&node, "touch asked");
-        assert_eq!(node.run(&["watch"]).code, 0);
+        assert_eq!(node.run(&["healthcheck"]).code, 0);
         assert!(!node.path("asked").exists());
     }
 }
@@ -219,7 +219,7 @@ fn watch_drains_and_after_enough_healthy_rounds_resumes_only_what_is_ours() {
 fn without_resume_a_healed_node_stays_drained() {
     let node = sick("");
     node.configure("resume_after = 1\nexpected_devices = 3\nscontrol = \"/nonexistent\"");
-    assert_eq!(node.run(&["watch"]).code, 0);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
     let state = fs::read_to_string(node.path("state/efa-check.json")).unwrap();
     assert!(state.contains("\"drained\":true"));
 }
@@ -297,12 +297,50 @@ fn whatever_is_wrong_with_the_site_or_the_call_a_prolog_does_not_drain_the_node(
 #[test]
 fn a_link_named_after_a_command_is_that_command() {
     let node = Node::named("g5.8xlarge");
-    for name in ["prolog", "watch"] {
+    for name in ["prolog", "healthcheck"] {
         let link = node.path(&format!("efa-check-{name}"));
         symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
         let mut command = std::process::Command::new(&link);
         command.arg("--config").arg(node.config()).env_clear();
         assert_eq!(said(&mut command).code, 0);
+        assert!(node.path("state/efa-check.json").exists());
+        fs::remove_dir_all(node.path("state")).unwrap();
+    }
+}
+
+#[test]
+fn a_command_by_its_name_of_the_last_release_does_the_same_and_names_todays() {
+    let node = Node::named("g5.8xlarge");
+    for (old, new) in [("record", "baseline"), ("watch", "healthcheck")] {
+        let called = |command: &str| {
+            let mut command = node.command(&[command]);
+            said(command.env_remove("SLURMD_NODENAME").arg("--node-name=n1"))
+        };
+        let today = called(new);
+        let before = called(old);
+        assert_eq!((before.code, today.code), (0, 0), "{before:?}");
+        let warning = format!(
+            "efa-check: `{old}` is the old name of `{new}`, which the next release will refuse; \
+             write `efa-check {new}`\n"
+        );
+        assert_eq!(before.err, format!("{warning}{}", today.err));
+        let help = node.run(&["--help"]).out;
+        let has = |name: &str| help.lines().any(|it| it.trim().starts_with(name));
+        assert!(has(new) && !has(old), "{help}");
+    }
+}
+
+#[test]
+fn slurmd_is_not_told_of_a_commands_old_name_at_each_round() {
+    let node = Node::named("g5.8xlarge");
+    let link = node.path("efa-check-watch");
+    symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
+    let mut linked = std::process::Command::new(&link);
+    linked.arg("--config").arg(node.config()).env_clear();
+    linked.env("SLURMD_NODENAME", "n1");
+    for mut command in [linked, node.command(&["watch"])] {
+        let said = said(&mut command);
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
         assert!(node.path("state/efa-check.json").exists());
         fs::remove_dir_all(node.path("state")).unwrap();
     }
@@ -371,7 +409,7 @@ fn the_health_checks_link_among_the_prologs_fails_none_for_a_warning() {
     let node = Node::named("g5.8xlarge");
     let scope = "proc/sys/kernel/yama/ptrace_scope";
     node.sim.write(scope, "1\n").unwrap();
-    let link = node.path("60-efa-check-watch");
+    let link = node.path("60-efa-check-healthcheck");
     symlink(env!("CARGO_BIN_EXE_efa-check"), &link).unwrap();
     let mut command = std::process::Command::new(&link);
     command.arg("--config").arg(node.config()).env_clear();
@@ -406,13 +444,13 @@ fn a_node_that_just_booted_waits_for_late_devices_and_no_other_does() {
 }
 
 #[test]
-fn watch_does_not_drain_for_devices_that_may_be_late() {
+fn a_health_check_does_not_drain_for_devices_that_may_be_late() {
     let node = sick("");
     node.sim.write("proc/uptime", "1.50 1.00\n").unwrap();
-    assert_eq!(node.run(&["watch"]).code, 2);
+    assert_eq!(node.run(&["healthcheck"]).code, 2);
     node.sim.write("proc/uptime", "100.50 1.00\n").unwrap();
     let before = node.path("called").exists();
-    assert_eq!(node.run(&["watch"]).code, 2);
+    assert_eq!(node.run(&["healthcheck"]).code, 2);
     assert!(!before && called(&node).contains("State=DRAIN"));
 }
 
@@ -455,18 +493,18 @@ fn a_late_read_whose_process_can_be_ended_is_no_finding_about_the_device() {
 fn nothing_is_recorded_of_a_sick_node_unless_it_must_be() {
     let node = Node::named("g5.8xlarge");
     fs::write(node.counter(0, "rx_drops"), "x").unwrap();
-    assert_eq!(node.run(&["record"]).code, 2);
+    assert_eq!(node.run(&["baseline"]).code, 2);
     assert!(!node.path("record").exists());
-    assert_eq!(node.run(&["record", "--force"]).code, 0);
+    assert_eq!(node.run(&["baseline", "--force"]).code, 0);
     assert!(node.path("record/efa.json").exists());
 }
 
 /// The command that a message names in backquotes or, in a reason of Slurm's,
 /// in quotes, as a person would type it.
 fn type_what_is_advised(node: &Node, message: &str) -> crate::Said {
-    let (_, rest) = message.rsplit_once("efa-check record").unwrap();
+    let (_, rest) = message.rsplit_once("efa-check baseline").unwrap();
     let end = rest.find(['`', '\'']).unwrap();
-    let words = format!("record{}", &rest[..end]);
+    let words = format!("baseline{}", &rest[..end]);
     let words: Vec<&str> = words.split(' ').collect();
     let own = words.contains(&"--config");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_efa-check"));
@@ -483,12 +521,12 @@ fn type_what_is_advised(node: &Node, message: &str) -> crate::Said {
 #[test]
 fn fewer_devices_than_the_type_can_have_are_recorded_only_when_confirmed() {
     let node = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
-    let refused = node.run(&["record"]);
+    let refused = node.run(&["baseline"]);
     assert_eq!(refused.code, 2, "{refused:?}");
     let reason = "nothing was recorded: 31 EFA devices are present, but a p5.48xlarge can have 32";
     assert!(refused.err.contains(reason), "{refused:?}");
     assert!(!node.path("record").exists());
-    assert_eq!(node.run(&["record", "--force"]).code, 2);
+    assert_eq!(node.run(&["baseline", "--force"]).code, 2);
     let recorded = type_what_is_advised(&node, &refused.err);
     assert_eq!(recorded.code, 0, "{recorded:?}");
     assert!(
@@ -503,10 +541,10 @@ fn fewer_devices_than_the_type_can_have_are_recorded_only_when_confirmed() {
 #[test]
 fn a_refused_record_leaves_the_last_one() {
     let mut node = Node::named("p5.48xlarge");
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["baseline"]).code, 0);
     let before = fs::read(node.path("record/efa.json")).unwrap();
     node.sim.remove_device(17).unwrap();
-    let refused = node.run(&["record"]);
+    let refused = node.run(&["baseline"]);
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(refused.err.contains("32 are recorded"), "{refused:?}");
     assert_eq!(fs::read(node.path("record/efa.json")).unwrap(), before);
@@ -521,9 +559,9 @@ fn a_refused_record_leaves_the_last_one() {
 #[test]
 fn fewer_devices_than_were_confirmed_before_are_not_recorded_either() {
     let mut node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
-    assert_eq!(node.run(&["record", "--expect", "3"]).code, 0);
+    assert_eq!(node.run(&["baseline", "--expect", "3"]).code, 0);
     node.sim.remove_device(0).unwrap();
-    let refused = node.run(&["record"]);
+    let refused = node.run(&["baseline"]);
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(refused.err.contains("but 3 are recorded"), "{refused:?}");
 }
@@ -532,42 +570,42 @@ fn fewer_devices_than_were_confirmed_before_are_not_recorded_either() {
 fn a_confirmation_of_another_number_is_refused() {
     let node = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
     for expected in ["32", "30", "0"] {
-        let refused = node.run(&["record", "--expect", expected]);
+        let refused = node.run(&["baseline", "--expect", expected]);
         assert_eq!(refused.code, 2, "{refused:?}");
         let reason = format!("31 EFA devices are present, and --expect names {expected}");
         assert!(refused.err.contains(&reason), "{refused:?}");
     }
     assert!(!node.path("record").exists());
-    assert_eq!(node.run(&["record", "--expect", "many"]).code, 64);
+    assert_eq!(node.run(&["baseline", "--expect", "many"]).code, 64);
 }
 
 #[test]
 fn a_number_in_the_configuration_confirms_a_record() {
     let node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
     node.configure("expected_devices = 4");
-    let refused = node.run(&["record"]);
+    let refused = node.run(&["baseline"]);
     assert_eq!(refused.code, 2);
     let reason = "`expected_devices` in the configuration says 4";
     assert!(refused.err.contains(reason), "{refused:?}");
     assert!(refused.err.contains("set it to 3"), "{refused:?}");
     node.configure("expected_devices = { \"p4d.24xlarge\" = 3 }");
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["baseline"]).code, 0);
 }
 
 #[test]
 fn more_devices_than_are_recorded_are_a_warning_until_they_are_recorded() {
     let node = Node::named("p5.48xlarge");
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["baseline"]).code, 0);
     let few = Node::new(&Spec::named("p5.48xlarge").unwrap().with_devices(31));
-    assert_eq!(few.run(&["record", "--expect", "31"]).code, 0);
+    assert_eq!(few.run(&["baseline", "--expect", "31"]).code, 0);
     let record = node.path("record/efa.json");
     fs::copy(few.path("record/efa.json"), &record).unwrap();
     let warned = node.run(&["node"]);
     assert_eq!(warned.code, 1, "{warned:?}");
-    let reason = "32 devices, and 31 are recorded: run `efa-check record`";
+    let reason = "32 devices, and 31 are recorded: run `efa-check baseline`";
     assert!(warned.out.contains(reason), "{warned:?}");
     assert_eq!(node.run(&["prolog"]).code, 0);
-    let recorded = node.run(&["record"]);
+    let recorded = node.run(&["baseline"]);
     assert!(
         recorded.out.contains(": 31 -> 32 EFA devices"),
         "{recorded:?}"
@@ -583,7 +621,7 @@ fn more_devices_than_expected_keep_no_node_drained() {
         "scontrol = \"{}\"\nresume = true\nresume_after = 1\nexpected_devices = 3",
         node.path("scontrol").display()
     ));
-    assert_eq!(node.run(&["watch"]).code, 1);
+    assert_eq!(node.run(&["healthcheck"]).code, 1);
     eventually("a question to Slurm about the resume", || {
         node.path("asked").exists().then_some(())
     });
@@ -615,7 +653,7 @@ fn the_drain_reason_of_a_node_without_any_device_names_a_command_that_ends_the_d
 fn a_persons_look_does_not_use_up_what_a_round_would_find() {
     let node = Node::named("g5.8xlarge");
     node.configure("scontrol = \"/nonexistent\"");
-    node.run(&["watch"]);
+    node.run(&["healthcheck"]);
     node.add(0, "no_completion_cmds", 1);
     assert_eq!(node.findings(), ["admin-queue: fatal"]);
     assert_eq!(node.findings(), ["admin-queue: fatal"]);
@@ -630,12 +668,12 @@ fn the_state_of_another_boot_alarms_nobody() {
     node.sim
         .write(boot, "11111111-1111-1111-1111-111111111111\n")
         .unwrap();
-    node.run(&["watch"]);
+    node.run(&["healthcheck"]);
     node.add(0, "no_completion_cmds", 1);
     node.sim
         .write(boot, "22222222-2222-2222-2222-222222222222\n")
         .unwrap();
-    assert_eq!(node.run(&["watch"]).code, 0);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
 }
 
 /// What `promtool check metrics` would object to, by the text format's
@@ -799,12 +837,12 @@ fn wait_for_tester(node: &Node) {
 }
 
 #[test]
-fn watch_tests_an_idle_node_now_and_then_and_the_next_round_tells_what_failed() {
+fn a_health_check_tests_an_idle_node_now_and_then_and_the_next_round_tells_what_failed() {
     for state in ["State=IDLE", "State=IDLE+DRAIN"] {
         let node = untested(state);
-        assert_eq!(node.run(&["watch"]).code, 0);
+        assert_eq!(node.run(&["healthcheck"]).code, 0);
         wait_for_tester(&node);
-        let said = node.run(&["watch"]);
+        let said = node.run(&["healthcheck"]);
         assert_eq!(said.code, 1, "{said:?}");
         let expected = format!("{} (pci ", node.sim.devices()[3]);
         assert!(said.out.contains(&expected), "{said:?}");
@@ -815,7 +853,7 @@ fn watch_tests_an_idle_node_now_and_then_and_the_next_round_tells_what_failed() 
         assert_eq!(node.findings(), ["loopback: warning"]);
         // Not in every round.
         let asked = fs::read(node.path("asked")).unwrap();
-        assert_eq!(node.run(&["watch"]).code, 1);
+        assert_eq!(node.run(&["healthcheck"]).code, 1);
         wait_for_tester(&node);
         assert_eq!(fs::read(node.path("asked")).unwrap(), asked);
         // A warning like any other: it drains where the site says so.
@@ -832,18 +870,18 @@ fn a_node_with_a_job_is_not_tested_and_a_job_that_comes_meanwhile_voids_the_test
         "State=DRAINING",
     ] {
         let node = untested(state);
-        assert_eq!(node.run(&["watch"]).code, 0);
+        assert_eq!(node.run(&["healthcheck"]).code, 0);
         wait_for_tester(&node);
         assert!(node.path("asked").exists());
-        assert_eq!(node.run(&["watch"]).code, 0, "{state}");
+        assert_eq!(node.run(&["healthcheck"]).code, 0, "{state}");
     }
     let node = untested("State=IDLE");
     let counted = "date >>asked; [ $(wc -l <asked) -lt 3 ] && state=IDLE || state=ALLOCATED; \
                    echo NodeName=n1 State=$state Owner=N/A";
     scontrol(&node, counted);
-    assert_eq!(node.run(&["watch"]).code, 0);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
     wait_for_tester(&node);
-    assert_eq!(node.run(&["watch"]).code, 0);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
 }
 
 #[test]
@@ -881,9 +919,9 @@ fn a_fi_pingpong_that_others_may_change_is_not_run_and_no_device_is_blamed() {
         let said = node.run(&["pingpong"]);
         assert_eq!(said.code, 3, "{said:?}");
         assert!(said.err.contains("not run, because others"), "{said:?}");
-        assert_eq!(node.run(&["watch"]).code, 0);
+        assert_eq!(node.run(&["healthcheck"]).code, 0);
         wait_for_tester(&node);
-        let said = node.run(&["watch"]);
+        let said = node.run(&["healthcheck"]);
         assert_eq!(said.code, 0, "{said:?}");
         mode(spoilt, 0o755);
     }
@@ -900,10 +938,10 @@ fn a_warning_that_holds_jobs_is_not_health_and_resumes_nothing() {
         "scontrol = \"{}\"\nresume = true\nresume_after = 1\nhold = [\"ptrace-scope\"]",
         node.path("scontrol").display()
     ));
-    assert_eq!(node.run(&["watch"]).code, 1);
+    assert_eq!(node.run(&["healthcheck"]).code, 1);
     assert!(!node.path("asked").exists());
     node.sim.write(scope, "0\n").unwrap();
-    assert_eq!(node.run(&["watch"]).code, 0);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
     eventually("a question to Slurm", || {
         node.path("asked").exists().then_some(())
     });
@@ -955,7 +993,7 @@ fn a_ledger_that_cannot_be_read_is_told_and_neither_drains_nor_keeps_a_node_drai
     assert_eq!(node.findings(), ["hugepages: unknown"]);
     assert_eq!(node.run(&["prolog"]).code, 0);
     scontrol(&node, "touch asked; echo NodeName=n1 State=IDLE");
-    assert_eq!(node.run(&["watch"]).code, 3);
+    assert_eq!(node.run(&["healthcheck"]).code, 3);
     eventually("a question to Slurm about the resume", || {
         node.path("asked").exists().then_some(())
     });

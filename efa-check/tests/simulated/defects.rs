@@ -172,7 +172,7 @@ fn a_healthy_node_of_every_family_has_no_finding_and_exits_with_0() {
             let node = Node::new(&spec);
             assert_eq!(node.findings(), [""; 0], "{name}");
             assert_eq!(node.run(&["prolog"]).code, 0, "{name}");
-            assert_eq!(node.run(&["watch"]).code, 0, "{name}");
+            assert_eq!(node.run(&["healthcheck"]).code, 0, "{name}");
         }
     }
 }
@@ -186,7 +186,7 @@ fn every_defect_of_every_family_is_found_and_nothing_else_is() {
             let mut node = Node::new(&spec);
             node.configure_all(defect.top, defect.health);
             let devices = node.sim.devices().len().to_string();
-            let recorded = node.run(&["record", "--expect", &devices]);
+            let recorded = node.run(&["baseline", "--expect", &devices]);
             assert_eq!(recorded.code, 0, "{name}: {recorded:?}");
             (defect.done)(&mut node);
             let expected: Vec<&str> = Some(defect.found)
@@ -209,7 +209,7 @@ fn a_prolog_fails_for_exactly_the_fatal_defects() {
         // No scontrol: this is about the exit code.
         let health = format!("{}\nscontrol = \"/nonexistent/scontrol\"", defect.health);
         node.configure_all(defect.top, &health);
-        assert_eq!(node.run(&["record"]).code, 0);
+        assert_eq!(node.run(&["baseline"]).code, 0);
         (defect.done)(&mut node);
         let said = node.run(&["prolog"]);
         let expected = if defect.found.ends_with("fatal") {
@@ -238,12 +238,12 @@ fn gpudirect_that_cannot_be_checked_is_reported_with_the_reason() {
 fn the_kernels_own_driver_makes_no_noise_in_prolog_and_watch() {
     let mut node = Node::named("p5.48xlarge");
     kernels_driver(&mut node);
-    for command in ["prolog", "watch"] {
+    for command in ["prolog", "healthcheck"] {
         let said = node.run(&[command]);
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
         assert!(!said.out.contains("gpudirect"), "{said:?}");
     }
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["baseline"]).code, 0);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_check_that_no_round_can_make_does_not_keep_a_node_drained() {
         "scontrol = \"{}\"\nresume = true\nresume_after = 1",
         scontrol.display()
     ));
-    assert_eq!(node.run(&["watch"]).code, 0);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
     eventually("a question to Slurm about the resume", || {
         node.path("asked").exists().then_some(())
     });
@@ -304,10 +304,10 @@ fn a_node_with_fewer_devices_than_its_type_can_have_is_told_how_to_say_so() {
     assert!(said.out.contains("1/4 devices"), "{said:?}");
     assert!(
         said.out
-            .contains("nothing is recorded: if 1 is right, run `efa-check record --expect 1`"),
+            .contains("nothing is recorded: if 1 is right, run `efa-check baseline --expect 1`"),
         "{said:?}"
     );
-    assert_eq!(node.run(&["record", "--expect", "1"]).code, 0);
+    assert_eq!(node.run(&["baseline", "--expect", "1"]).code, 0);
     assert_eq!(node.findings(), [""; 0]);
     // The site's word outweighs the record.
     node.configure("expected_devices = { \"p4d.24xlarge\" = 2 }");
@@ -323,14 +323,14 @@ fn a_type_that_nobody_knows_is_not_called_healthy() {
     fs::write(&product, "p99.48xlarge\n").unwrap();
     assert_eq!(node.findings(), ["device-count: unknown"]);
     assert_eq!(node.run(&["prolog"]).code, 0);
-    assert_eq!(node.run(&["record", "--force"]).code, 0);
+    assert_eq!(node.run(&["baseline", "--force"]).code, 0);
     assert_eq!(node.findings(), [""; 0]);
 }
 
 #[test]
 fn a_record_of_another_type_or_one_that_is_torn_is_not_used() {
     let node = Node::named("p4d.24xlarge");
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["baseline"]).code, 0);
     let record = node.path("record/efa.json");
     let text = fs::read_to_string(&record).unwrap();
     fs::write(&record, text.replace("p4d.24xlarge", "p5.48xlarge")).unwrap();
@@ -342,7 +342,7 @@ fn a_record_of_another_type_or_one_that_is_torn_is_not_used() {
 #[test]
 fn the_device_that_is_gone_is_named_with_its_place_and_since_when() {
     let mut node = Node::named("p5.48xlarge");
-    assert_eq!(node.run(&["record"]).code, 0);
+    assert_eq!(node.run(&["baseline"]).code, 0);
     let name = node.sim.devices()[17].clone();
     node.sim.remove_device(17).unwrap();
     // No round has seen it yet: the record knows name and place.
@@ -353,10 +353,10 @@ fn the_device_that_is_gone_is_named_with_its_place_and_since_when() {
         "{said:?}"
     );
     let mut node = Node::named("p5.48xlarge");
-    node.run(&["watch"]);
+    node.run(&["healthcheck"]);
     node.sim.remove_device(17).unwrap();
     node.configure("scontrol = \"/nonexistent\"");
-    let said = node.run(&["watch"]);
+    let said = node.run(&["healthcheck"]);
     assert!(
         said.out
             .contains(&format!("31/32 devices, {name} gone since ")),

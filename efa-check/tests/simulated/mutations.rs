@@ -230,7 +230,7 @@ fn no_process_is_left_when_a_read_hangs_or_the_program_is_killed() {
 #[test]
 fn a_state_file_of_any_content_is_a_first_round() {
     let node = Node::named("g5.8xlarge");
-    assert_eq!(node.run(&["watch"]).code, 0);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
     let state = node.path("state/efa-check.json");
     let whole = fs::read(&state).unwrap();
     node.add(0, "no_completion_cmds", 1);
@@ -244,7 +244,7 @@ fn a_state_file_of_any_content_is_a_first_round() {
     for content in contents {
         let mut file = fs::File::create(&state).unwrap();
         file.write_all(&content).unwrap();
-        let said = node.run(&["watch"]);
+        let said = node.run(&["healthcheck"]);
         assert_eq!(
             said.code,
             0,

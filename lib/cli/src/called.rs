@@ -17,18 +17,23 @@ pub struct Program {
     pub name: &'static str,
     /// The commands that a link may stand for.
     pub commands: &'static [&'static str],
+    /// Commands that had another name in the last release, which goes on for this
+    /// one: the old name and the new one.
+    pub renamed: &'static [(&'static str, &'static str)],
 }
 
 /// The health of EFA devices.
 pub const EFA_CHECK: Program = Program {
     name: "efa-check",
-    commands: &["prolog", "watch"],
+    commands: &["prolog", "healthcheck"],
+    renamed: &[("watch", "healthcheck"), ("record", "baseline")],
 };
 
 /// Shared GPUs.
 pub const GRES_HELPER: Program = Program {
     name: "gres-helper",
     commands: &["prolog", "epilog"],
+    renamed: &[],
 };
 
 impl Program {
@@ -41,6 +46,13 @@ impl Program {
     /// The command that a link of this name or path stands for.
     #[must_use]
     pub fn command(&self, called: &OsStr) -> Option<&'static str> {
+        let command = self.named(called)?;
+        let command = self.current(command).unwrap_or(command);
+        self.commands.iter().copied().find(|it| *it == command)
+    }
+
+    /// What the name of a link says after the program's.
+    fn named<'n>(&self, called: &'n OsStr) -> Option<&'n str> {
         let name = Path::new(called).file_name()?.to_str()?;
         let digits = name.bytes().take_while(u8::is_ascii_digit).count();
         let name = match name.split_at(digits) {
@@ -48,8 +60,23 @@ impl Program {
             (_, rest) => rest.strip_prefix(['-', '_'])?,
         };
         let name = name.rsplit_once('.').map_or(name, |(name, _)| name);
-        let command = name.strip_prefix(self.name)?.strip_prefix('-')?;
-        self.commands.iter().copied().find(|it| *it == command)
+        name.strip_prefix(self.name)?.strip_prefix('-')
+    }
+
+    /// Whether a link of this name or path has the name that a command had in the
+    /// last release.
+    #[must_use]
+    pub fn is_old_link(&self, called: &OsStr) -> bool {
+        let named = self.named(called);
+        named.is_some_and(|it| self.current(it).is_some() && self.command(called).is_some())
+    }
+
+    /// What a command of the last release is called now; `None` where its name is
+    /// no old one.
+    #[must_use]
+    pub fn current(&self, command: &str) -> Option<&'static str> {
+        let renamed = self.renamed.iter().find(|(old, _)| *old == command);
+        renamed.map(|(_, new)| *new)
     }
 
     /// The line about a prolog or an epilog that calls the program wrongly:
@@ -68,6 +95,13 @@ impl Program {
             links.join(" or ")
         )
     }
+}
+
+/// Whether this process belongs to slurmd or to a job: nobody reads what it says
+/// each time. `env` looks a variable up.
+#[must_use]
+pub fn under_slurm(env: impl Fn(&str) -> Option<OsString>) -> bool {
+    env("SLURMD_NODENAME").is_some() || env("SLURM_SCRIPT_CONTEXT").is_some()
 }
 
 /// Whether Slurm runs this process, or the script that called it, as a prolog
@@ -108,13 +142,29 @@ mod tests {
             assert_eq!(EFA_CHECK.command(name.as_ref()), Some("prolog"), "{name}");
         }
         for (program, command) in [
-            (EFA_CHECK, "watch"),
+            (EFA_CHECK, "healthcheck"),
             (GRES_HELPER, "prolog"),
             (GRES_HELPER, "epilog"),
         ] {
             let link = format!("07-{}", program.link(command));
             assert_eq!(program.command(link.as_ref()), Some(command));
         }
+    }
+
+    #[test]
+    fn a_link_with_the_name_of_the_last_release_is_todays_command() {
+        for name in [
+            "efa-check-watch",
+            "50-efa-check-watch",
+            "efa-check-watch.sh",
+        ] {
+            let command = EFA_CHECK.command(name.as_ref());
+            assert_eq!(command, Some("healthcheck"), "{name}");
+            assert!(EFA_CHECK.is_old_link(name.as_ref()), "{name}");
+        }
+        assert!(!EFA_CHECK.is_old_link("efa-check-healthcheck".as_ref()));
+        // No link ever stood for it.
+        assert_eq!(EFA_CHECK.command("efa-check-record".as_ref()), None);
     }
 
     #[test]

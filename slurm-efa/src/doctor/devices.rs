@@ -26,7 +26,7 @@ pub(super) fn recorded(site: &Site) -> Look {
         None => {}
     }
     let path = expectation(site);
-    const RECORD: &str = "while the node is healthy: efa-check record";
+    const RECORD: &str = "while the node is healthy: efa-check baseline";
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) => return warning(format!("{}: {error}", shown(&path)), RECORD),

@@ -27,7 +27,9 @@ use crate::setup::role::Role;
 use self::devices::recorded;
 use self::logins::{MODULE_ACCOUNT, Stack};
 use self::look::{GRES, Look, SETUP, unknown};
-use self::programs::{executable, folder, health_check, names_epilogs, others, program_key};
+use self::programs::{
+    executable, folder, health_check, health_link, names_epilogs, others, program_key,
+};
 
 /// All that was looked at.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ pub fn examine(site: &Site) -> Examination {
         if site.slurm_conf.is_some() {
             all.add("prolog-others", others(site));
         }
-        all.add("health-program", executable(&site.place(paths::WATCH)));
+        all.add("health-program", executable(&site.place(health_link(site))));
         all.add("expectation", recorded(site));
         let gres = site.has_section("gres");
         // Slurm goes by its own file, whatever this node's configuration says.

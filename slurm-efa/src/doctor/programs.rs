@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use cli::called;
 use slurm::conf::{Disk, glob};
 
 use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, warning};
@@ -43,10 +44,21 @@ pub(super) fn health_check(site: &Site) -> Look {
     if program.is_empty() {
         return fatal("there is no HealthCheckProgram", SETUP_CONTROLLER);
     }
-    if program != site.place_text(paths::WATCH) {
+    if called::EFA_CHECK.is_old_link(program.as_ref()) {
+        return warning(
+            format!(
+                "HealthCheckProgram={program} is the old name of {}, which the next release will \
+                 not have",
+                paths::HEALTHCHECK
+            ),
+            "run `slurm-efa setup` on each node, then on the controller; a line that setup did not \
+             write must be changed by hand",
+        );
+    }
+    if program != site.place_text(paths::HEALTHCHECK) {
         return warning(
             format!("HealthCheckProgram={program} is not ours"),
-            format!("have it run {}", paths::WATCH),
+            format!("have it run {}", paths::HEALTHCHECK),
         );
     }
     if interval.parse::<u32>().unwrap_or_default() == 0 {
@@ -56,6 +68,16 @@ pub(super) fn health_check(site: &Site) -> Look {
         );
     }
     Ok(format!("{program} every {interval} s"))
+}
+
+/// The link that slurmd runs here: until the controller is set up again, that of
+/// the last release.
+pub(super) fn health_link(site: &Site) -> &'static str {
+    let old = site.place_text(paths::OLD_HEALTHCHECK);
+    match site.conf.value("HealthCheckProgram") {
+        Some(program) if program == old => paths::OLD_HEALTHCHECK,
+        _ => paths::HEALTHCHECK,
+    }
 }
 
 pub(super) fn executable(path: &Path) -> Look {

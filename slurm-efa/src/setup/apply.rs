@@ -129,7 +129,7 @@ fn record(site: &Site) -> Result<(), String> {
     }
     let program = site.place(EFA_CHECK);
     let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
-    let mut arguments = vec!["record"];
+    let mut arguments = vec!["baseline"];
     arguments.extend(config.as_deref().map(|_| "--config"));
     arguments.extend(config.as_deref());
     let ran = run::run(&program, &arguments, None)?;

@@ -12,8 +12,8 @@ use super::error::SetupError;
 use super::files::{self, Content};
 use super::pam;
 use super::paths::{
-    EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, NO_WATCH, PAM_MODULE, PLUGIN, PROLOGS, ROLE,
-    SECURITY, SSHD, WATCH,
+    EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, HEALTHCHECK, NO_HEALTHCHECK, OLD_HEALTHCHECK,
+    PAM_MODULE, PLUGIN, PROLOGS, ROLE, SECURITY, SSHD,
 };
 use super::plan::Plan;
 use super::role::Role;
@@ -65,7 +65,10 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
         logins(site, admins, &mut plan)?;
     }
     if role == Role::Login {
-        plan.link(site.place(WATCH), Content::Link(NO_WATCH.into()));
+        plan.link(
+            site.place(HEALTHCHECK),
+            Content::Link(NO_HEALTHCHECK.into()),
+        );
     }
     if site.edits_slurm(role) {
         slurm(site, &mut plan)?;
@@ -77,8 +80,21 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
             plan.notes.push(left_to_controller(site, "setup"));
         }
     }
+    if role != Role::Controller {
+        retire(site, &mut plan);
+    }
     plan.text(&site.place(ROLE), |_| format!("{role}\n"))?;
     Ok(plan)
+}
+
+/// Takes out the link of the last release, once slurm.conf no longer names it: the
+/// controller may be set up after this node.
+fn retire(site: &Site, plan: &mut Plan) {
+    let old = site.place_text(OLD_HEALTHCHECK);
+    let conf = plan.slurm_conf_after(site);
+    if !conf.values("HealthCheckProgram").contains(&old.as_str()) {
+        plan.link(site.place(OLD_HEALTHCHECK), Content::Nothing);
+    }
 }
 
 /// What is said where Slurm's files are other nodes' too.
@@ -99,7 +115,7 @@ fn links(site: &Site) -> Vec<(String, &'static str)> {
             format!("{PROLOGS}/{}", called::EFA_CHECK.link("prolog")),
             EFA_CHECK,
         ),
-        (WATCH.to_owned(), EFA_CHECK),
+        (HEALTHCHECK.to_owned(), EFA_CHECK),
     ];
     if site.has_section("gres") {
         let there = GRES_HELPERS.into_iter().find(|it| site.place(it).is_file());
@@ -229,7 +245,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
             Wish::Flags("PrologFlags", &["Alloc"])
         },
         Wish::HealthCheck {
-            program: site.place_text(WATCH),
+            program: site.place_text(HEALTHCHECK),
             interval: "60",
         },
     ];

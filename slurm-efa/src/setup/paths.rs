@@ -16,11 +16,15 @@ pub const PROLOGS: &str = "/etc/slurm-efa/prolog.d";
 pub const EPILOGS: &str = "/etc/slurm-efa/epilog.d";
 
 /// The health check.
-pub const WATCH: &str = "/etc/slurm-efa/efa-check-watch";
+pub const HEALTHCHECK: &str = "/etc/slurm-efa/efa-check-healthcheck";
+
+/// What setup of the last release called it. It stays for this release, as long as
+/// slurm.conf names it.
+pub const OLD_HEALTHCHECK: &str = "/etc/slurm-efa/efa-check-watch";
 
 /// What the health check is on a node without jobs, whose slurmd calls it all
 /// the same (HyperPod's login nodes), and without it complains at each round.
-pub const NO_WATCH: &str = "/bin/true";
+pub const NO_HEALTHCHECK: &str = "/bin/true";
 
 /// PAM's stack of sshd.
 pub const SSHD: &str = "/etc/pam.d/sshd";

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use host::printable;
+use slurm::conf::{Disk, Overlay, SlurmConf};
 
+use super::discover::Site;
 use super::edit;
 use super::error::SetupError;
 use super::files::{self, Change, Content};
@@ -79,6 +81,28 @@ impl Plan {
             });
         }
         Ok(())
+    }
+
+    /// What slurm.conf says once this is done.
+    pub(super) fn slurm_conf_after(&self, site: &Site) -> SlurmConf {
+        let conf = site.slurm_conf.as_deref();
+        let change = conf.and_then(|conf| {
+            let mut changes = self.changes.iter();
+            Some((conf, changes.find(|it| files::resolved(conf) == it.path)?))
+        });
+        let Some((conf, change)) = change else {
+            return site.conf.clone();
+        };
+        let text = match &change.after {
+            Content::Text(text) => text,
+            Content::Link(_) | Content::Nothing => "",
+        };
+        let files = Overlay {
+            path: conf,
+            text,
+            under: &Disk,
+        };
+        SlurmConf::read(&files, conf).unwrap_or_default()
     }
 
     pub(super) fn link(&mut self, path: PathBuf, after: Content) {

@@ -2,18 +2,16 @@
 
 use std::path::PathBuf;
 
-use cli::called;
-use slurm::conf::{Disk, Overlay, SlurmConf};
-
 use super::desired::left_to_controller;
 use super::discover::Site;
 use super::edit::{self, Lines};
 use super::error::SetupError;
 use super::files::{self, Change, Content};
-use super::paths::{EPILOGS, MADE, PROLOGS, ROLE, SSHD, WATCH};
+use super::paths::{EPILOGS, HEALTHCHECK, MADE, OLD_HEALTHCHECK, PROLOGS, ROLE, SSHD};
 use super::plan::Plan;
 use super::role::Role;
-use super::verify::{is_same, is_slurms};
+use super::verify::is_slurms;
+use cli::called;
 
 /// What `revert` would do here: everything of ours out, nothing else.
 ///
@@ -25,8 +23,6 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         ..Plan::default()
     };
     let left = site.has_original() && site.shared && site.role() != Ok(Role::Controller);
-    // What Slurm reads once this is done.
-    let mut conf_after = site.conf.clone();
     // The controller's lines go before what they name.
     for path in texts(site) {
         let (path, before) = files::read(&path)?;
@@ -46,14 +42,6 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
         let lines = Lines::theirs(text);
         let empty = lines.is_empty();
         let theirs = lines.into_text();
-        if let Some(conf) = site.slurm_conf.as_deref().filter(|it| is_same(it, &path)) {
-            let files = Overlay {
-                path: conf,
-                text: &theirs,
-                under: &Disk,
-            };
-            conf_after = SlurmConf::read(&files, conf).unwrap_or_default();
-        }
         let after = if empty && text.starts_with(MADE) {
             Content::Nothing
         } else {
@@ -65,6 +53,8 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
             after,
         });
     }
+    // What Slurm reads once this is done.
+    let conf_after = plan.slurm_conf_after(site);
     // A node whose prolog or epilog is gone while Slurm still asks for it is
     // drained, so its links stay until the controller is reverted.
     let asked = |place: &str| {
@@ -81,7 +71,8 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
     for (place, links) in [
         (PROLOGS, prologs.to_vec()),
         (EPILOGS, vec![epilog]),
-        (WATCH, vec![WATCH.to_owned()]),
+        (HEALTHCHECK, vec![HEALTHCHECK.to_owned()]),
+        (OLD_HEALTHCHECK, vec![OLD_HEALTHCHECK.to_owned()]),
     ] {
         if let Some(key) = asked(place) {
             plan.notes.push(format!(
@@ -175,7 +166,11 @@ mod tests {
                 vec!["efa-check-prolog", "gres-helper-prolog"],
             ),
             ("Epilog", EPILOGS, vec!["gres-helper-epilog"]),
-            ("HealthCheckProgram", WATCH, vec!["efa-check-watch"]),
+            (
+                "HealthCheckProgram",
+                HEALTHCHECK,
+                vec!["efa-check-healthcheck"],
+            ),
         ];
         for (key, place, kept) in &links {
             let dir = tempfile::tempdir().unwrap();
@@ -229,6 +224,45 @@ mod tests {
     }
 
     #[test]
+    fn the_health_check_of_the_last_release_stays_until_slurm_conf_names_todays() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("etc/slurm.conf");
+        let planned = |role| {
+            let text = fs::read_to_string(&conf).unwrap_or_default();
+            let site = Site {
+                shared: true,
+                ..site(dir.path(), role, &text)
+            };
+            plan(&site, role, &[]).unwrap()
+        };
+        files::make(planned(Role::Controller).changes)
+            .unwrap()
+            .keep();
+        // As setup of the last release left it.
+        let text = fs::read_to_string(&conf).unwrap();
+        assert!(text.contains(HEALTHCHECK));
+        fs::write(&conf, text.replace(HEALTHCHECK, OLD_HEALTHCHECK)).unwrap();
+        let old = dir.path().join("root").join(&OLD_HEALTHCHECK[1..]);
+        fs::create_dir_all(old.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("x", &old).unwrap();
+
+        let node = planned(Role::Compute);
+        assert!(changed(&node).contains(&"efa-check-healthcheck".to_owned()));
+        assert!(!changed(&node).contains(&"efa-check-watch".to_owned()));
+        let controller = planned(Role::Controller);
+        files::make(controller.changes).unwrap().keep();
+        let text = fs::read_to_string(&conf).unwrap();
+        assert!(text.contains(HEALTHCHECK) && !text.contains(OLD_HEALTHCHECK));
+        for role in [Role::Compute, Role::Login] {
+            let node = planned(role);
+            assert!(
+                changed(&node).contains(&"efa-check-watch".to_owned()),
+                "{role}"
+            );
+        }
+    }
+
+    #[test]
     fn what_nodes_share_is_edited_by_the_controller_alone() {
         let dir = tempfile::tempdir().unwrap();
         let with = |role, shared| {
@@ -263,7 +297,7 @@ mod tests {
             let revert = plan_revert(&with(role, true)).unwrap();
             assert!(!ours(&revert), "{role}: {:?}", revert.changes);
             assert!(revert.notes[0].contains(say), "{:?}", revert.notes);
-            assert_eq!(revert.stays, [PROLOGS, WATCH], "{role}");
+            assert_eq!(revert.stays, [PROLOGS, HEALTHCHECK], "{role}");
         }
         // A package that is removed may not know the role: then it is not the
         // controller's.

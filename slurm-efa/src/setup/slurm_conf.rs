@@ -321,7 +321,7 @@ mod tests {
                 }],
             },
             Wish::HealthCheck {
-                program: "/etc/slurm-efa/efa-check-watch".to_owned(),
+                program: "/etc/slurm-efa/efa-check-healthcheck".to_owned(),
                 interval: "60",
             },
         ]

@@ -74,7 +74,7 @@ pub(super) fn stop(site: &Site, unit: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::paths::WATCH;
+    use super::super::paths::HEALTHCHECK;
     use super::*;
 
     #[test]
@@ -101,7 +101,11 @@ mod tests {
             // The site's own line still needs the daemon.
             assert_eq!(units(&revert, edited, names, true), of(&[], &[GRES_WATCH]));
         }
-        for (place, stop) in [(EPILOGS, &both[..1]), (PROLOGS, &both[..1]), (WATCH, &both)] {
+        for (place, stop) in [
+            (EPILOGS, &both[..1]),
+            (PROLOGS, &both[..1]),
+            (HEALTHCHECK, &both),
+        ] {
             let kept = Plan {
                 reverts: true,
                 stays: vec![place],

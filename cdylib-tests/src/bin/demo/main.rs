@@ -68,20 +68,20 @@ fn boot(root: bool) -> Result<Testbed, Error> {
     let mut builder = Testbed::builder()
         .plugstack("required {dir}/spank_efa.so config={dir}/slurm-efa.toml")
         // At 1, slurmctld never comes to its pings, and a resumed node waits for one.
-        .slurm_conf_extra("HealthCheckProgram={dir}/watch\nHealthCheckInterval=2")
+        .slurm_conf_extra("HealthCheckProgram={dir}/healthcheck\nHealthCheckInterval=2")
         .file(
             "slurm-efa.toml",
             &health::config("resume = true\nresume_after = 1"),
         )
         .file(
-            "watch",
-            "#!/bin/sh\nexec {dir}/efa-check watch --config {dir}/slurm-efa.toml\n",
+            "healthcheck",
+            "#!/bin/sh\nexec {dir}/efa-check healthcheck --config {dir}/slurm-efa.toml\n",
         )
         // Copies, since the demo's users may not be let into the checkout.
         .prepare(move |dir| {
             std::fs::copy(plugin, dir.join("spank_efa.so"))?;
             std::fs::copy(program, dir.join("efa-check"))?;
-            std::fs::set_permissions(dir.join("watch"), Permissions::from_mode(0o755))
+            std::fs::set_permissions(dir.join("healthcheck"), Permissions::from_mode(0o755))
         });
     for (feature, name) in NODES {
         builder = builder.node(NodeOptions {

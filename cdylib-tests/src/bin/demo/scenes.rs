@@ -196,7 +196,7 @@ pub fn a_broken_adapter(stage: &Stage<'_>) -> Outcome {
          has, it was told once:",
     );
     let check = "--node-name n1 --config $PWD/slurm-efa.toml";
-    let seen = stage.administer(&format!("./efa-check record {check}"))?;
+    let seen = stage.administer(&format!("./efa-check baseline {check}"))?;
     expect(
         seen.stdout.contains("32 EFA devices of a p5.48xlarge"),
         "32 recorded devices",

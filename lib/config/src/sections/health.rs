@@ -198,7 +198,7 @@ impl Default for Section {
 #[derive(Debug, Clone)]
 pub struct Settings {
     expected_devices: Option<Expected>,
-    /// The file of `efa-check record`, with `%n`.
+    /// The file of `efa-check baseline`, with `%n`.
     pub record: NodePath,
     /// A prolog waits for late devices until the machine has been up this long.
     pub wait_boot: Duration,
@@ -206,7 +206,7 @@ pub struct Settings {
     pub probe_limit: Duration,
     /// See [`OnFatal`].
     pub on_fatal: OnFatal,
-    /// Whether `watch` resumes what we drained.
+    /// Whether `efa-check healthcheck` resumes what we drained.
     pub resume: bool,
     /// After this many rounds in a row without a fatal finding.
     pub resume_after: u32,
@@ -234,7 +234,7 @@ pub struct Settings {
     pub fi_pingpong: PathBuf,
     /// For one device.
     pub pingpong_limit: Duration,
-    /// How often `watch` makes the active test on an idle node; `None`: never.
+    /// How often `efa-check healthcheck` makes the active test on an idle node; `None`: never.
     pub pingpong_every: Option<Duration>,
     /// Whether every job has a profile, and so needs the node's stack.
     pub default_profile: bool,
