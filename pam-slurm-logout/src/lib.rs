@@ -8,6 +8,34 @@
 //! `close_session` never fails: libpam answers with the verdict that
 //! open_session gave, whatever it returns.
 
+// Stricter than the workspace: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::print_stdout,
+        clippy::print_stderr,
+        clippy::exit,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::disallowed_macros,
+        clippy::allow_attributes_without_reason
+    )
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_macros,
+        reason = "a test runs in a process of its own"
+    )
+)]
+
 mod account;
 
 use std::ffi::CStr;
@@ -321,7 +349,12 @@ fn record(
     let state = StateDir::open(&settings.state_dir).map_err(|error| error.to_string())?;
     // The look above may have taken seconds. A notice of that time has not
     // told this session anything.
-    session.opened = BootTime::now();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place: a login begins now"
+    )]
+    let now = BootTime::now();
+    session.opened = now;
     Records::open(&state)
         .and_then(|mut records| records.put(&session))
         .map_err(|error| error.to_string())
@@ -376,6 +409,7 @@ fn close_phase(rules: &Rules) {
 // ------------------------------------------------------------ entry points
 
 #[cfg(feature = "panic-injection")]
+#[expect(clippy::disallowed_macros, reason = "test builds panic on purpose")]
 fn inject(rules: &Rules, phase: &str) {
     assert!(
         rules.arguments.panic.as_deref() != Some(phase),

@@ -335,6 +335,10 @@ fn refuse(reason: &str) -> ! {
     end(code.unwrap_or(1))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "srun, sbatch and salloc end so, too, when an option is wrong"
+)]
 fn end(code: u8) -> ! {
     // SAFETY: exit(3) runs the client's own handlers, as Slurm does itself when
     // an option is wrong. No lock of the plugin that a handler needs is held
@@ -348,7 +352,7 @@ fn print(text: &str) {
         // SAFETY: write(2) reads `rest.len()` bytes from a live slice.
         let written = unsafe { libc::write(libc::STDOUT_FILENO, rest.as_ptr().cast(), rest.len()) };
         match usize::try_from(written) {
-            Ok(written) if written > 0 => rest = &rest[written.min(rest.len())..],
+            Ok(written) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
             _ => return,
         }
     }

@@ -181,8 +181,10 @@ impl Choices {
                 list.resize(group + 1, "");
             }
             // A component without the option has what its job asked for.
-            if explicit(asked) || !het_job {
-                list[group] = value(asked);
+            if (explicit(asked) || !het_job)
+                && let Some(place) = list.get_mut(group)
+            {
+                *place = value(asked);
             }
         }
         Change::Set(list.join(","))

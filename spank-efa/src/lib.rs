@@ -7,6 +7,34 @@
 //! prolog and epilog. All only carry out what `lib/profiles` decides. The module
 //! `usage` reports what EFA moved.
 
+// Stricter than the workspace: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::print_stdout,
+        clippy::print_stderr,
+        clippy::exit,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::disallowed_macros,
+        clippy::allow_attributes_without_reason
+    )
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_macros,
+        reason = "a test runs in a process of its own"
+    )
+)]
+
 mod arguments;
 mod client;
 mod components;

@@ -3,7 +3,7 @@
 use spank::{Argument, OptionSpec};
 
 /// The plugin's options, in the order of their indices.
-pub const OPTIONS: &[OptionSpec] = &[
+pub const OPTIONS: &[OptionSpec; 3] = &[
     OptionSpec {
         name: c"efa-profile",
         value_name: Some(c"name"),

@@ -20,6 +20,7 @@ pub struct Efa {
 
 impl Efa {
     #[cfg(feature = "panic-injection")]
+    #[expect(clippy::disallowed_macros, reason = "test builds panic on purpose")]
     fn maybe_panic(&self, hook: &str) {
         assert!(
             self.arguments.panic.as_deref() != Some(hook),
@@ -28,7 +29,7 @@ impl Efa {
     }
 
     #[cfg(not(feature = "panic-injection"))]
-    #[allow(clippy::unused_self)]
+    #[expect(clippy::unused_self, reason = "test builds use it")]
     fn maybe_panic(&self, _hook: &str) {}
 }
 

@@ -388,6 +388,10 @@ impl Stepd {
     /// In a task's child, as the user, whose job it is: becomes `scontrol
     /// requeue` if that is what the site wants. Returns where there is nothing
     /// to do or it cannot be run.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing is waited for: the child becomes the program that host::exec believes"
+    )]
     pub fn requeue(&self, spank: &Spank<'_>) {
         // One task of a step says it for all.
         if !self.requeue || spank.local_task() != Ok(0) {

@@ -220,6 +220,54 @@ fn an_object_is_a_shared_object_only() {
     }
 }
 
+/// What each object's crate denies; its clippy.toml says which methods, types and
+/// macros.
+const LINTS_OF_OBJECTS: &[&str] = &[
+    "unwrap_used",
+    "expect_used",
+    "panic",
+    "unreachable",
+    "indexing_slicing",
+    "string_slice",
+    "print_stdout",
+    "print_stderr",
+    "exit",
+    "disallowed_methods",
+    "disallowed_types",
+    "disallowed_macros",
+];
+
+#[test]
+fn an_object_has_the_strict_lints() {
+    let metadata = Metadata::read();
+    let rules = metadata.workspace_root.join(RULES_OF_OBJECTS);
+    let rules = fs::read_to_string(rules).expect(RULES_OF_OBJECTS);
+    for package in metadata.members() {
+        if !OBJECTS.contains(&package.name.as_str()) {
+            continue;
+        }
+        let folder = metadata.workspace_root.join(metadata.folder(package));
+        let own = fs::read_to_string(folder.join("clippy.toml"));
+        assert_eq!(own.as_ref().ok(), Some(&rules), "{}", package.name);
+        let root = fs::read_to_string(folder.join("src/lib.rs")).expect("lib.rs");
+        let denied = root
+            .split_once("deny(")
+            .and_then(|it| it.1.split_once("\n    )"));
+        let denied = denied.expect("the lints that the crate denies").0;
+        for lint in LINTS_OF_OBJECTS {
+            let line = format!("        clippy::{lint},");
+            assert!(
+                denied.lines().any(|it| it == line),
+                "{}: {lint}",
+                package.name
+            );
+        }
+    }
+}
+
+/// Rules of clippy for all objects.
+const RULES_OF_OBJECTS: &str = "lib/guard/objects.clippy.toml";
+
 /// The macro that a plugin is made with; its text is expanded in the objects.
 const EXPORT_MACRO: &str = "lib/spank/src/plugin.rs";
 
