@@ -19,6 +19,10 @@ const SSHD: &str = "@include common-auth\naccount    required     pam_nologin.so
                     @include common-account\nsession    required     pam_loginuid.so\n\
                     @include common-session\n@include common-password\n";
 
+fn program() -> String {
+    modules::program("slurm-efa").display().to_string()
+}
+
 /// A tree that stands for a node's system, with the package installed.
 struct Tree {
     root: PathBuf,
@@ -107,14 +111,16 @@ impl Site {
 
     fn run(&self, command: &str, role: &str, more: &[&str]) -> Output {
         let config = self.tb.dir().join(efa_cluster::CONFIG);
-        let program = env!("CARGO_BIN_EXE_slurm-efa");
+        let program = program();
         let (conf, root) = (self.conf(), self.root.clone());
         let paths = [
             ("--slurm-conf", &conf),
             ("--config", &config),
             ("--root", &root),
         ];
-        let mut call = self.tb.command("root", &[program, command, "--role", role]);
+        let mut call = self
+            .tb
+            .command("root", &[&program, command, "--role", role]);
         for (option, path) in paths {
             call = call.arg(option).arg(path);
         }
@@ -467,11 +473,11 @@ fn links_stay_as_long_as_slurm_asks_for_them() {
     fs::create_dir(&cache).unwrap();
     fs::copy(site.conf(), cache.join("slurm.conf")).unwrap();
     let copy = cache.join("slurm.conf").to_string_lossy().into_owned();
-    let program = env!("CARGO_BIN_EXE_slurm-efa");
+    let program = program();
     let root = site.root.to_string_lossy().into_owned();
     let output = site
         .tb
-        .command("root", &[program, "revert", "--role", "compute"])
+        .command("root", &[&program, "revert", "--role", "compute"])
         .args(&["--slurm-conf", &copy, "--root", &root])
         .output()
         .unwrap();
@@ -502,12 +508,7 @@ fn on_a_full_disk_nothing_is_changed() {
         let output = site
             .tb
             .command("root", &["/bin/sh", "-c", &limited, "full"])
-            .args(&[
-                env!("CARGO_BIN_EXE_slurm-efa"),
-                "setup",
-                "--role",
-                "controller",
-            ])
+            .args(&[&program(), "setup", "--role", "controller"])
             .args(&["--slurm-conf".as_ref(), conf.as_os_str()])
             .args(&["--config".as_ref(), config.as_os_str()])
             .args(&["--root".as_ref(), root.as_os_str()])
@@ -538,7 +539,7 @@ fn a_set_up_killed_anywhere_leaves_each_file_old_or_new_and_the_next_one_finishe
     );
     fs::write(&config, text).unwrap();
     let set_up = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-efa"));
+        let mut command = Command::new(program());
         command.args(["setup", "--role", "compute", "--slurm-conf", "/nonexistent"]);
         command
             .arg("--config")

@@ -1,0 +1,3 @@
+//! efa-check under a real Slurm.
+
+mod health;

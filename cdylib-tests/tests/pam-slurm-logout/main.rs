@@ -1,0 +1,4 @@
+//! The PAM module, and slurm-logoutd, under a real libpam, sshd and Slurm.
+
+mod libpam;
+mod logins;

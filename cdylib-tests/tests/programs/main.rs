@@ -1,0 +1,3 @@
+//! What holds for every program.
+
+mod untrusted_paths;

@@ -1,0 +1,3 @@
+//! `slurm-efa` on a real Slurm.
+
+mod setup;

@@ -1,0 +1,3 @@
+//! What `lib/slurm` and `lib/jobs` know, held against a real Slurm.
+
+mod node_state;
