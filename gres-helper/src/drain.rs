@@ -101,5 +101,10 @@ fn speak(config: &Path, node: &str, after: Failed, reason: String) -> Result<(),
 /// # Errors
 /// As [`Scontrol::find`].
 pub fn scontrol(settings: &Settings) -> Result<Scontrol, String> {
-    Scontrol::find("gres", settings.scontrol.as_deref(), slurm_conf(), SCONTROL)
+    Scontrol::find(
+        "gres",
+        settings.gres.scontrol.as_deref(),
+        slurm_conf(),
+        SCONTROL,
+    )
 }

@@ -28,7 +28,7 @@ pub fn gres_conf_path(configured: Option<&Path>, settings: &Settings) -> PathBuf
 /// The running gres.conf, if it can be read.
 #[must_use]
 pub fn running_gres_conf(settings: &Settings) -> Option<GresConf> {
-    let path = gres_conf_path(settings.gres_conf.as_deref(), settings);
+    let path = gres_conf_path(settings.gres.gres_conf.as_deref(), settings);
     GresConf::read(&Disk, &path, settings.node.as_ref()?).ok()
 }
 

@@ -50,7 +50,7 @@ use slurm::{JobId, JobKey};
 use spank::{Context, Outcome, Overwrite, Plugin, Spank, SpankError, StepId, log};
 
 use gpu::mps;
-use gpu::settings::{Settings, Shards, Wanted};
+use gpu::settings::{Settings, Shards, WantedTier};
 use gpu::shares;
 use gpu::shares::{Record, Tier};
 
@@ -144,7 +144,7 @@ impl Plugin for Gres {
                 }
             }
         };
-        if share.settings.require_fence {
+        if share.settings.gres.require_fence {
             log::user(&format!(
                 "gres: error: this job's GPU share cannot be fenced, which this site requires: \
                  {failed}; tell the administrator"
@@ -215,7 +215,7 @@ fn serve_shards(
         record.seen = true;
         // A step may have less than its job, never more.
         record.shards = Some(record.shards.unwrap_or(0).max(shards));
-        if let (None, Shards::Size(mib)) = (record.shard_mib, settings.shards) {
+        if let (None, Shards::Size(mib)) = (record.shard_mib, settings.gres.shards) {
             record.shard_mib = Some(mib);
         }
     })?;
@@ -231,7 +231,7 @@ fn serve_whole(
     key: &JobKey,
     uid: Uid,
 ) -> Result<(), String> {
-    if settings.tier != Wanted::Mps {
+    if settings.gres.tier != WantedTier::Mps {
         return Ok(());
     }
     let mut state = settings.state()?;
@@ -277,10 +277,10 @@ fn fence(settings: &Settings, record: &Record) -> Fence {
     }
     match record.wants {
         Tier::Mps | Tier::Cgroup => Fence::Set,
-        Tier::CountOnly if matches!(settings.tier, Wanted::Mps | Wanted::Cgroup) => {
+        Tier::CountOnly if matches!(settings.gres.tier, WantedTier::Mps | WantedTier::Cgroup) => {
             Fence::Missing("the prolog did not run, or could not tell the job's GPU".to_owned())
         }
-        Tier::CountOnly | Tier::Watchdog if settings.require_fence => Fence::Missing(
+        Tier::CountOnly | Tier::Watchdog if settings.gres.require_fence => Fence::Missing(
             "no tier that limits memory is configured, or the prolog did not run".to_owned(),
         ),
         Tier::CountOnly | Tier::Watchdog | Tier::Mig => Fence::None,
@@ -316,8 +316,8 @@ impl Share {
 
     fn fence(&self) -> Result<(), String> {
         // NVML can hang, so another process asks it.
-        let limit = self.settings.nvml_limit * 3 + LOCK_LIMIT;
-        let mut call = Call::to(&self.settings.helper).map_err(|error| error.to_string())?;
+        let limit = self.settings.gres.nvml_limit * 3 + LOCK_LIMIT;
+        let mut call = Call::to(&self.settings.gres.helper).map_err(|error| error.to_string())?;
         // The default file may be missing; one that was named may not.
         if self.settings.config != Path::new(DEFAULT_PATH) {
             call = call.arg("--config").arg(&self.settings.config);
@@ -327,7 +327,7 @@ impl Share {
             .args([self.key.job.to_string(), std::process::id().to_string()])
             .run(limit)
             .map_err(|error| error.to_string())?;
-        let helper = self.settings.helper.display();
+        let helper = self.settings.gres.helper.display();
         if said.success() {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use gpu::settings::Settings;
 use gres_helper::generate;
 
 pub fn agent(settings: &Settings) -> Agent {
-    Agent::new(settings.library.clone(), settings.nvml_limit)
+    Agent::new(settings.library.clone(), settings.gres.nvml_limit)
 }
 
 /// The machine, and what gres.conf should say of it.

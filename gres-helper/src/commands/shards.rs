@@ -30,10 +30,10 @@ fn mib(text: &str) -> Result<u64, SizeError> {
 impl How {
     pub fn apply(&self, settings: &mut Settings) {
         if let Some(size) = self.shard_size {
-            settings.shards = Shards::Size(size);
+            settings.gres.shards = Shards::Size(size);
         }
         if let Some(count) = self.shards_per_gpu {
-            settings.shards = Shards::PerGpu(count);
+            settings.gres.shards = Shards::PerGpu(count);
         }
     }
 }

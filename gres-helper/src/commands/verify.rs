@@ -13,7 +13,7 @@ use super::output::{complain, print};
 pub fn run(settings: &Settings, given: Option<&Path>, offline: bool) -> Result<u8, String> {
     let node = settings.named()?;
     let (_, wanted) = wanted(settings)?;
-    let path = slurm_files::gres_conf_path(given.or(settings.gres_conf.as_deref()), settings);
+    let path = slurm_files::gres_conf_path(given.or(settings.gres.gres_conf.as_deref()), settings);
     let shown = path.display().to_string();
     let running = GresConf::read(&Disk, &path, node)
         .map_err(|error| format!("{error}; --gres-conf names another file"))?;

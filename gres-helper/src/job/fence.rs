@@ -35,7 +35,7 @@ pub fn fence(settings: &Settings, key: &JobKey, pid: Pid) -> Result<(), String> 
     let share = record
         .share_mib()
         .ok_or("the job's share is not known in MiB")?;
-    let mut agent = Agent::new(settings.library.clone(), settings.nvml_limit);
+    let mut agent = Agent::new(settings.library.clone(), settings.gres.nvml_limit);
     let machine = agent.machine().map_err(|error| error.to_string())?;
     let by_uuid: BTreeMap<&str, &Gpu> = machine
         .gpus

@@ -24,7 +24,7 @@ use crate::slurm_files::{running_gres_conf, slurm, spool_dir};
 #[must_use]
 pub fn prolog(settings: &Settings, key: &JobKey, uid: Uid, positions: Option<&str>) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut agent = Agent::new(settings.library.clone(), settings.nvml_limit);
+    let mut agent = Agent::new(settings.library.clone(), settings.gres.nvml_limit);
     let mut state = outcome.note(settings.state());
     let machine = outcome.look(settings, state.as_ref(), &mut agent);
     let (Some(state), Some(machine)) = (state.as_mut(), machine) else {

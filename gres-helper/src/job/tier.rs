@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gpu::inventory::Machine;
-use gpu::settings::{Settings, Wanted};
+use gpu::settings::{Settings, WantedTier};
 use gpu::shares::Tier;
 
 /// How long the lock is waited for.
@@ -12,11 +12,11 @@ pub(super) const LOCK_LIMIT: Duration = Duration::from_secs(20);
 /// What the site wants on this machine.
 #[must_use]
 pub fn wanted_tier(settings: &Settings, machine: &Machine) -> Tier {
-    match settings.tier {
-        Wanted::Auto if machine.can_limit => Tier::Cgroup,
-        Wanted::Auto | Wanted::Watchdog => Tier::Watchdog,
-        Wanted::Count => Tier::CountOnly,
-        Wanted::Mps => Tier::Mps,
-        Wanted::Cgroup => Tier::Cgroup,
+    match settings.gres.tier {
+        WantedTier::Auto if machine.can_limit => Tier::Cgroup,
+        WantedTier::Auto | WantedTier::Watchdog => Tier::Watchdog,
+        WantedTier::Count => Tier::CountOnly,
+        WantedTier::Mps => Tier::Mps,
+        WantedTier::Cgroup => Tier::Cgroup,
     }
 }

@@ -46,7 +46,7 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), String> {
     })?;
     let node = settings.named()?.clone();
     let events = changes(&state)?;
-    let mut agent = Agent::new(settings.library.clone(), settings.nvml_limit);
+    let mut agent = Agent::new(settings.library.clone(), settings.gres.nvml_limit);
     let mut watchdog = Watchdog::default();
     loop {
         let records: Vec<Record> = match shares::all(&state, &node) {
@@ -140,7 +140,12 @@ impl Watchdog {
         self.places.forget(&machine);
         let held = held(&machine, records, &mut self.places);
         let before = self.account.clone();
-        let over = judge(&mut self.account, &held, records, settings.over_percent);
+        let over = judge(
+            &mut self.account,
+            &held,
+            records,
+            settings.gres.over_percent,
+        );
         self.told.retain(|job, _| over.contains(job));
         for job in over {
             let Some(taken) = self.account.get(&job).copied() else {
@@ -152,7 +157,7 @@ impl Watchdog {
                     taken.used_mib, taken.share_mib
                 ));
             }
-            if settings.on_over == OnOver::End && taken.over >= settings.samples {
+            if settings.gres.on_over == OnOver::End && taken.over >= settings.gres.samples {
                 let processes = held.get(&job).cloned().unwrap_or_default();
                 self.end(settings, job, &processes);
             }
@@ -180,12 +185,12 @@ impl Watchdog {
                 say(&format!(
                     "job {job} was over its share at {} samples: its processes on GPUs get SIGTERM, \
                      and SIGKILL after {} s",
-                    settings.samples,
-                    settings.grace.as_secs()
+                    settings.gres.samples,
+                    settings.gres.grace.as_secs()
                 ));
                 Signal::TERM
             }
-            Some(told) if told.elapsed() >= settings.grace => {
+            Some(told) if told.elapsed() >= settings.gres.grace => {
                 say(&format!(
                     "job {job} is still over its share: its processes on GPUs get SIGKILL"
                 ));
@@ -207,9 +212,9 @@ impl Watchdog {
         let graces = self
             .told
             .values()
-            .map(|told| *told + settings.grace)
+            .map(|told| *told + settings.gres.grace)
             .filter(|end| *end > last);
-        let next = graces.chain([last + settings.sample_every]).min();
+        let next = graces.chain([last + settings.gres.sample_every]).min();
         next.map_or(Duration::ZERO, |it| {
             it.saturating_duration_since(Instant::now())
         })
@@ -270,7 +275,7 @@ mod tests {
         assert!(next > Duration::from_secs(1) && next <= Duration::from_secs(10));
         // A grace that ends before is waited for; one that is over, and was seen
         // to be at the last sample, is not.
-        let grace = settings.grace;
+        let grace = settings.gres.grace;
         watchdog
             .told
             .insert(1, now.checked_sub(grace).unwrap() + Duration::from_secs(1));

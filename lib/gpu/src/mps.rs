@@ -183,7 +183,7 @@ fn start(
             ComputeMode::ExclusiveProcess,
         ))
         .map_err(|error| error.to_string())?;
-    let program = settings.mps_control.display();
+    let program = settings.gres.mps_control.display();
     let said = control(settings, daemon)
         // A daemon that kept our streams would keep slurmd waiting.
         .and_then(|call| call.arg("-d").without_output().run(LIMIT))
@@ -357,7 +357,7 @@ fn clear(dir: &Path) {
 
 fn control(settings: &Settings, daemon: &Daemon) -> Result<Call, ExecError> {
     let (pipe, log) = directories(settings, &daemon.gpu, daemon.uid);
-    let call = Call::to(&settings.mps_control)?
+    let call = Call::to(&settings.gres.mps_control)?
         .env("CUDA_VISIBLE_DEVICES", &daemon.gpu)
         .env("CUDA_MPS_PIPE_DIRECTORY", pipe)
         .env("CUDA_MPS_LOG_DIRECTORY", log);

@@ -1,10 +1,9 @@
 //! The `[gres]` section of the configuration.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use config::sections::gres::Section;
-pub use config::sections::gres::{OnOver, Shards, Wanted};
+pub use config::sections::gres::{OnOver, Shards, WantedTier};
 use config::{Config, MissingIs};
 use host::Sysroot;
 use host::state_dir::StateDir;
@@ -27,37 +26,11 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// NVML's library.
     pub library: PathBuf,
-    /// How long NVML may take for one answer.
-    pub nvml_limit: Duration,
-    /// How GPUs are divided.
-    pub shards: Shards,
-    /// Memory of each GPU that is given to no shard, MiB, beside what the
-    /// driver keeps.
-    pub reserve_mib: u64,
-    /// What shall hold jobs to their shares.
-    pub tier: Wanted,
-    /// Whether a job whose share cannot be fenced fails.
-    pub require_fence: bool,
-    /// The running gres.conf, if the site says where.
-    pub gres_conf: Option<PathBuf>,
-    /// scontrol, if the site says where.
-    pub scontrol: Option<PathBuf>,
     /// Slurm's SlurmdSpoolDir.
     pub spool_dir: PathBuf,
-    /// This program, for the plugin to run.
-    pub helper: PathBuf,
-    /// NVIDIA's MPS control program.
-    pub mps_control: PathBuf,
-    /// See [`OnOver`].
-    pub on_over: OnOver,
-    /// From how much of its share on a job is over it, percent.
-    pub over_percent: u64,
-    /// How many samples in a row a job must be over its share.
-    pub samples: u32,
-    /// Time between two samples.
-    pub sample_every: Duration,
-    /// Time between SIGTERM and SIGKILL.
-    pub grace: Duration,
+    /// The section itself. The library and the spool directory in it may depend
+    /// on the node's name: the ones above do not.
+    pub gres: Section,
 }
 
 /// Where slurmd's spool directory is unless told: Slurm's default.
@@ -86,36 +59,20 @@ impl Settings {
     pub fn of(config: &Config, node: Option<NodeName>) -> Result<Self, String> {
         let section = Section::of(config).map_err(|error| error.to_string())?;
         let unknown = |error: NameError| format!("{}: [gres]: {error}", config.path.display());
-        let spool_dir = match section.spool_dir {
-            Some(path) => path.on(node.as_ref()).map_err(unknown)?,
-            None => PathBuf::from(SPOOL_DIR),
-        };
+        let node = node.as_ref();
+        let spool_dir = section.spool_dir.as_ref().map(|path| path.on(node));
         Ok(Self {
             config: config.path.clone(),
             warnings: config.warnings_of("gres"),
-            sysroot: config
-                .sysroot(node.as_ref())
-                .map_err(|error| error.to_string())?,
-            state_dir: config
-                .state_dir(node.as_ref())
-                .map_err(|error| error.to_string())?,
-            library: section.nvml_library.on(node.as_ref()).map_err(unknown)?,
-            nvml_limit: section.nvml_limit,
-            shards: section.shards,
-            reserve_mib: section.reserve_mib,
-            tier: section.tier,
-            require_fence: section.require_fence,
-            gres_conf: section.gres_conf,
-            scontrol: section.scontrol,
-            spool_dir,
-            helper: section.helper,
-            mps_control: section.mps_control,
-            on_over: section.on_over,
-            over_percent: section.over_percent,
-            samples: section.samples,
-            sample_every: section.sample_every,
-            grace: section.grace,
-            node,
+            sysroot: config.sysroot(node).map_err(|error| error.to_string())?,
+            state_dir: config.state_dir(node).map_err(|error| error.to_string())?,
+            library: section.nvml_library.on(node).map_err(unknown)?,
+            spool_dir: spool_dir
+                .transpose()
+                .map_err(unknown)?
+                .unwrap_or_else(|| PathBuf::from(SPOOL_DIR)),
+            node: node.cloned(),
+            gres: section,
         })
     }
 
@@ -162,8 +119,8 @@ impl Settings {
         let usable = memory
             .total
             .checked_sub(memory.reserved)?
-            .checked_sub(self.reserve_mib)?;
-        let (size, count) = match self.shards {
+            .checked_sub(self.gres.reserve_mib)?;
+        let (size, count) = match self.gres.shards {
             Shards::Size(size) => (size, usable / size),
             Shards::PerGpu(count) => (usable / count, count),
             Shards::None => return None,

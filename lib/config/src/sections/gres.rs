@@ -16,7 +16,7 @@ use slurm::node_name::{NameError, expand};
 /// What holds a job to its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Wanted {
+pub enum WantedTier {
     /// The strongest that the node can do without MPS: the cgroup limit where
     /// the driver has it, else the watchdog.
     #[default]
@@ -64,8 +64,8 @@ pub struct Section {
     pub shards: Shards,
     /// Memory of each GPU that is given to no shard, MiB.
     pub reserve_mib: u64,
-    /// See [`Wanted`].
-    pub tier: Wanted,
+    /// See [`WantedTier`].
+    pub tier: WantedTier,
     /// Whether a job whose share cannot be fenced fails.
     pub require_fence: bool,
     /// The running gres.conf, if the site says where.
@@ -105,7 +105,7 @@ struct Written {
     shards_per_gpu: Option<Spanned<u64>>,
     #[serde(deserialize_with = "mebibytes")]
     reserve: Option<u64>,
-    tier: Wanted,
+    tier: WantedTier,
     require_fence: bool,
     gres_conf: Option<PathBuf>,
     scontrol: Option<PathBuf>,
@@ -137,7 +137,7 @@ impl Default for Written {
             shard_size: None,
             shards_per_gpu: None,
             reserve: None,
-            tier: Wanted::default(),
+            tier: WantedTier::default(),
             require_fence: false,
             gres_conf: None,
             scontrol: None,
