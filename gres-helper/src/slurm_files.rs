@@ -7,9 +7,6 @@ use slurm::conf::{Disk, GresConf};
 use slurm::installation;
 use slurm::{Installation, NodeName};
 
-/// What `spool_dir` of `[gres]` is unless the site sets it: Slurm's default.
-const USUAL_SPOOL: &str = "/var/spool/slurmd";
-
 /// Where the running gres.conf lies: the site's word, a configless node's
 /// cache, beside slurm.conf, the distributions' place.
 #[must_use]
@@ -44,9 +41,38 @@ pub fn slurm() -> Installation {
 /// counts as gone.
 #[must_use]
 pub fn spool_dir(settings: &Settings, slurm: &Installation, node: &NodeName) -> PathBuf {
-    if settings.spool_dir != Path::new(USUAL_SPOOL) {
-        return settings.spool_dir.clone();
-    }
-    let spool = slurm.spool_dir(node);
+    let configured = settings.spool_dir.clone().map(Ok);
+    let spool = configured.unwrap_or_else(|| slurm.spool_dir(node));
     spool.unwrap_or_else(|_| PathBuf::from("/nonexistent"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the sockets lie, by this `[gres]` and slurm.conf.
+    fn spool(gres: &str, slurm_conf: &str) -> PathBuf {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("slurm.conf");
+        std::fs::write(&path, slurm_conf).unwrap();
+        let node: NodeName = "n1".parse().unwrap();
+        let config = config::parse(&format!("[gres]\n{gres}\n"), &path).unwrap();
+        let settings = Settings::of(&config, Some(node.clone())).unwrap();
+        spool_dir(&settings, &Installation::discover(Some(&path)), &node)
+    }
+
+    #[test]
+    fn a_spool_directory_that_the_site_names_wins_even_if_it_is_slurms_default() {
+        let conf = "SlurmdSpoolDir=/spool/%n\n";
+        let default = "spool_dir = '/var/spool/slurmd'";
+        assert_eq!(spool("", conf), Path::new("/spool/n1"));
+        assert_eq!(spool(default, conf), Path::new("/var/spool/slurmd"));
+        assert_eq!(spool("spool_dir = '/s/%n'", conf), Path::new("/s/n1"));
+    }
+
+    #[test]
+    fn where_nobody_knows_the_spool_directory_no_job_is_looked_for() {
+        let unknown = spool("", "SlurmdSpoolDir=/spool/%x\n");
+        assert_eq!(unknown, Path::new("/nonexistent"));
+    }
 }

@@ -26,15 +26,12 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// NVML's library.
     pub library: PathBuf,
-    /// Slurm's SlurmdSpoolDir.
-    pub spool_dir: PathBuf,
+    /// Slurm's SlurmdSpoolDir, if the site names one.
+    pub spool_dir: Option<PathBuf>,
     /// The section itself. The library and the spool directory in it may depend
     /// on the node's name: the ones above do not.
     pub gres: Section,
 }
-
-/// Where slurmd's spool directory is unless told: Slurm's default.
-const SPOOL_DIR: &str = "/var/spool/slurmd";
 
 impl Settings {
     /// Reads the configuration; without `path` the default file, which may be
@@ -67,10 +64,7 @@ impl Settings {
             sysroot: config.sysroot(node).map_err(|error| error.to_string())?,
             state_dir: config.state_dir(node).map_err(|error| error.to_string())?,
             library: section.nvml_library.on(node).map_err(unknown)?,
-            spool_dir: spool_dir
-                .transpose()
-                .map_err(unknown)?
-                .unwrap_or_else(|| PathBuf::from(SPOOL_DIR)),
+            spool_dir: spool_dir.transpose().map_err(unknown)?,
             node: node.cloned(),
             gres: section,
         })
