@@ -58,6 +58,19 @@ impl Installation {
         Self::first_of(named, SLURM_CONFS.iter().map(Path::new))
     }
 
+    /// One that is known already: by its slurm.conf, what that says, and the
+    /// release of its programs.
+    #[must_use]
+    pub fn known(slurm_conf: PathBuf, conf: SlurmConf, release: Option<Release>) -> Self {
+        Self {
+            programs: Programs::beside(Some(&slurm_conf)),
+            slurm_conf: Some(slurm_conf),
+            conf,
+            release: OnceLock::from(release),
+            ..Self::default()
+        }
+    }
+
     fn first_of<'a>(named: Option<&Path>, mut usual: impl Iterator<Item = &'a Path>) -> Self {
         let path = match named {
             Some(path) => Some(path).filter(|path| path.is_file()),

@@ -7,8 +7,7 @@ pub(super) fn nvml() -> Look {
     let Ok(program) = std::env::current_exe() else {
         return unknown("this program does not find itself", "look again");
     };
-    match run::run(&program, &[login::NVML], None)
-        .map(|ran| ran.status.and_then(|status| status.code()))
+    match run::run(&program, &[login::NVML]).map(|ran| ran.status.and_then(|status| status.code()))
     {
         Ok(Some(0)) => Ok("libnvidia-ml.so.1 reaches its driver".to_owned()),
         Ok(Some(login::NO_LIBRARY)) => warning(

@@ -72,7 +72,7 @@ pub fn examine(site: &Site) -> Examination {
     );
     all.add("configuration", configuration::configuration(site));
     all.add("slurm", slurm_files::slurm(site));
-    if site.slurm_conf.is_some() {
+    if site.slurm.slurm_conf.is_some() {
         all.add("slurm-conf", slurm_files::slurm_conf(site));
         all.add("plugstack", plugin::plugstack(site));
         all.add("plugin-file", plugin::plugin_file(site));
@@ -95,7 +95,7 @@ pub fn examine(site: &Site) -> Examination {
                 SETUP,
             ),
         );
-        if site.slurm_conf.is_some() {
+        if site.slurm.slurm_conf.is_some() {
             all.add("prolog-others", others(site));
         }
         all.add("health-program", executable(&site.place(health_link(site))));

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use host::printable;
 use slurm::conf::{Disk, Plugstack};
 
+use slurm::Program;
+
 use super::look::{Look, REINSTALL, SETUP_CONTROLLER, fatal, shown, unknown, warning};
 use crate::setup::discover::Site;
 use crate::setup::run;
@@ -83,10 +85,10 @@ pub(super) fn plugin_file(site: &Site) -> Look {
 /// The proof that this Slurm, of this release, loads it: its own help names the
 /// option.
 pub(super) fn plugin_loaded(site: &Site) -> Look {
-    let Some(srun) = site.program("srun") else {
+    if site.slurm.programs.find(Program::Srun).is_none() {
         return unknown("there is no srun", "install Slurm's client programs");
-    };
-    let ran = match run::run(&srun, &["--help"], site.slurm_conf.as_deref()) {
+    }
+    let ran = match run::slurms(site, Program::Srun, &["--help"]) {
         Ok(ran) => ran,
         Err(error) => return unknown(error, "look again"),
     };

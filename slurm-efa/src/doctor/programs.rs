@@ -7,15 +7,20 @@ use std::path::Path;
 use cli::called;
 use slurm::conf::{Disk, glob};
 
+use slurm::Release;
+
 use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, warning};
 use crate::setup::desired;
 use crate::setup::discover::Site;
 use crate::setup::paths;
 
 pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
-    let values = site.conf.values(key);
+    let values = site.slurm.conf.values(key);
     // Before 24.11 only the last counts.
-    let several = site.release.is_some_and(|it| it >= (24, 11));
+    let several = site
+        .slurm
+        .release()
+        .is_some_and(|it| it >= Release::new(24, 11));
     let counted: &[&str] = if several {
         &values
     } else {
@@ -39,8 +44,16 @@ pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
 }
 
 pub(super) fn health_check(site: &Site) -> Look {
-    let program = site.conf.value("HealthCheckProgram").unwrap_or_default();
-    let interval = site.conf.value("HealthCheckInterval").unwrap_or_default();
+    let program = site
+        .slurm
+        .conf
+        .value("HealthCheckProgram")
+        .unwrap_or_default();
+    let interval = site
+        .slurm
+        .conf
+        .value("HealthCheckInterval")
+        .unwrap_or_default();
     if program.is_empty() {
         return fatal("there is no HealthCheckProgram", SETUP_CONTROLLER);
     }
@@ -74,7 +87,7 @@ pub(super) fn health_check(site: &Site) -> Look {
 /// the last release.
 pub(super) fn health_link(site: &Site) -> &'static str {
     let old = site.place_text(paths::OLD_HEALTHCHECK);
-    match site.conf.value("HealthCheckProgram") {
+    match site.slurm.conf.value("HealthCheckProgram") {
         Some(program) if program == old => paths::OLD_HEALTHCHECK,
         _ => paths::HEALTHCHECK,
     }
@@ -118,7 +131,7 @@ pub(super) fn folder(site: &Site, folder: &str, needed: Option<&str>, remedy: &s
 
 pub(super) fn names_epilogs(site: &Site) -> bool {
     let epilogs = site.place_text(paths::EPILOGS);
-    let values = site.conf.values("Epilog");
+    let values = site.slurm.conf.values("Epilog");
     values.iter().any(|it| it.starts_with(&epilogs))
 }
 
@@ -130,11 +143,11 @@ pub(super) fn others(site: &Site) -> Look {
     );
     let mut seen = Vec::new();
     for key in ["Prolog", "Epilog"] {
-        for value in site.conf.values(key) {
+        for value in site.slurm.conf.values(key) {
             if value.starts_with(&prologs) || value.starts_with(&epilogs) {
                 continue;
             }
-            let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+            let folder = site.slurm.slurm_conf.as_deref().and_then(Path::parent);
             let folder = folder.unwrap_or(Path::new("/"));
             let mut programs = glob::matching(&Disk, folder, value).unwrap_or_default();
             programs.retain(|program| program.is_file());

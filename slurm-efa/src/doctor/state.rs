@@ -43,7 +43,7 @@ pub(super) fn state(site: &Site) -> Look {
 
 pub(super) fn left_over(site: &Site) -> Look {
     let mut paths = vec![site.place(paths::SSHD)];
-    paths.extend(site.slurm_conf.clone());
+    paths.extend(site.slurm.slurm_conf.clone());
     paths.extend(site.plugstack());
     let real = paths
         .iter()

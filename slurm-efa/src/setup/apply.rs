@@ -8,6 +8,8 @@ use host::state_dir::{Lock, StateDir};
 use host::state_layout::DEFAULT as STATE_DIR;
 use host::state_layout::setup::LOCK;
 
+use slurm::Program;
+
 use super::discover::Site;
 use super::error::SetupError;
 use super::files::{self, Content};
@@ -111,8 +113,7 @@ pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec
 /// slurmctld reads its files anew and hands them to configless nodes. No daemon
 /// is restarted.
 fn ask_controller(site: &Site) -> Result<(), String> {
-    let scontrol = site.program("scontrol").ok_or("there is no scontrol")?;
-    let ran = run::run(&scontrol, &["reconfigure"], site.slurm_conf.as_deref())?;
+    let ran = run::slurms(site, Program::Scontrol, &["reconfigure"])?;
     if ran.success() {
         return Ok(());
     }
@@ -132,7 +133,7 @@ fn record(site: &Site) -> Result<(), String> {
     let mut arguments = vec!["baseline"];
     arguments.extend(config.as_deref().map(|_| "--config"));
     arguments.extend(config.as_deref());
-    let ran = run::run(&program, &arguments, None)?;
+    let ran = run::run(&program, &arguments)?;
     if ran.success() {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use host::printable;
 use slurm::conf::Disk;
 use slurm::conf::reader::{self, Grammar};
 
-use super::discover::{Release, Site};
+use super::discover::Site;
 use super::error::SetupError;
 use super::files::{self, Content};
 use super::pam;
@@ -18,13 +18,14 @@ use super::paths::{
 use super::plan::Plan;
 use super::role::Role;
 use super::slurm_conf::{self, Folder, Link, Wish};
+use slurm::Release;
 
 /// The first release that takes several lines of Prolog and Epilog: read in the
 /// sources of 24.11.5; 22.05.8 lets the last one win.
-const SEVERAL_PROLOGS: Release = (24, 11);
+const SEVERAL_PROLOGS: Release = Release::new(24, 11);
 
 /// The first with EnableExtraControllers.
-const EXTRA_CONTROLLERS: Release = (25, 5);
+const EXTRA_CONTROLLERS: Release = Release::new(25, 5);
 
 /// What `setup` would do here.
 ///
@@ -38,7 +39,7 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
             problems.join("; ")
         )));
     }
-    if site.release.is_none() {
+    if site.slurm.release().is_none() {
         return Err(SetupError::Missing(
             "no Slurm is found here (in /opt/slurm, /usr/local or /usr); install it, or run \
              this again when it is; nothing was changed"
@@ -99,7 +100,7 @@ fn retire(site: &Site, plan: &mut Plan) {
 
 /// What is said where Slurm's files are other nodes' too.
 pub(super) fn left_to_controller(site: &Site, command: &str) -> String {
-    let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+    let folder = site.slurm.slurm_conf.as_deref().and_then(Path::parent);
     let folder = folder.unwrap_or(Path::new("/")).to_string_lossy();
     format!(
         "Slurm's files in {} are not edited here, since they lie on a network file system that \
@@ -212,7 +213,7 @@ fn module(site: &Site) -> Option<String> {
 }
 
 pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
-    let (Some(conf), Some(plugstack)) = (&site.slurm_conf, site.plugstack()) else {
+    let (Some(conf), Some(plugstack)) = (&site.slurm.slurm_conf, site.plugstack()) else {
         return Ok(());
     };
     let gres = site.has_section("gres");
@@ -230,7 +231,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     }
     edit_conf(plan, &plugstack, &plugins)?;
 
-    let several = site.release.is_some_and(|it| it >= SEVERAL_PROLOGS);
+    let several = site.slurm.release().is_some_and(|it| it >= SEVERAL_PROLOGS);
     let program = |key, folder: &str| Wish::Program {
         key,
         value: format!("{}/*", site.place_text(folder)),
@@ -258,7 +259,12 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     edit_conf(plan, conf, &wishes)?;
 
     let isolate = site.key("hugepages", "isolate").and_then(|it| it.as_bool());
-    if isolate == Some(true) && site.release.is_some_and(|it| it >= EXTRA_CONTROLLERS) {
+    if isolate == Some(true)
+        && site
+            .slurm
+            .release()
+            .is_some_and(|it| it >= EXTRA_CONTROLLERS)
+    {
         let wishes = [Wish::Flags("EnableExtraControllers", &["hugetlb"])];
         edit_conf(plan, &conf.with_file_name("cgroup.conf"), &wishes)?;
     }
@@ -269,7 +275,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
 /// under whatever number; all of them where the key names no folder.
 fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
     let ours = format!("{}/*", site.place_text(folder));
-    let mut values = site.conf.values(key);
+    let mut values = site.slurm.conf.values(key);
     values.retain(|it| *it != ours);
     let theirs = values.last().copied().and_then(Folder::of);
     let names: Vec<std::ffi::OsString> = theirs
@@ -301,7 +307,7 @@ pub fn runs_ours(site: &Site, key: &str, folder: &str) -> bool {
 }
 
 fn has_cgroups(site: &Site) -> bool {
-    let proctrack = site.conf.value("ProctrackType");
+    let proctrack = site.slurm.conf.value("ProctrackType");
     proctrack.is_none_or(|it| it.eq_ignore_ascii_case("proctrack/cgroup"))
 }
 
@@ -333,7 +339,7 @@ pub fn plan_gres(
         return Ok(());
     }
     let (_, content) = files::read(fragment)?;
-    let (Content::Text(text), Some(conf)) = (content, &site.slurm_conf) else {
+    let (Content::Text(text), Some(conf)) = (content, &site.slurm.slurm_conf) else {
         let shown = printable(&fragment.to_string_lossy(), 200);
         return Err(SetupError::Missing(format!(
             "{shown} is missing; nothing was changed"

@@ -8,10 +8,8 @@ use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
 use host::{Sysroot, printable};
 use slurm::Installation;
-use slurm::conf::SlurmConf;
 
 use super::role::{self, Role};
-use super::run;
 
 /// The folder of HyperPod's files.
 const HYPERPOD: &str = "/opt/ml/config";
@@ -36,23 +34,16 @@ pub struct Wanted {
     pub root: Option<PathBuf>,
 }
 
-/// A release of Slurm: year and month.
-pub type Release = (u16, u16);
-
 /// What is here.
 #[derive(Debug)]
 pub struct Site {
     /// What the command line says.
     pub wanted: Wanted,
-    /// The file that Slurm's programs here read, if there is one.
-    pub slurm_conf: Option<PathBuf>,
-    /// Whether it, or plugstack.conf, lies on a network file system: then it is
+    /// Its Slurm: slurm.conf, programs, release.
+    pub slurm: Installation,
+    /// Whether slurm.conf, or plugstack.conf, lies on a network file system: then it is
     /// other nodes' too (ParallelCluster's /opt/slurm).
     pub shared: bool,
-    /// What it says, with the files that it includes.
-    pub conf: SlurmConf,
-    /// The release of the programs.
-    pub release: Option<Release>,
     /// This suite's configuration, or why there is none.
     pub config: Result<Config, String>,
 }
@@ -62,10 +53,7 @@ impl Site {
     #[must_use]
     pub fn look(wanted: Wanted) -> Self {
         // What cannot be read is Slurm's to complain about.
-        let Installation {
-            slurm_conf, conf, ..
-        } = Installation::discover(wanted.slurm_conf.as_deref());
-        let release = release(slurm_conf.as_deref());
+        let slurm = Installation::discover(wanted.slurm_conf.as_deref());
         let config = match &wanted.config {
             Some(path) => Config::load(path, MissingIs::Error),
             None => Config::load(
@@ -74,14 +62,17 @@ impl Site {
             ),
         };
         let mut site = Self {
-            slurm_conf,
+            slurm,
             shared: false,
-            conf,
-            release,
             config: config.map_err(|error| error.to_string()),
             wanted,
         };
-        let mut files = site.slurm_conf.iter().cloned().chain(site.plugstack());
+        let mut files = site
+            .slurm
+            .slurm_conf
+            .iter()
+            .cloned()
+            .chain(site.plugstack());
         site.shared = files.any(|path| lies_on_network(&path));
         site
     }
@@ -145,13 +136,17 @@ impl Site {
             !folders.any(|it| it.as_os_str() == "conf-cache")
                 && !path.starts_with("/run/slurm/conf")
         };
-        self.slurm_conf.as_ref().is_some_and(original)
+        self.slurm.slurm_conf.as_ref().is_some_and(original)
     }
 
     /// Whether nodes get their files from slurmctld.
     #[must_use]
     pub fn is_configless(&self) -> bool {
-        let parameters = self.conf.value("SlurmctldParameters").unwrap_or_default();
+        let parameters = self
+            .slurm
+            .conf
+            .value("SlurmctldParameters")
+            .unwrap_or_default();
         let mut parameters = parameters.split(',');
         parameters.any(|it| it.eq_ignore_ascii_case("enable_configless"))
     }
@@ -159,18 +154,12 @@ impl Site {
     /// plugstack.conf of the slurm.conf in force.
     #[must_use]
     pub fn plugstack(&self) -> Option<PathBuf> {
-        let conf = self.slurm_conf.as_deref()?;
-        Some(match self.conf.value("PlugStackConfig") {
+        let conf = self.slurm.slurm_conf.as_deref()?;
+        Some(match self.slurm.conf.value("PlugStackConfig") {
             Some(path) if path.starts_with('/') => PathBuf::from(path),
             Some(path) => conf.with_file_name(path),
             None => conf.with_file_name("plugstack.conf"),
         })
-    }
-
-    /// Slurm's program of this name.
-    #[must_use]
-    pub fn program(&self, name: &str) -> Option<PathBuf> {
-        run::find(name, self.slurm_conf.as_deref())
     }
 
     /// The node's role.
@@ -266,24 +255,6 @@ fn under(root: Option<&Path>, path: &str) -> PathBuf {
     }
 }
 
-/// `slurm-wlm 22.05.8`, `slurm 24.11.5`. The daemons say it without a slurm.conf
-/// (20.11 to 26.05), the clients only with one.
-fn release(slurm_conf: Option<&Path>) -> Option<Release> {
-    let ask = |name: &str, option: &str| {
-        let program = run::find(name, slurm_conf)?;
-        let ran = run::run(&program, &[option], slurm_conf).ok()?;
-        parse_release(&ran.stdout)
-    };
-    ask("slurmd", "-V")
-        .or_else(|| ask("slurmctld", "-V"))
-        .or_else(|| ask("scontrol", "--version"))
-}
-
-fn parse_release(text: &str) -> Option<Release> {
-    let mut parts = text.split_whitespace().nth(1)?.split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
 /// Where efa-check keeps what it expects.
 #[must_use]
 pub fn expectation(site: &Site) -> PathBuf {
@@ -299,23 +270,19 @@ pub fn expectation(site: &Site) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slurm::conf::SlurmConf;
     use slurm::conf::reader::InMemory;
-
-    #[test]
-    fn the_release_is_read_from_either_vendors_words() {
-        assert_eq!(parse_release("slurm-wlm 22.05.8\n"), Some((22, 5)));
-        assert_eq!(parse_release("slurm 24.11.5-1"), Some((24, 11)));
-        assert_eq!(parse_release("slurm"), None);
-    }
 
     #[test]
     fn a_configless_nodes_copy_is_not_edited() {
         let site = |path: &str, text: &str| Site {
             wanted: Wanted::default(),
-            slurm_conf: Some(PathBuf::from(path)),
+            slurm: Installation::known(
+                PathBuf::from(path),
+                SlurmConf::read(&InMemory::new(&[(path, text)]), Path::new(path)).unwrap(),
+                None,
+            ),
             shared: false,
-            conf: SlurmConf::read(&InMemory::new(&[(path, text)]), Path::new(path)).unwrap(),
-            release: None,
             config: Err(String::new()),
         };
         let copy = site("/var/spool/slurmd/conf-cache/slurm.conf", "");

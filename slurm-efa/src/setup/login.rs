@@ -47,7 +47,7 @@ pub fn ask(service: &str, user: &str, folder: Option<&Path>) -> Verdict {
     let folder = folder.map(|it| it.to_string_lossy().into_owned());
     let mut arguments = vec![COMMAND, service, user];
     arguments.extend(folder.as_deref());
-    match run::run(&program, &arguments, None)
+    match run::run(&program, &arguments)
         .ok()
         .and_then(|ran| ran.status?.code())
     {

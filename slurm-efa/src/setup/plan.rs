@@ -85,13 +85,13 @@ impl Plan {
 
     /// What slurm.conf says once this is done.
     pub(super) fn slurm_conf_after(&self, site: &Site) -> SlurmConf {
-        let conf = site.slurm_conf.as_deref();
+        let conf = site.slurm.slurm_conf.as_deref();
         let change = conf.and_then(|conf| {
             let mut changes = self.changes.iter();
             Some((conf, changes.find(|it| files::resolved(conf) == it.path)?))
         });
         let Some((conf, change)) = change else {
-            return site.conf.clone();
+            return site.slurm.conf.clone();
         };
         let text = match &change.after {
             Content::Text(text) => text,

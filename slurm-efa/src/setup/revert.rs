@@ -103,7 +103,12 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
 /// Every text file that may have something of ours.
 fn texts(site: &Site) -> Vec<PathBuf> {
     let mut paths = vec![site.place(SSHD)];
-    if let Some(conf) = site.slurm_conf.as_ref().filter(|_| site.has_original()) {
+    if let Some(conf) = site
+        .slurm
+        .slurm_conf
+        .as_ref()
+        .filter(|_| site.has_original())
+    {
         paths.push(conf.clone());
         paths.extend(site.plugstack());
         paths.push(conf.with_file_name("cgroup.conf"));
@@ -125,6 +130,12 @@ mod tests {
     use crate::setup::desired::slurm;
     use crate::setup::discover;
     use crate::setup::paths::{EFA_CHECK, PLUGIN};
+    use slurm::{Installation, Release};
+
+    fn installation(conf: &Path) -> Installation {
+        let read = SlurmConf::read(&Disk, conf).unwrap();
+        Installation::known(conf.to_owned(), read, Some(Release::new(24, 11)))
+    }
 
     /// A node without Slurm's programs, whose slurm.conf is `conf`.
     fn site(dir: &Path, role: Role, conf: &str) -> Site {
@@ -144,10 +155,8 @@ mod tests {
                 root: Some(root),
                 ..discover::Wanted::default()
             },
-            slurm_conf: Some(slurm_conf),
+            slurm: installation(&dir.join("etc/slurm.conf")),
             shared: false,
-            conf: SlurmConf::read(&Disk, &dir.join("etc/slurm.conf")).unwrap(),
-            release: Some((24, 11)),
             config: config.map_err(|error| error.to_string()),
         }
     }
@@ -212,12 +221,18 @@ mod tests {
         let mut set_up = Plan::default();
         slurm(&site, &mut set_up).unwrap();
         files::make(set_up.changes).unwrap().keep();
-        let conf = site.slurm_conf.clone().unwrap();
+        let conf = site.slurm.slurm_conf.clone().unwrap();
         let site = Site {
-            conf: SlurmConf::read(&Disk, &conf).unwrap(),
+            slurm: installation(&conf),
             ..site
         };
-        assert!(site.conf.value("Prolog").unwrap().contains("prolog.d"));
+        assert!(
+            site.slurm
+                .conf
+                .value("Prolog")
+                .unwrap()
+                .contains("prolog.d")
+        );
         let plan = plan_revert(&site).unwrap();
         assert_eq!(changed(&plan), ["slurm.conf", "plugstack.conf"]);
         assert_eq!(plan.notes, Vec::<String>::new());

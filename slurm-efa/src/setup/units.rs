@@ -51,10 +51,10 @@ pub(super) fn start(site: &Site, unit: &str) -> Result<(), String> {
     if site.wanted.root.is_some() || !Path::new("/run/systemd/system").is_dir() {
         return Ok(());
     }
-    let Some(systemctl) = run::find("systemctl", None) else {
+    let Some(systemctl) = run::find("systemctl") else {
         return Ok(());
     };
-    let ran = run::run(&systemctl, &["enable", "--now", unit], None)?;
+    let ran = run::run(&systemctl, &["enable", "--now", unit])?;
     if ran.success() {
         return Ok(());
     }
@@ -67,8 +67,8 @@ pub(super) fn stop(site: &Site, unit: &str) {
     if site.wanted.root.is_some() || !Path::new("/run/systemd/system").is_dir() {
         return;
     }
-    if let Some(systemctl) = run::find("systemctl", None) {
-        let _ = run::run(&systemctl, &["disable", "--now", unit], None);
+    if let Some(systemctl) = run::find("systemctl") {
+        let _ = run::run(&systemctl, &["disable", "--now", unit]);
     }
 }
 

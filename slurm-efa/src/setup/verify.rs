@@ -6,6 +6,8 @@ use host::printable;
 use host::state_layout::DEFAULT as STATE_DIR;
 use host::state_layout::setup::TRIAL_PREFIX;
 
+use slurm::Program;
+
 use super::discover::Site;
 use super::edit;
 use super::error::SetupError;
@@ -59,9 +61,9 @@ fn pam_folder(site: &Site) -> Option<PathBuf> {
 
 /// Asks every program that reads a changed file.
 pub(super) fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
-    if let (Some(conf), Some(scontrol)) = (&site.slurm_conf, site.program("scontrol")) {
+    if site.slurm.slurm_conf.is_some() && has(site, Program::Scontrol) {
         // Needs no controller, and reads slurm.conf first.
-        let ran = run::run(&scontrol, &["show", "hostnames", "n1"], Some(conf))?;
+        let ran = run::slurms(site, Program::Scontrol, &["show", "hostnames", "n1"])?;
         if !ran.success() && plan.changes.iter().any(|it| is_slurms(site, &it.path)) {
             return Err(format!(
                 "Slurm refuses slurm.conf: {}",
@@ -71,9 +73,9 @@ pub(super) fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String
     }
     let plugstack = site.plugstack();
     if let Some(path) = plugstack.filter(|path| changes(plan, path) && path.exists())
-        && let Some(srun) = site.program("srun")
+        && has(site, Program::Srun)
     {
-        let ran = run::run(&srun, &["--help"], site.slurm_conf.as_deref())?;
+        let ran = run::slurms(site, Program::Srun, &["--help"])?;
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let ours = edit::has_ours(&text);
         if !ran.success() || (ours && !ran.stdout.contains("--efa-profile")) {
@@ -90,6 +92,10 @@ pub(super) fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String
     Ok(())
 }
 
+fn has(site: &Site, program: Program) -> bool {
+    site.slurm.programs.find(program).is_some()
+}
+
 /// Whether a plan changes files that Slurm reads.
 #[must_use]
 pub fn changes_slurm(site: &Site, plan: &Plan) -> bool {
@@ -97,10 +103,15 @@ pub fn changes_slurm(site: &Site, plan: &Plan) -> bool {
 }
 
 pub(super) fn is_slurms(site: &Site, path: &Path) -> bool {
-    let folder = site.slurm_conf.as_deref().and_then(Path::parent);
+    let folder = site.slurm.slurm_conf.as_deref().and_then(Path::parent);
     let folder = folder.and_then(|it| std::fs::canonicalize(it).ok());
     // slurm.conf and plugstack.conf may themselves be links to another folder.
-    let mut named = site.slurm_conf.iter().cloned().chain(site.plugstack());
+    let mut named = site
+        .slurm
+        .slurm_conf
+        .iter()
+        .cloned()
+        .chain(site.plugstack());
     folder.is_some_and(|folder| path.starts_with(folder)) || named.any(|it| is_same(&it, path))
 }
 
@@ -108,13 +119,17 @@ pub(super) fn is_slurms(site: &Site, path: &Path) -> bool {
 /// of one made-up node, and neither starts nor asks anything.
 fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
     let Some(path) = site
+        .slurm
         .slurm_conf
         .as_ref()
         .map(|it| it.with_file_name("cgroup.conf"))
     else {
         return Ok(());
     };
-    let (true, Some(slurmd)) = (changes(plan, &path), site.program("slurmd")) else {
+    let (true, Some(slurmd)) = (
+        changes(plan, &path),
+        site.slurm.programs.find(Program::Slurmd),
+    ) else {
         return Ok(());
     };
     let folder = site
@@ -127,11 +142,7 @@ fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
         .and_then(|()| std::fs::write(&conf, one))
         .and_then(|()| std::fs::copy(&path, folder.join("cgroup.conf")));
     let ran = match written {
-        Ok(_) => run::run(
-            &slurmd,
-            &["-G", "-N", "try", "-f", &conf.to_string_lossy()],
-            None,
-        ),
+        Ok(_) => run::run(slurmd, &["-G", "-N", "try", "-f", &conf.to_string_lossy()]),
         Err(error) => Err(format!("cgroup.conf cannot be tried: {error}")),
     };
     // It lies in /run, and the next one has another name.
@@ -161,9 +172,9 @@ fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
         }
     }
     if site.wanted.root.is_none()
-        && let Some(sshd) = run::find("sshd", None)
+        && let Some(sshd) = run::find("sshd")
     {
-        let ran = run::run(&sshd, &["-t"], None)?;
+        let ran = run::run(&sshd, &["-t"])?;
         if !ran.success() {
             return Err(format!(
                 "sshd refuses its configuration: {}",
