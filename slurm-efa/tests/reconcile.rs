@@ -21,6 +21,8 @@ fn command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-efa"));
     command.arg("reconcile").arg("--config").arg(node.config());
     command.args(arguments);
+    // Not the slurm.conf of the machine that runs the tests.
+    command.env("SLURM_CONF", node.state().join("none.conf"));
     command
 }
 
@@ -219,14 +221,38 @@ fn a_folder_in_a_jobs_place_holds_its_pages_no_longer_than_the_job_lives_and_is_
     assert_quiet(&reconcile(&node, &[]));
 }
 
-#[test]
-fn a_spoilt_file_of_which_nobody_knows_the_job_is_looked_up_where_one_says() {
-    let alone = Alone::wait();
+/// Jobs 1 and 2, of which nobody knows the latter any more.
+fn with_a_spoilt_file() -> Node {
     let node = Node::new();
     node.start(1, 3);
     node.start(2, 5);
     fs::write(node.entry(2), "torn").unwrap();
     fs::remove_file(node.state().join("jobs").join(key(2).file_name())).unwrap();
+    node
+}
+
+#[test]
+fn a_spoilt_file_of_which_nobody_knows_the_job_is_looked_up_where_slurm_conf_says() {
+    let alone = Alone::wait();
+    let node = with_a_spoilt_file();
+    let mut command = command(&node, &[]);
+    let output = command
+        .env("SLURM_CONF", node.slurm_conf())
+        .output()
+        .unwrap();
+    assert!(
+        stderr(&output).contains("removed with its job"),
+        "{output:?}"
+    );
+    assert_eq!(alone.more(), 3);
+    node.end(1);
+    alone.assert_as_before();
+}
+
+#[test]
+fn a_spoilt_file_of_which_nobody_knows_the_job_is_looked_up_where_one_says() {
+    let alone = Alone::wait();
+    let node = with_a_spoilt_file();
     let output = reconcile(&node, &[]);
     assert_eq!(code(&output), 1);
     assert!(

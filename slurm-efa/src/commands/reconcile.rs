@@ -16,8 +16,8 @@ use hugepages::{HugePages, Pool, ReconcileError, Report};
 use jobs::registry;
 use jobs::registry::{Job, Problem, Registry};
 use serde::Serialize;
-use slurm::JobKey;
-use slurm::NodeName;
+use slurm::installation;
+use slurm::{Installation, JobKey, NodeName};
 
 use super::arguments::SiteArguments;
 use super::output::print;
@@ -30,7 +30,7 @@ pub struct Arguments {
     /// Print every pool and all that was done as JSON
     #[arg(long)]
     json: bool,
-    /// slurmd's SlurmdSpoolDir, to look for jobs whose files are damaged
+    /// slurmd's SlurmdSpoolDir, instead of slurm.conf's: where jobs with damaged files are looked for
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -45,7 +45,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Mode::Apply
     };
     let node = arguments.site.node.as_ref();
-    let reconciled = Reconciled::run(&config, node, arguments.spool_dir, mode)?;
+    let spool_dir = arguments.spool_dir.or_else(|| spool_dir(node));
+    let reconciled = Reconciled::run(&config, node, spool_dir, mode)?;
     if arguments.json {
         print(&reconciled.to_json()?)?;
     } else {
@@ -61,6 +62,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
         eprintln!("slurm-efa: {sentence}");
     }
     Ok(reconciled.outcome() as u8)
+}
+
+/// SlurmdSpoolDir by the slurm.conf of this machine; where that is not known,
+/// jobs whose files are damaged keep their pages.
+fn spool_dir(node: Option<&NodeName>) -> Option<PathBuf> {
+    let slurm = Installation::discover(installation::slurm_conf_of_environment().as_deref());
+    slurm.spool_dir(node.or(slurm.node.as_ref())?).ok()
 }
 
 /// For the lock, for jobs that do not answer, and for the kernel's work.
@@ -227,7 +235,7 @@ impl Reconciled {
         let unclear = report.unclear.iter().map(|key| {
             format!(
                 "job {key}: it cannot be told whether it still exists, so it keeps its pages; if \
-                 its file is damaged, say where slurmd's SlurmdSpoolDir is by --spool-dir"
+                 its file is damaged, give slurmd's SlurmdSpoolDir with --spool-dir"
             )
         });
         let inexact = report.pools.iter().filter(|it| it.actual != it.target());
