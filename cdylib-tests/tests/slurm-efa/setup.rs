@@ -91,7 +91,7 @@ impl Site {
             .slurm_conf_extra(extra)
             .file(
                 efa_cluster::CONFIG,
-                "sysroot = \"{dir}/sysroots/n1\"\n[health]\nrecord = \"{dir}/record.json\"\n\
+                "sysroot = \"{dir}/sysroots/n1\"\nstate_dir = \"{dir}/state\"\n[health]\nrecord = \"{dir}/record.json\"\n\
                  [logout]\nexempt_users = [\"daemon\"]\n",
             )
             .start()
@@ -144,7 +144,7 @@ impl Site {
 
     /// What holds while slurm-logoutd lives.
     fn daemon(&self) -> Lock {
-        let state = StateDir::open(&self.path("run/slurm-efa")).unwrap();
+        let state = StateDir::open(&self.tb.dir().join("state")).unwrap();
         state
             .lock("logoutd.lock", Deadline::after(std::time::Duration::ZERO))
             .unwrap()
@@ -214,12 +214,18 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
     assert_eq!(site.texts(), before);
     let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
     assert!(!config.contains("prolog.d/*"), "slurmctld still has ours");
-    assert!(
-        !site
-            .path("etc/slurm-efa/efa-check-healthcheck")
-            .is_symlink()
-    );
+    assert!(!site.path("etc/slurm-efa/efa-check-healthcheck").exists());
     assert!(!site.path("etc/slurm-efa/prolog.d").exists());
+}
+
+#[test]
+fn the_prolog_uses_the_configuration_that_the_node_was_set_up_with() {
+    let site = Site::new("");
+    site.set_up();
+    let state = site.tb.dir().join("state/efa-check.json");
+    assert!(!state.exists());
+    efa_cluster::step(&site.tb, &[], &["true"]);
+    assert!(state.exists(), "efa-check kept its state elsewhere");
 }
 
 #[test]
@@ -248,7 +254,7 @@ fn the_command_that_set_up_advises_for_a_folder_of_prologs_makes_slurm_run_ours(
     let link = folder.join("50-efa-check-prolog");
     assert_eq!(
         fs::read_link(&link).unwrap(),
-        site.path("usr/sbin/efa-check")
+        site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
     );
     // Neither set-up nor doctor asks again.
     let output = site.run("setup", "controller", &[]);
@@ -298,7 +304,7 @@ fn the_set_up_of_a_node_with_a_missing_adapter_records_no_number_of_devices() {
     // All else is set up.
     assert!(
         site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
-            .is_symlink()
+            .exists()
     );
     fs::rename(site.tb.dir().join("lost"), lost.path()).unwrap();
     assert_eq!(site.run("setup", "compute", &[]).code(), 0);
@@ -313,10 +319,9 @@ fn a_login_nodes_slurmd_finds_a_health_check_that_finds_nothing() {
     assert!(Command::new(&check).status().unwrap().success());
     // A node that becomes another's gets the real one.
     assert_eq!(site.run("setup", "compute", &[]).code(), 0);
-    assert_eq!(
-        fs::read_link(&check).unwrap(),
-        site.path("usr/sbin/efa-check")
-    );
+    let script = fs::read_to_string(&check).unwrap();
+    let program = site.path("usr/sbin/efa-check");
+    assert!(script.contains(program.to_str().unwrap()), "{script}");
 }
 
 #[test]
@@ -338,7 +343,7 @@ fn a_pam_line_that_would_lock_the_administrator_out_is_put_back_with_all_else() 
     assert!(
         !site
             .path("etc/slurm-efa/prolog.d/efa-check-prolog")
-            .is_symlink()
+            .exists()
     );
 }
 
@@ -353,7 +358,7 @@ fn a_stack_that_is_not_understood_is_left_and_the_rest_is_set_up() {
     assert_eq!(site.texts()[2], odd);
     assert!(
         site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
-            .is_symlink()
+            .exists()
     );
 }
 
@@ -488,7 +493,7 @@ fn links_stay_as_long_as_slurm_asks_for_them() {
     );
     assert!(
         site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
-            .is_symlink()
+            .exists()
     );
 }
 
@@ -570,7 +575,7 @@ fn a_set_up_killed_anywhere_leaves_each_file_old_or_new_and_the_next_one_finishe
     assert!(killed > 20, "it was killed {killed} times only");
     assert_eq!(set_up().status().unwrap().code(), Some(0));
     assert_eq!(fs::read_to_string(&sshd).unwrap(), new);
-    assert!(link.is_symlink());
+    assert!(link.exists());
     let left = fs::read_dir(sshd.parent().unwrap()).unwrap();
     let left = left.filter(|it| {
         it.as_ref()
@@ -761,7 +766,7 @@ const SABOTAGES: &[Sabotage] = &[
         fs::remove_file(site.path("usr/lib/slurm-efa/pam_slurm_logout.so")).unwrap();
     }),
     ("state", "everybody can write the state", |site| {
-        let path = site.path("run/slurm-efa");
+        let path = site.tb.dir().join("state");
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
     }),
     ("left-over", "a set-up was killed", |site| {
@@ -774,6 +779,7 @@ fn copy(site: &Site, from: &Path, to: &Path) {
     let config = efa_cluster::CONFIG.split('/').next().unwrap();
     for name in [
         "root",
+        "state",
         config,
         "slurm.conf",
         "plugstack.conf",
@@ -832,8 +838,9 @@ fn doctor_and_efa_check_exit_alike_for_a_warning_beside_an_unknown_finding() {
     // Without the node's name the doctor does not find state_dir; a record of
     // another type is a warning.
     let text = fs::read_to_string(&config).unwrap();
-    let state_dir = format!("state_dir = \"{}/state-%n\"\n", site.tb.dir().display());
-    fs::write(&config, format!("{state_dir}{text}")).unwrap();
+    let state_dir = |name: &str| format!("state_dir = \"{}/{name}\"", site.tb.dir().display());
+    let text = text.replace(&state_dir("state"), &state_dir("state-%n"));
+    fs::write(&config, text).unwrap();
     replace(
         &site.tb.dir().join("record.json"),
         "p5.48xlarge",
@@ -883,8 +890,7 @@ fn auto_takes_the_role_from_hyperpods_files() {
     let output = site.run("setup", "auto", &[]);
     assert_eq!(output.code(), 0, "{output}");
     assert!(
-        site.path("etc/slurm-efa/efa-check-healthcheck")
-            .is_symlink(),
+        site.path("etc/slurm-efa/efa-check-healthcheck").exists(),
         "a worker of a cluster without login group is not a compute node"
     );
 }

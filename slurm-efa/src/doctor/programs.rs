@@ -12,7 +12,9 @@ use slurm::Release;
 use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, warning};
 use crate::setup::desired;
 use crate::setup::discover::Site;
+use crate::setup::files::{self, Content};
 use crate::setup::paths;
+use crate::setup::wrapper::Wrapper;
 
 pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
     let values = site.slurm.conf.values(key);
@@ -100,7 +102,13 @@ pub(super) fn executable(path: &Path) -> Look {
             format!("{} cannot be executed", shown(path)),
             format!("chmod 755 {}", shown(path)),
         ),
-        Ok(_) => Ok(shown(path)),
+        Ok(_) => match files::program(path) {
+            Content::Script(text) => match Wrapper::program_of(&text) {
+                Some(program) => executable(&program).map(|_| shown(path)),
+                None => Ok(shown(path)),
+            },
+            _ => Ok(shown(path)),
+        },
         Err(error) => fatal(format!("{}: {error}", shown(path)), SETUP),
     }
 }

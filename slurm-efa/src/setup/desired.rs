@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use cli::called;
+use config::DEFAULT_PATH;
 use host::printable;
+use slurm::Release;
 use slurm::conf::Disk;
 use slurm::conf::reader::{self, Grammar};
 
@@ -18,7 +20,7 @@ use super::paths::{
 use super::plan::Plan;
 use super::role::Role;
 use super::slurm_conf::{self, Folder, Link, Wish};
-use slurm::Release;
+use super::wrapper::Wrapper;
 
 /// The first release that takes several lines of Prolog and Epilog: read in the
 /// sources of 24.11.5; 22.05.8 lets the last one win.
@@ -109,36 +111,74 @@ pub(super) fn left_to_controller(site: &Site, command: &str) -> String {
     )
 }
 
-/// Programs of this suite that slurmd runs on this node.
-fn links(site: &Site) -> Vec<(String, &'static str)> {
+/// A program of this suite that slurmd runs on this node.
+struct Called {
+    /// The path by which slurmd calls it.
+    link: String,
+    program: &'static str,
+    command: &'static str,
+}
+
+impl Called {
+    /// What stands at its path: a link, which stands for the command, or a script
+    /// where the site's configuration has another place than the default.
+    fn content(&self, site: &Site) -> Content {
+        let program = site.place(self.program);
+        match own_config(site) {
+            Some(config) => Content::Script(
+                Wrapper {
+                    program,
+                    command: self.command.to_owned(),
+                    config: config.to_owned(),
+                }
+                .text(),
+            ),
+            None => Content::Link(program),
+        }
+    }
+}
+
+/// The configuration, if programs do not find it by themselves.
+fn own_config(site: &Site) -> Option<&Path> {
+    let given = site.wanted.config.as_deref();
+    given.filter(|path| *path != Path::new(DEFAULT_PATH))
+}
+
+/// The programs of this suite that slurmd runs on this node.
+fn links(site: &Site) -> Vec<Called> {
+    let called = |folder: &str, name: called::Program, program, command| Called {
+        link: format!("{folder}/{}", name.link(command)),
+        program,
+        command,
+    };
     let mut links = vec![
-        (
-            format!("{PROLOGS}/{}", called::EFA_CHECK.link("prolog")),
-            EFA_CHECK,
-        ),
-        (HEALTHCHECK.to_owned(), EFA_CHECK),
+        called(PROLOGS, called::EFA_CHECK, EFA_CHECK, "prolog"),
+        Called {
+            link: HEALTHCHECK.to_owned(),
+            program: EFA_CHECK,
+            command: "healthcheck",
+        },
     ];
     if site.has_section("gres") {
         let there = GRES_HELPERS.into_iter().find(|it| site.place(it).is_file());
         let helper = there.unwrap_or(GRES_HELPERS[0]);
         for (folder, command) in [(PROLOGS, "prolog"), (EPILOGS, "epilog")] {
-            let link = called::GRES_HELPER.link(command);
-            links.push((format!("{folder}/{link}"), helper));
+            links.push(called(folder, called::GRES_HELPER, helper, command));
         }
     }
     links
 }
 
 fn compute(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
-    for (link, program) in links(site) {
-        let target = site.place(program);
+    for called in links(site) {
+        let target = site.place(called.program);
         if !target.is_file() {
             let program = printable(&target.to_string_lossy(), 200);
             return Err(SetupError::Missing(format!(
                 "{program} is missing; install the package slurm-efa first; nothing was changed"
             )));
         }
-        plan.link(site.place(&link), Content::Link(target));
+        plan.link(site.place(&called.link), called.content(site));
     }
     Ok(())
 }
@@ -290,11 +330,15 @@ fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
     };
     links(site)
         .into_iter()
-        .filter_map(|(path, program)| {
-            let name = path.strip_prefix(folder)?.strip_prefix('/')?.to_owned();
-            (!there(&name)).then(|| Link {
-                name,
-                program: site.place_text(program),
+        .filter_map(|called| {
+            let name = called.link.strip_prefix(folder)?.strip_prefix('/')?;
+            (!there(name)).then(|| Link {
+                name: name.to_owned(),
+                // The script, where there is one, says by which configuration.
+                program: site.place_text(match own_config(site) {
+                    Some(_) => &called.link,
+                    None => called.program,
+                }),
             })
         })
         .collect()

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use host::printable;
 
+use super::wrapper::Wrapper;
+
 /// Largest file that is edited, in bytes.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
@@ -22,6 +24,8 @@ const LARGEST: u64 = 4 * 1024 * 1024;
 pub enum Content {
     /// A file with this text.
     Text(String),
+    /// An executable file with this text.
+    Script(String),
     /// A symbolic link.
     Link(PathBuf),
     /// Nothing.
@@ -105,10 +109,18 @@ pub fn resolved(path: &Path) -> PathBuf {
     above.find_map(real).unwrap_or_else(|| path.to_owned())
 }
 
-/// What is at `path` itself, if it is a link.
+/// What is at `path` itself, if it is a link, or a script that setup made.
 #[must_use]
-pub fn link(path: &Path) -> Content {
-    fs::read_link(path).map_or(Content::Nothing, Content::Link)
+pub fn program(path: &Path) -> Content {
+    if let Ok(target) = fs::read_link(path) {
+        return Content::Link(target);
+    }
+    match read(path) {
+        Ok((_, Content::Text(text))) if Wrapper::program_of(&text).is_some() => {
+            Content::Script(text)
+        }
+        _ => Content::Nothing,
+    }
 }
 
 /// Changes that have been made and can be taken back.
@@ -206,7 +218,12 @@ fn prepare(change: &Change) -> Result<(), FileError> {
         fs::create_dir_all(folder).map_err(about("make", folder))?;
     }
     match &change.after {
-        Content::Text(text) => write_new(path, &new, text).map_err(about("write", &new))?,
+        Content::Text(text) => {
+            write_new(path, &new, text, None).map_err(about("write", &new))?;
+        }
+        Content::Script(text) => {
+            write_new(path, &new, text, Some(0o755)).map_err(about("write", &new))?;
+        }
         Content::Link(target) => symlink(target, &new).map_err(about("make", &new))?,
         Content::Nothing => {}
     }
@@ -223,20 +240,21 @@ fn prepare(change: &Change) -> Result<(), FileError> {
     Ok(())
 }
 
-fn write_new(path: &Path, new: &Path, text: &str) -> io::Result<()> {
+fn write_new(path: &Path, new: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(new)?;
     file.write_all(text.as_bytes())?;
-    let mode = match fs::symlink_metadata(path) {
-        Ok(meta) => {
+    let mode = match (mode, fs::symlink_metadata(path)) {
+        (Some(mode), _) => mode,
+        (None, Ok(meta)) => {
             // By the open file: nobody can put another one in its place.
             fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
             meta.mode() & 0o7777
         }
-        Err(_) => 0o644,
+        (None, Err(_)) => 0o644,
     };
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
@@ -266,7 +284,7 @@ pub fn back_up(folder: &Path, changes: &[Change]) -> Result<(), FileError> {
     let private = fs::Permissions::from_mode(0o700);
     fs::set_permissions(folder, private).map_err(about("protect", folder))?;
     for change in changes {
-        if let Content::Text(text) = &change.before {
+        if let Content::Text(text) | Content::Script(text) = &change.before {
             let name = change.path.to_string_lossy().replace('/', "-");
             let copy = folder.join(name.trim_start_matches('-'));
             fs::write(&copy, text).map_err(about("write", &copy))?;
@@ -311,14 +329,14 @@ mod tests {
         let changes = || {
             let link = Change {
                 path: c.clone(),
-                before: link(&c),
+                before: program(&c),
                 after: Content::Nothing,
             };
             vec![text(&a, "new"), text(&b, "made"), link]
         };
         make(changes()).unwrap().put_back().unwrap();
         assert_eq!(fs::read_to_string(&a).unwrap(), "old");
-        assert_eq!(link(&c), Content::Link("x".into()));
+        assert_eq!(program(&c), Content::Link("x".into()));
         assert_eq!(names(dir.path()), ["a", "c"]);
         make(changes()).unwrap().keep();
         assert_eq!(fs::read_to_string(&a).unwrap(), "new");
@@ -383,7 +401,7 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&a).unwrap(), "old");
         assert_eq!(fs::read_to_string(&wrapper).unwrap(), "theirs");
-        assert_eq!(link(&dangling), Content::Link("nowhere".into()));
+        assert_eq!(program(&dangling), Content::Link("nowhere".into()));
         assert_eq!(names(dir.path()), ["a", "dangling", "wrapper"]);
     }
 

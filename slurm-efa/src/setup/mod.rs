@@ -8,6 +8,7 @@
 //! discover.rs   which Slurm, which files, which role ── role.rs
 //! desired.rs    what setup wants ── slurm_conf.rs, pam.rs, edit.rs   text to text
 //! revert.rs     what goes again
+//!               ── wrapper.rs          a link with a configuration
 //! plan.rs       the changes, and how they are shown
 //! apply.rs      all of them or none ── files.rs
 //!               ── verify.rs            judged by those who read them ── login.rs
@@ -30,6 +31,7 @@ pub mod run;
 pub mod slurm_conf;
 mod units;
 pub mod verify;
+pub mod wrapper;
 
 pub use error::SetupError;
 pub use plan::Plan;

@@ -35,8 +35,8 @@ impl Plan {
         for change in &self.changes {
             let path = shown(&change.path);
             text += &match (&change.before, &change.after) {
-                (before, Content::Text(after)) => {
-                    let before = if let Content::Text(it) = before {
+                (before, Content::Text(after) | Content::Script(after)) => {
+                    let before = if let Content::Text(it) | Content::Script(it) = before {
                         it
                     } else {
                         ""
@@ -95,7 +95,7 @@ impl Plan {
         };
         let text = match &change.after {
             Content::Text(text) => text,
-            Content::Link(_) | Content::Nothing => "",
+            Content::Script(_) | Content::Link(_) | Content::Nothing => "",
         };
         let files = Overlay {
             path: conf,
@@ -106,17 +106,24 @@ impl Plan {
     }
 
     pub(super) fn link(&mut self, path: PathBuf, after: Content) {
-        let before = files::link(&path);
+        let before = files::program(&path);
         // A wrapper of the site's, say. Revert has nothing to do with it.
         if before == Content::Nothing && path.symlink_metadata().is_ok() {
-            if let Content::Link(target) = after {
-                self.notes.push(format!(
-                    "{} stays, since set-up did not make it; have it run {} in its place, under \
-                     this name",
-                    printable(&path.to_string_lossy(), 200),
+            let wanted = match after {
+                Content::Link(target) => format!(
+                    "{} in its place, under this name",
                     printable(&target.to_string_lossy(), 200)
-                ));
-            }
+                ),
+                Content::Script(text) | Content::Text(text) => {
+                    let call = text.lines().last().unwrap_or_default();
+                    printable(call.trim_start_matches("exec "), 400)
+                }
+                Content::Nothing => return,
+            };
+            self.notes.push(format!(
+                "{} stays, since set-up did not make it; have it run {wanted}",
+                printable(&path.to_string_lossy(), 200),
+            ));
             return;
         }
         if before != after {

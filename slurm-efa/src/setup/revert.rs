@@ -120,6 +120,7 @@ fn texts(site: &Site) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
     use config::{Config, MissingIs};
@@ -236,6 +237,45 @@ mod tests {
         let plan = plan_revert(&site).unwrap();
         assert_eq!(changed(&plan), ["slurm.conf", "plugstack.conf"]);
         assert_eq!(plan.notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn slurmd_calls_by_links_or_by_scripts_that_name_a_configuration_of_the_sites() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |config: Option<&str>| {
+            let text = fs::read_to_string(dir.path().join("etc/slurm.conf")).unwrap_or_default();
+            let mut site = site(dir.path(), Role::Compute, &text);
+            site.wanted.config = config.map(Into::into);
+            site
+        };
+        let set_up = |config| {
+            let plan = plan(&with(config), Role::Compute, &[]).unwrap();
+            assert_eq!(plan.notes, Vec::<String>::new());
+            files::make(plan.changes).unwrap().keep();
+        };
+        let place = |name: &str| dir.path().join("root").join(&name[1..]);
+        let programs = [
+            place(&format!("{PROLOGS}/efa-check-prolog")),
+            place(HEALTHCHECK),
+        ];
+        for config in [None, Some(config::DEFAULT_PATH)] {
+            set_up(config);
+            for path in &programs {
+                assert_eq!(fs::read_link(path).unwrap(), place(EFA_CHECK));
+            }
+        }
+        set_up(Some("/srv/site.toml"));
+        for (path, command) in programs.iter().zip(["prolog", "healthcheck"]) {
+            let script = fs::read_to_string(path).unwrap();
+            let call = format!("efa-check' {command} --config '/srv/site.toml'\n");
+            assert!(script.ends_with(&call), "{script}");
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o755);
+        }
+        let again = plan(&with(Some("/srv/site.toml")), Role::Compute, &[]).unwrap();
+        assert!(again.changes.is_empty(), "{:?}", again.changes);
+        let revert = plan_revert(&with(None)).unwrap();
+        files::make(revert.changes).unwrap().keep();
+        assert!(programs.iter().all(|path| !path.exists()));
     }
 
     #[test]
