@@ -9,8 +9,8 @@
 //! these users, too, and nobody else may write it.
 //!
 //! The walk goes by descriptors, one name at a time, so what was judged is what
-//! is used. Links are refused ([`open_file`], [`Folder::open`]) or followed one
-//! by one under the same rule ([`open_linked_file`], [`program`], [`library`]):
+//! is used. Links are refused ([`Folder::open`]) or followed one by one under
+//! the same rule ([`open_linked_file`], [`program`], [`library`]):
 //! each link must belong to a believed user, and so must every folder and file
 //! on the way that it leads. So a path without links that was found in this way
 //! is stable: only root and this user can change what it leads to.
@@ -148,21 +148,22 @@ fn not_to() -> impl fmt::Display {
     }
 }
 
-/// Opens a regular file to read, without following any link.
+/// Opens a regular file to read. Links are followed that belong to root or this
+/// user: for files in places that a site links, such as HyperPod's `/opt/slurm`.
 ///
 /// # Errors
 /// Nothing is there, or others could have put it there. It blocks for no FIFO.
-pub fn open_file(path: &Path) -> Result<File, TrustError> {
-    Walk::new(Links::Refused).file(path).map(|(_, file)| file)
+pub fn open_linked_file(path: &Path) -> Result<File, TrustError> {
+    resolve_file(path).map(|(_, file)| file)
 }
 
-/// As [`open_file`], but follows links that belong to root or this user: for
-/// files in places that a site links, such as HyperPod's `/opt/slurm`.
+/// As [`open_linked_file`], with the file's path without links. Where it is
+/// [`TrustError::Missing`], the folders above it that exist are believed.
 ///
 /// # Errors
-/// As [`open_file`].
-pub fn open_linked_file(path: &Path) -> Result<File, TrustError> {
-    Walk::new(Links::Followed).file(path).map(|(_, file)| file)
+/// As [`open_linked_file`].
+pub fn resolve_file(path: &Path) -> Result<(PathBuf, File), TrustError> {
+    Walk::new(Links::Followed).file(path)
 }
 
 /// A program that only root or this process' user could have put there.
@@ -596,12 +597,10 @@ mod tests {
     #[test]
     fn a_file_that_only_root_or_this_user_can_have_put_there_is_read() {
         let (_dir, root) = place();
-        for open in [open_file, open_linked_file] {
-            let mut text = String::new();
-            let mut file = open(&root.join("bin/./tool")).unwrap();
-            file.read_to_string(&mut text).unwrap();
-            assert_eq!(text, "content");
-        }
+        let mut text = String::new();
+        let (path, mut file) = resolve_file(&root.join("bin/./tool")).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!((&*text, path), ("content", root.join("bin/tool")));
     }
 
     #[test]
@@ -654,7 +653,6 @@ mod tests {
             // Not `root/`, which a join with nothing makes.
             let blamed: PathBuf = root.join(blamed).components().collect();
             let expected = (blamed, expected);
-            assert_eq!(flaw(open_file(&file)), expected);
             assert_eq!(flaw(open_linked_file(&file)), expected);
             assert_eq!(flaw(program(&file)), expected);
             assert_eq!(flaw(library(&file)), expected);
@@ -665,7 +663,7 @@ mod tests {
     fn as_root_a_sticky_folder_that_all_may_write_is_fine_on_the_way_but_not_as_the_last() {
         let (_dir, root) = place();
         set_mode(&root.join("bin"), 0o1777);
-        assert!(open_file(&root.join("bin/tool")).is_ok());
+        assert!(open_linked_file(&root.join("bin/tool")).is_ok());
         let last = Folder::open(&root.join("bin"), Missing::Leave);
         assert_eq!(flaw(last), (root.join("bin"), Flaw::Writable(0o41_777)));
         chown(root.join("bin/tool"), Some(ALICE.0), None).unwrap();
@@ -694,14 +692,11 @@ mod tests {
             assert_eq!(library(&root.join(named)).unwrap(), root.join(real));
             assert!(open_linked_file(&root.join(named)).is_ok());
         }
-        assert_eq!(
-            flaw(open_file(&root.join("usr-bin/tool"))),
-            (root.join("usr-bin"), Flaw::Link)
-        );
-        assert_eq!(
-            flaw(open_file(&root.join("bin/linked"))),
-            (root.join("bin/linked"), Flaw::Link)
-        );
+        for linked in ["usr-bin", "bin/linked"] {
+            let path = root.join(linked);
+            let refused = Folder::open(&path, Missing::Leave);
+            assert_eq!(flaw(refused), (path, Flaw::Link));
+        }
     }
 
     #[test]
@@ -754,7 +749,7 @@ mod tests {
             Path::new("/"),
         ] {
             assert_eq!(
-                flaw(open_file(path)).1,
+                flaw(open_linked_file(path)).1,
                 Flaw::NotRegular,
                 "{}",
                 path.display()
@@ -773,11 +768,19 @@ mod tests {
         for path in ["", "tool", "./tool", "/bin/../bin/sh", "/.."] {
             assert_eq!(flaw(program(Path::new(path))).1, Flaw::NotWhole, "{path:?}");
             assert_eq!(
-                flaw(open_file(Path::new(path))).1,
+                flaw(open_linked_file(Path::new(path))).1,
                 Flaw::NotWhole,
                 "{path:?}"
             );
         }
+    }
+
+    #[test]
+    fn as_root_a_missing_file_below_a_folder_that_others_may_write_is_untrusted() {
+        let (_dir, root) = place();
+        set_mode(&root.join("bin"), 0o777);
+        let expected = (root.join("bin"), Flaw::Writable(0o40_777));
+        assert_eq!(flaw(resolve_file(&root.join("bin/none"))), expected);
     }
 
     #[test]
@@ -788,7 +791,7 @@ mod tests {
             let error = program(&root.join(path)).unwrap_err();
             assert!(matches!(error, TrustError::Missing { .. }), "{error}");
         }
-        let below = open_file(&root.join("bin/tool/below")).unwrap_err();
+        let below = open_linked_file(&root.join("bin/tool/below")).unwrap_err();
         assert!(below.to_string().contains("Not a directory"), "{below}");
     }
 
@@ -823,7 +826,7 @@ mod tests {
     #[test]
     #[ignore = "a part of the test below"]
     fn inside_a_user_namespace() {
-        if let Err(error) = open_file(Path::new("/etc/passwd")) {
+        if let Err(error) = open_linked_file(Path::new("/etc/passwd")) {
             println!("refused: {error}");
         }
     }

@@ -1,11 +1,10 @@
 //! The plugin: its line in plugstack.conf, its file, and whether Slurm loads it.
 
-use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use host::printable;
+use host::trust::{self, TrustError};
 use slurm::conf::{Disk, Plugstack};
 
 use slurm::Program;
@@ -59,27 +58,25 @@ pub(super) fn plugin_file(site: &Site) -> Look {
     let Some(path) = plugin_path(site) else {
         return unknown("plugstack.conf names no plugin of ours", SETUP_CONTROLLER);
     };
-    let meta = match fs::metadata(&path) {
-        Ok(meta) => meta,
-        Err(error) => return fatal(format!("{}: {error}", shown(&path)), REINSTALL),
+    let mut file = match trust::open_linked_file(&path) {
+        Ok(file) => file,
+        Err(error @ TrustError::Untrusted { .. }) => {
+            return fatal(
+                error.to_string(),
+                "do so: until then others can change what root loads",
+            );
+        }
+        Err(error) => return fatal(error.to_string(), REINSTALL),
     };
-    if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
+    let mut start = [0; 4];
+    if file.read_exact(&mut start).is_err() || start != *b"\x7fELF" {
         return fatal(
-            format!(
-                "{} belongs to uid {} with mode {:o}: others can change what root runs",
-                shown(&path),
-                meta.uid(),
-                meta.mode() & 0o7777
-            ),
-            format!("chown root: {0}; chmod 644 {0}", shown(&path)),
+            format!("{} is not a shared library", shown(&path)),
+            REINSTALL,
         );
     }
-    let mut start = [0; 4];
-    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut start));
-    if read.is_err() || start != *b"\x7fELF" {
-        return fatal(format!("{} is no shared library", shown(&path)), REINSTALL);
-    }
-    Ok(format!("{}, {} bytes", shown(&path), meta.len()))
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    Ok(format!("{}, {length} bytes", shown(&path)))
 }
 
 /// The proof that this Slurm, of this release, loads it: its own help names the

@@ -382,12 +382,11 @@ pub fn plan_gres(
         plan.notes.push(note);
         return Ok(());
     }
-    let (_, content) = files::read(fragment)?;
-    let (Content::Text(text), Some(conf)) = (content, &site.slurm.slurm_conf) else {
-        let shown = printable(&fragment.to_string_lossy(), 200);
-        return Err(SetupError::Missing(format!(
-            "{shown} is missing; nothing was changed"
-        )));
+    let text = files::read_named(fragment)?;
+    let Some(conf) = &site.slurm.slurm_conf else {
+        return Err(SetupError::Missing(
+            "no slurm.conf is found here; nothing was changed".to_owned(),
+        ));
     };
     let lines = reader::logical(&text, Grammar::KeyValue);
     let lines = lines.iter().map(|it| it.written.trim().to_owned());

@@ -12,7 +12,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
-use host::printable;
+use host::sysroot::shown;
+use host::trust::{self, TrustError};
 
 use super::wrapper::Wrapper;
 
@@ -45,53 +46,84 @@ pub struct Change {
 
 /// What went wrong with which file.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}", printable(&path.to_string_lossy(), 300))]
-pub struct FileError {
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
+#[non_exhaustive]
+pub enum FileError {
+    /// The system refused, or the content is wrong.
+    #[error("cannot {action} {}: {source}", shown(path))]
+    Io {
+        /// `read`, `write`, …
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Others could have put it there.
+    #[error("{}: not edited, because {}", shown(path), error.reason(path))]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: TrustError,
+    },
 }
 
 fn about(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
-    move |source| FileError {
+    move |source| FileError::Io {
         action,
         path,
         source,
     }
 }
 
-/// What is at `path`, which may be a link to a file of another place: then that
-/// place, too.
+/// What is at `path` to be edited, and where that is without links. Root edits
+/// only what [`host::trust`] believes: in a folder of another user, a file
+/// could be anything by the time it is replaced.
 ///
 /// # Errors
-/// What is there is neither text nor a link of ours, or cannot be read.
+/// Others could have put it there, it is not text, or it cannot be read.
 pub fn read(path: &Path) -> Result<(PathBuf, Content), FileError> {
-    let real = match fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok((resolved(path), Content::Nothing));
+    let (real, file) = match trust::resolve_file(path) {
+        Ok(found) => found,
+        Err(TrustError::Missing { .. }) => return Ok((resolved(path), Content::Nothing)),
+        Err(TrustError::Io { source, .. }) => return Err(about("read", path)(source)),
+        Err(error) => {
+            let path = path.to_owned();
+            return Err(FileError::Untrusted { path, error });
         }
-        Err(error) => return Err(about("read", path)(error)),
     };
+    let text = text_of(&real, file)?;
+    Ok((real, Content::Text(text)))
+}
+
+/// The text of a file that an administrator names, wherever it lies.
+///
+/// # Errors
+/// It is missing, not text, or cannot be read.
+pub fn read_named(path: &Path) -> Result<String, FileError> {
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&real)
-        .map_err(about("open", &real))?;
-    let invalid = |why: &str| about("edit", &real)(io::Error::new(io::ErrorKind::InvalidData, why));
-    let meta = file.metadata().map_err(about("look at", &real))?;
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(about("read", path))?;
+    text_of(path, file)
+}
+
+fn text_of(path: &Path, file: File) -> Result<String, FileError> {
+    let invalid = |why: &str| about("edit", path)(io::Error::new(io::ErrorKind::InvalidData, why));
+    let meta = file.metadata().map_err(about("look at", path))?;
     if !meta.is_file() {
-        return Err(invalid("it is no file"));
+        return Err(invalid("it is not a regular file"));
     }
     let mut text = String::new();
     file.take(LARGEST + 1)
         .read_to_string(&mut text)
-        .map_err(about("read", &real))?;
+        .map_err(about("read", path))?;
     if text.len() as u64 > LARGEST {
         return Err(invalid("it is larger than 4 MiB"));
     }
-    Ok((real, Content::Text(text)))
+    Ok(text)
 }
 
 /// `path` without links on the way to it, also where it is not there yet: the
@@ -432,6 +464,35 @@ mod tests {
         make(vec![text(&path, "new")]).unwrap().keep();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert!(dir.path().join("slurm").is_symlink());
+    }
+
+    #[test]
+    fn what_others_may_write_is_not_edited() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("etc");
+        let file = folder.join("slurm.conf");
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "").unwrap();
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set_mode(&folder, 0o755);
+        set_mode(&file, 0o644);
+        assert!(read(&file).is_ok());
+        for spoilt in [file.as_path(), &folder, dir.path()] {
+            let before = fs::metadata(spoilt).unwrap().permissions();
+            set_mode(spoilt, 0o777);
+            for path in [&file, &folder.join("new.conf")] {
+                if spoilt == file && path != &file {
+                    continue;
+                }
+                let reason = read(path).unwrap_err().to_string();
+                assert!(reason.contains("not edited, because "), "{reason}");
+                let advice = format!("chmod go-w {}", spoilt.display());
+                assert!(reason.contains(&advice), "{reason}");
+            }
+            fs::set_permissions(spoilt, before).unwrap();
+        }
     }
 
     #[test]
