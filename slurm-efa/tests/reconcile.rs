@@ -71,7 +71,7 @@ fn pages_of_a_job_that_is_gone_are_given_back_and_a_dry_run_only_says_so() {
     node.vanish(2);
     let ledger = node.ledger();
     let planned = reconcile(&node, &["--dry-run"]);
-    assert_eq!(code(&planned), 1);
+    assert_eq!((code(&planned), stderr(&planned)), (1, String::new()));
     assert!(stdout(&planned).contains("would be given back"));
     assert_eq!(node.ledger(), ledger);
     assert_eq!(alone.more(), 8);
@@ -98,6 +98,14 @@ fn json_tells_every_pool_and_all_that_was_done() {
     assert_eq!(document["dropped"], serde_json::json!(["2@n1"]));
     assert_eq!(document["exact"], true);
     assert_eq!(document["dry_run"], false);
+    assert_eq!(
+        (&document["version"], &document["severity"]),
+        (&1.into(), &"ok".into())
+    );
+    assert!(
+        document["node"].is_string() && document["time"].is_string(),
+        "{document}"
+    );
     let pools = document["pools"].as_array().unwrap();
     let sum = |field: &str| -> u64 {
         let pools = pools.iter().filter(|pool| pool["size"] == "2M");

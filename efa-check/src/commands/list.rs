@@ -1,6 +1,8 @@
 //! `efa-check list`.
 
 use efa_check::checks::{self, CHECKS};
+use findings::Envelope;
+use slurm::{NodeName, node_name};
 
 use super::output::{print, print_json};
 
@@ -21,7 +23,12 @@ pub fn run(json: bool, markdown: bool) -> u8 {
                 })
             })
             .collect();
-        print_json(&all);
+        let node = node_name::of_this_process();
+        let node = node.as_ref().map(NodeName::as_str);
+        print_json(&Envelope::of_now(
+            node,
+            serde_json::json!({ "checks": all }),
+        ));
     } else {
         let mut text = String::new();
         for check in CHECKS {

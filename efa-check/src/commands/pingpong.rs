@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use efa_check::pingpong;
 use efa_check::site::Site;
-use findings::Severity;
+use findings::{Envelope, Severity};
 use host::printable;
+use slurm::NodeName;
 
 use super::output::{complain, print, print_json};
 
@@ -59,7 +60,9 @@ pub fn run(site: &Site, only: Option<&str>, json: bool) -> u8 {
         }));
     }
     if json {
-        print_json(&results);
+        let node = site.node.as_ref().map(NodeName::as_str);
+        let devices = serde_json::json!({ "devices": results });
+        print_json(&Envelope::of_now(node, devices));
     }
     let failed = results.iter().any(|result| result["ok"] != true);
     if failed { 2 } else { 0 }

@@ -781,7 +781,26 @@ fn every_check_can_be_listed_and_explained() {
         assert!(node.run(&["explain", id]).out.starts_with(id));
     }
     assert!(list.lines().count() > 10);
-    assert!(node.run(&["list", "--json"]).out.starts_with("[\n"));
+}
+
+/// What a command prints as JSON.
+fn document(node: &Node, arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&node.run(arguments).out).unwrap()
+}
+
+fn assert_has_envelope(document: &serde_json::Value) {
+    assert_eq!(document["version"], 1, "{document}");
+    assert!(document["node"].is_string(), "{document}");
+    let time = document["time"].as_str().unwrap();
+    assert!(time.ends_with('Z') && time.contains('T'), "{document}");
+}
+
+#[test]
+fn the_list_of_checks_in_json_says_version_node_time() {
+    let list = document(&Node::named("g5.8xlarge"), &["list", "--json"]);
+    assert_has_envelope(&list);
+    let checks = list["checks"].as_array().unwrap();
+    assert!(checks.len() > 10 && checks.iter().all(|check| check["severity"].is_string()));
 }
 
 #[test]

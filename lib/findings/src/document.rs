@@ -1,4 +1,6 @@
-//! The JSON document of findings.
+//! The JSON documents of programs.
+
+use std::time::SystemTime;
 
 use host::date;
 use serde::Serialize;
@@ -8,13 +10,42 @@ use crate::{Finding, Findings, Severity};
 /// The version of the documents' format. New keys do not change it.
 pub const VERSION: u32 = 1;
 
-/// One run of a program as JSON: the keys that every document of findings has,
-/// then those of this program.
+/// One run of a program as JSON: the keys that every document has, then those
+/// of this one.
 #[derive(Debug, Serialize)]
-pub struct Document<'a, F, M> {
+pub struct Envelope<'a, M> {
     version: u32,
     node: Option<&'a str>,
     time: String,
+    #[serde(flatten)]
+    more: M,
+}
+
+impl<'a, M> Envelope<'a, M> {
+    /// A document of this node, with what was seen at this time.
+    pub fn new(node: Option<&'a str>, unix: u64, more: M) -> Self {
+        Self {
+            version: VERSION,
+            node,
+            time: date::rfc3339(unix),
+            more,
+        }
+    }
+
+    /// A document of this node, with what has just been seen.
+    pub fn of_now(node: Option<&'a str>, more: M) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self::new(node, now.map_or(0, |since| since.as_secs()), more)
+    }
+}
+
+/// A document of findings: the keys that every such document has, then those of
+/// its program.
+pub type Document<'a, F, M> = Envelope<'a, Body<F, M>>;
+
+/// What a document of findings has beside the keys of every document.
+#[derive(Debug, Serialize)]
+pub struct Body<F, M> {
     severity: Severity,
     findings: Vec<F>,
     #[serde(flatten)]
@@ -22,6 +53,16 @@ pub struct Document<'a, F, M> {
 }
 
 impl Findings {
+    /// What a document has of these findings: `finding` is what a program shows
+    /// of each, and `more` are the program's other keys.
+    pub fn body<'a, F, M>(&'a self, finding: impl Fn(&'a Finding) -> F, more: M) -> Body<F, M> {
+        Body {
+            severity: self.worst(),
+            findings: self.0.iter().map(finding).collect(),
+            more,
+        }
+    }
+
     /// These findings as a document. `finding` is what a program shows of each:
     /// [`Finding`] itself, or that with keys of its own; `unix` is when the checks
     /// were made, and `more` are the program's other keys.
@@ -32,14 +73,7 @@ impl Findings {
         finding: impl Fn(&'a Finding) -> F,
         more: M,
     ) -> Document<'a, F, M> {
-        Document {
-            version: VERSION,
-            node,
-            time: date::rfc3339(unix),
-            severity: self.worst(),
-            findings: self.0.iter().map(finding).collect(),
-            more,
-        }
+        Envelope::new(node, unix, self.body(finding, more))
     }
 }
 

@@ -12,7 +12,7 @@ pub mod prometheus;
 mod reason;
 mod severity;
 
-pub use document::{Document, VERSION};
+pub use document::{Body, Document, Envelope, VERSION};
 pub use finding::{Finding, Findings, Remedies, Show};
 pub use reason::{Domain, LONGEST_REASON};
 pub use severity::Severity;

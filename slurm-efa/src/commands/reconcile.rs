@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use config::Config;
+use findings::{Envelope, Finding, Findings, Severity};
 use host::BootId;
 use host::Deadline;
 use host::printable;
@@ -16,8 +17,7 @@ use hugepages::{HugePages, Pool, ReconcileError, Report};
 use jobs::registry;
 use jobs::registry::{Job, Problem, Registry};
 use serde::Serialize;
-use slurm::installation;
-use slurm::{Installation, JobKey, NodeName};
+use slurm::{Installation, JobKey, NodeName, installation, node_name};
 
 use super::arguments::SiteArguments;
 use super::output::print;
@@ -47,8 +47,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let node = arguments.site.node.as_ref();
     let spool_dir = arguments.spool_dir.or_else(|| spool_dir(node));
     let reconciled = Reconciled::run(&config, node, spool_dir, mode)?;
+    let findings = reconciled.findings();
     if arguments.json {
-        print(&reconciled.to_json()?)?;
+        print(&reconciled.to_json(node, &findings)?)?;
     } else {
         let lines = reconciled.done();
         print(
@@ -58,11 +59,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
                 .collect::<String>(),
         )?;
     }
-    for sentence in reconciled.complaints() {
-        eprintln!("slurm-efa: {sentence}");
+    for finding in findings.0.iter().filter(|it| it.id != PLANNED) {
+        eprintln!("slurm-efa: {}", finding.advice());
     }
-    Ok(reconciled.outcome() as u8)
+    Ok(findings.exit_code())
 }
+
+/// The findings of a dry run that are no fault.
+const PLANNED: &str = "planned";
 
 /// SlurmdSpoolDir by the slurm.conf of this machine; where that is not known,
 /// jobs whose files are damaged keep their pages.
@@ -81,18 +85,6 @@ pub enum Mode {
     Apply,
     /// It is only told what would be.
     DryRun,
-}
-
-/// How it ended; the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The kernel has what it should have.
-    Exact = 0,
-    /// So it has, but something wants attention; in a dry run, something would
-    /// be changed.
-    Attention = 1,
-    /// The kernel did not do as told: pages are missing or too many.
-    Inexact = 2,
 }
 
 /// What was done, or would be.
@@ -175,20 +167,6 @@ impl Reconciled {
         Ok(())
     }
 
-    /// See [`Outcome`].
-    pub fn outcome(&self) -> Outcome {
-        let report = &self.report;
-        if report.pools.iter().any(|pool| pool.actual != pool.target()) {
-            return Outcome::Inexact;
-        }
-        let planned = self.mode == Mode::DryRun && !self.done().is_empty();
-        let problems = !report.problems.is_empty() || !self.registry_problems.is_empty();
-        if planned || problems || !report.unclear.is_empty() {
-            return Outcome::Attention;
-        }
-        Outcome::Exact
-    }
-
     /// What was changed, a line each; none if all was as it should be.
     pub fn done(&self) -> Vec<String> {
         let report = &self.report;
@@ -228,30 +206,54 @@ impl Reconciled {
         jobs.chain(outlived).chain(noticed).chain(pools).collect()
     }
 
-    /// What somebody has to look at, a sentence each.
-    pub fn complaints(&self) -> Vec<String> {
+    /// What somebody has to look at: a warning, or fatal where the kernel did not
+    /// do as it was asked. In a dry run also what would be changed.
+    pub fn findings(&self) -> Findings {
         let report = &self.report;
-        let problems = report.problems.iter().map(|it| self.about(it));
-        let unclear = report.unclear.iter().map(|key| {
-            format!(
-                "job {key}: it cannot be told whether it still exists, so it keeps its pages; if \
-                 its file is damaged, give slurmd's SlurmdSpoolDir with --spool-dir"
-            )
+        let finding = |id, sentence| Finding {
+            id,
+            severity: Severity::Warning,
+            subject: None,
+            sentence,
+            remedy: None,
+        };
+        let problems = report.problems.iter().map(|problem| Finding {
+            subject: Some(problem.file.clone()),
+            ..finding("ledger", self.about(problem))
         });
-        let inexact = report.pools.iter().filter(|it| it.actual != it.target());
+        let records = self.registry_problems.iter().cloned();
+        let records = records.map(|sentence| finding("job-record", sentence));
+        let unclear = report.unclear.iter().map(|key| {
+            let sentence =
+                format!("job {key}: whether it still exists is unknown, so it keeps its pages");
+            let remedy = "if its file is damaged, give slurmd's SlurmdSpoolDir with --spool-dir";
+            Finding {
+                subject: Some(key.to_string()),
+                remedy: Some(remedy.to_owned()),
+                ..finding("job-unknown", sentence)
+            }
+        });
+        let inexact = report.pools.iter().filter(|it| !is_exact(it));
         let inexact = inexact.map(|it| {
             let (pool, actual, target) = (it.pool, it.actual, it.target());
-            format!(
-                "{pool}: the kernel has {actual} and should have {target}: {}; \
-                 memory may be too scattered, so try again",
+            let sentence = format!(
+                "{pool}: the kernel has {actual} and should have {target}: {}",
                 parts(it)
-            )
+            );
+            Finding {
+                severity: Severity::Fatal,
+                subject: Some(pool.to_string()),
+                remedy: Some("memory may be too scattered, so try again".to_owned()),
+                ..finding("pool", sentence)
+            }
         });
-        problems
-            .chain(self.registry_problems.iter().cloned())
-            .chain(unclear)
-            .chain(inexact)
-            .collect()
+        let planned = match self.mode {
+            Mode::DryRun => self.done(),
+            Mode::Apply => Vec::new(),
+        };
+        let planned = planned.into_iter().map(|line| finding(PLANNED, line));
+        let all = problems.chain(records).chain(unclear).chain(inexact);
+        Findings(all.chain(planned).collect())
     }
 
     /// What is wrong with a file, and what became of it.
@@ -272,9 +274,9 @@ impl Reconciled {
     }
 
     /// One JSON document.
-    pub fn to_json(&self) -> anyhow::Result<String> {
+    pub fn to_json(&self, node: Option<&NodeName>, findings: &Findings) -> anyhow::Result<String> {
         #[derive(Serialize)]
-        struct Document {
+        struct Keys {
             dry_run: bool,
             exact: bool,
             pools: Vec<PoolLine>,
@@ -325,9 +327,9 @@ impl Reconciled {
             file: it.file.clone(),
             reason: it.reason.clone(),
         });
-        let document = Document {
+        let keys = Keys {
             dry_run: self.mode == Mode::DryRun,
-            exact: self.outcome() != Outcome::Inexact,
+            exact: report.pools.iter().all(is_exact),
             pools: pools.collect(),
             dropped: names(&report.dropped),
             ended_without_epilog: names(&self.outlived),
@@ -335,6 +337,9 @@ impl Reconciled {
             noticed: noticed.collect(),
             problems: problems.collect(),
         };
+        let own = node_name::of_this_process();
+        let node = node.or(own.as_ref()).map(NodeName::as_str);
+        let document = Envelope::of_now(node, findings.body(|it| it, keys));
         let mut text = serde_json::to_string_pretty(&document)?;
         text.push('\n');
         Ok(text)
@@ -359,6 +364,10 @@ impl From<Pool> for PoolName {
 
 fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy(), 300)
+}
+
+fn is_exact(pool: &PoolReport) -> bool {
+    pool.actual == pool.target()
 }
 
 fn parts(pool: &PoolReport) -> String {

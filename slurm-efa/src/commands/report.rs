@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use config::Config;
 use efa::counters::{Measure, Sum, Traffic, Unknown};
+use findings::Envelope;
 use host::date::utc;
 use host::printable;
 use serde::Serialize;
-use slurm::NodeName;
 use slurm::hostlist;
+use slurm::{NodeName, node_name};
 use usage::text::{Share, bytes, share, unknown_devices};
 use usage::{Problem, Settings, Step, UsageRecord, folder, log};
 
@@ -193,7 +194,9 @@ impl Report {
             left_out: self.left_out,
             problems: &self.problems,
         };
-        Ok(serde_json::to_string(&document)? + "\n")
+        let node = node_name::of_this_process();
+        let node = node.as_ref().map(NodeName::as_str);
+        Ok(serde_json::to_string(&Envelope::of_now(node, document))? + "\n")
     }
 
     /// For people.
