@@ -186,7 +186,7 @@ impl Config {
             path: &self.path,
             text: &self.text,
         };
-        // Parsed anew, since a parsed table borrows from the text; a process
+        // Parsed again, since a parsed table borrows from the text; a process
         // asks for at most one section, and once.
         let table = DeTable::parse(&self.text).map_err(|error| source.toml_error(&error, 0))?;
         let section = table

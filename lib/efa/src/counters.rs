@@ -469,7 +469,7 @@ impl Unknown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Amount {
-    /// So much.
+    /// This value.
     Known(u64),
     /// Not to be told.
     Unknown(Unknown),

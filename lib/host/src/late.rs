@@ -23,7 +23,7 @@ pub enum Fate {
     Ended,
     /// SIGKILL does not end it, and it waits in the kernel.
     Hangs(ProcessIdentity),
-    /// It goes on, and does not wait in the kernel: it got no CPU, for example.
+    /// It still runs, and does not wait in the kernel: it got no CPU, for example.
     Unknown,
 }
 

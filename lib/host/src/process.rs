@@ -1,4 +1,4 @@
-//! One process in `/proc`, told from a later one that has its number.
+//! One process in `/proc`, distinguished from a later one with its number.
 //!
 //! A process names itself as it likes, with any bytes, so numbers are read
 //! from behind the name, as bytes, with a limit.
@@ -14,7 +14,8 @@ use crate::ids::Pid;
 /// Most bytes read of a file in `/proc`.
 const MOST: u64 = 64 * 1024;
 
-/// One life of a process: the number is used again, this pair is not.
+/// A process for as long as it runs: the kernel uses its number again, but never
+/// with the same start.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -103,7 +104,7 @@ pub fn stat(pid: Pid) -> io::Result<Option<Stat>> {
 }
 
 impl ProcessIdentity {
-    /// The life that has this number now; `None`: nobody has.
+    /// The process that has this number now, if any has.
     ///
     /// # Errors
     /// It could not be found out.
@@ -117,13 +118,13 @@ impl ProcessIdentity {
         }))
     }
 
-    /// Whether it goes on. What cannot be found out counts as alive.
+    /// Whether it still runs. What cannot be found out counts as alive.
     #[must_use]
     pub fn is_alive(self) -> bool {
         Self::of(self.pid).map_or(true, |now| now == Some(self))
     }
 
-    /// Sends a signal to exactly this life; fine if it has ended.
+    /// Sends a signal to exactly this process; fine if it has ended.
     ///
     /// # Errors
     /// The signal was not sent.
@@ -139,8 +140,8 @@ impl ProcessIdentity {
             Err(Errno::SRCH) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         };
-        // Now the descriptor holds one life, and this tells which: a number
-        // that was used again in between shows another start.
+        // Now the descriptor holds one process, and its start shows which: that
+        // of a number that was used again in between is another.
         if Self::of(self.pid)? != Some(self) {
             return Ok(());
         }

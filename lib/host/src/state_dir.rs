@@ -65,7 +65,7 @@ pub enum StateError {
         /// What is wrong and how to put it right.
         reason: String,
     },
-    /// More bytes, or more names, than anything of ours has.
+    /// More bytes, or more names, than any file of slurm-efa has.
     #[error("{}: larger than the limit of {limit}", shown(path))]
     TooLarge {
         /// The directory or file.

@@ -565,7 +565,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
     use std::process::Command;
 
-    /// A user who is neither root nor whoever runs the tests.
+    /// A user who is neither root nor the one who runs the tests.
     const ALICE: Uid = Uid(20_001);
 
     fn set_mode(path: &Path, mode: u32) {

@@ -3,7 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since boot, including suspend (`CLOCK_BOOTTIME`). Setting the
-/// wall clock does not move it, and it goes on while the daemon is away.
+/// wall clock does not move it, and it counts while the daemon is away.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]

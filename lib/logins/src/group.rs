@@ -112,7 +112,7 @@ pub fn leaders(text: &[u8]) -> Vec<ProcessIdentity> {
 /// a group of Slurm's.
 ///
 /// # Errors
-/// There is no group. The session goes on without.
+/// There is no group. The session continues without one.
 pub fn enter(leader: ProcessIdentity, scope: Option<&str>) -> io::Result<Option<Group>> {
     let own = read(leader.pid, "cgroup")?.unwrap_or_default();
     if job_cgroup::is_slurms(&own) || scope.and_then(Group::of_scope).is_some() {
@@ -149,7 +149,7 @@ fn make(mount: &Path, version: Version, leader: ProcessIdentity) -> io::Result<G
     };
     make_dir(&group.dir)?;
     let entered = if group.can_freeze() {
-        // 0 is whoever writes.
+        // 0 is the process that writes.
         fs::write(group.dir.join("cgroup.procs"), "0")
     } else {
         Err(io::Error::other("this kernel cannot freeze its groups"))

@@ -168,7 +168,7 @@ impl Processes {
         self.all.values()
     }
 
-    /// This life, if it goes on, and all that descends from it.
+    /// This process, if it still runs, and all that descends from it.
     #[must_use]
     pub fn tree(&self, root: ProcessIdentity) -> BTreeSet<Pid> {
         let mut tree = BTreeSet::new();

@@ -116,7 +116,7 @@ impl Session {
         file_name(self.leader)
     }
 
-    /// Reads a file of this name; the reason if it is not one of ours.
+    /// Reads a file of this name; the reason if it is not a session's record.
     ///
     /// # Errors
     /// For a person to read; safe to print.

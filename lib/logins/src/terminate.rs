@@ -1,7 +1,7 @@
 //! Ending sessions: which processes belong to them, and which signal each gets
 //! when.
 //!
-//! No process is chosen by its name, and each is signalled as one life of its
+//! No process is chosen by its name, and each is signalled as one process of its
 //! number ([`ProcessIdentity::signal`]). Chosen is what descends from the process that
 //! opened the session, and, by [`Leftovers`], what left it; whose a process is,
 //! [`membership`](crate::membership) answers. Never chosen is another user's process, root's (but
@@ -31,7 +31,7 @@ use crate::process::{Process, Processes};
 use crate::session::Session;
 use crate::settings::Leftovers;
 
-/// What is done, in order. Each step looks at the processes anew.
+/// What is done, in order. Each step looks at the processes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// logind is asked, programs are hung up.
@@ -213,7 +213,7 @@ impl Ending {
     }
 
     /// Kills everything at once, so that nothing can outrun it by forking. What
-    /// does not belong to the sessions leaves their groups and goes on.
+    /// does not belong to the sessions leaves their groups and continues.
     ///
     /// # Errors
     /// A session has no group, and its user's processes cannot be killed at
@@ -317,7 +317,7 @@ pub fn carry_out(step: Step, ending: &Ending, targets: &[Target]) -> Vec<String>
     }
     for target in targets {
         let signals: &[Signal] = match step {
-            // A stopped program does not notice a signal until it goes on.
+            // A stopped program does not notice a signal until it is continued.
             Step::HangUp if target.connection => &[],
             Step::HangUp => &[Signal::HUP, Signal::CONT],
             Step::Terminate => &[Signal::TERM, Signal::HUP, Signal::CONT],
@@ -353,10 +353,10 @@ fn ask_logind(id: &str) {
         .status();
 }
 
-/// How an ending goes on.
+/// What one turn of an ending did.
 #[derive(Debug)]
 pub enum Progress {
-    /// It was this step's turn, for so many processes; what did not work.
+    /// This step was carried out for this number of processes; what did not work.
     Step(Step, usize, Vec<String>),
     /// Nothing is left.
     Ended,
@@ -371,7 +371,7 @@ pub enum Progress {
 pub struct PendingTermination {
     /// Which.
     pub ending: Ending,
-    /// When it goes on.
+    /// When its next turn is due.
     pub next: BootTime,
     step: Step,
     kills: u32,
@@ -405,9 +405,9 @@ impl PendingTermination {
         self.kills == MOST_KILLS
     }
 
-    /// Goes on. `others` are the sessions that stay, `no_job`: the user is
+    /// Takes the next step. `others` are the sessions that stay, `no_job`: the user is
     /// known to have none here.
-    pub fn go_on(&mut self, all: &Processes, others: &[Session], no_job: bool) -> Progress {
+    pub fn advance(&mut self, all: &Processes, others: &[Session], no_job: bool) -> Progress {
         let step = self.step;
         let targets = self.ending.targets(all, others);
         let hidden = targets.is_empty() && self.ending.is_hidden();

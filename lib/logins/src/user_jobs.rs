@@ -260,9 +260,7 @@ impl Jobs {
             }
             Existence::Gone => false,
             Existence::Unknown => {
-                self.doubt(format_args!(
-                    "job {key}: it cannot be told whether it exists"
-                ));
+                self.doubt(format_args!("job {key}: whether it exists is unknown"));
                 false
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! It is a child of a prolog, an epilog or a health check that leads a session of
 //! its own, holds none of their files and ends by itself after a limit. slurmd
-//! kills what is left of a prolog's process group, so the prolog goes on only when
+//! kills what is left of a prolog's process group, so the prolog continues only when
 //! the child has said that it has left it.
 
 use std::ffi::OsString;

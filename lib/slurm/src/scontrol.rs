@@ -69,7 +69,7 @@ impl Shown {
     }
 }
 
-/// What `scontrol update NodeName=…` shall say.
+/// What `scontrol update NodeName=…` sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
     /// `DRAIN`, `FAIL`, `RESUME`.

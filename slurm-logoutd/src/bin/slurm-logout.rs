@@ -28,7 +28,7 @@ const UNAVAILABLE: u8 = 69;
 /// How long slurmstepds that do not answer are waited for.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How long `end` goes on with processes that start as fast as they are killed.
+/// How long `end` keeps killing processes that start as fast as they are killed.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Looks at the logins of this node, and ends them by hand.
@@ -185,7 +185,7 @@ fn end_user(settings: &Settings, user: &str) -> Result<(), Failure> {
     let until = BootTime::now().after(LONGEST);
     while BootTime::now() < until {
         let processes = Processes::scan().map_err(unavailable)?;
-        match pending.go_on(&processes, &others, no_job) {
+        match pending.advance(&processes, &others, no_job) {
             Progress::Step(_, _, problems) => {
                 problems
                     .iter()

@@ -34,7 +34,7 @@ impl Daemon {
         next.into_iter().chain(steps).min()
     }
 
-    /// One step of one ending; whether it goes on.
+    /// One step of one ending; whether more follow.
     pub(super) fn step(&mut self, pending: &mut Pending, jobs: &Jobs) -> bool {
         let uid = pending.termination.ending.uid();
         match jobs.of(uid) {
@@ -63,7 +63,7 @@ impl Daemon {
             .cloned()
             .collect();
         let no_job = jobs.of(uid) == Presence::None;
-        let progress = pending.termination.go_on(&all, &others, no_job);
+        let progress = pending.termination.advance(&all, &others, no_job);
         if let Progress::Step(step, processes, problems) = progress {
             self.debug(&format!("uid {uid}: {step:?} for {processes} processes"));
             problems.into_iter().for_each(|it| self.say_once(it));

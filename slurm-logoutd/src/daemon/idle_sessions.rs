@@ -52,7 +52,7 @@ impl Daemon {
     }
 
     /// Looks again at sessions that are about to end: the last sample may be
-    /// minutes old, and whoever came back since stays.
+    /// minutes old, and a user who came back since stays.
     pub(super) fn refresh(&mut self, sessions: &[Session]) {
         let now = BootTime::now();
         let old = |it: &&Session| {

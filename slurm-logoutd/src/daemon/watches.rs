@@ -54,7 +54,7 @@ impl Watches {
         })
     }
 
-    /// Fine if it is watched already, or is not there: whoever needs it looks
+    /// Fine if it is watched already, or is not there: the one who needs it looks
     /// again in time.
     pub(super) fn add(&mut self, dir: &Path, flags: WatchFlags) {
         if self.watched.contains_key(dir) {
@@ -117,7 +117,7 @@ impl Watches {
     }
 
     /// Takes all events. What they say does not matter, an overflow included:
-    /// everything is looked at anew.
+    /// everything is looked at again.
     fn drain(&mut self) {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);

@@ -13,7 +13,7 @@ use host::printable;
 use slurm::NodeName;
 use slurm::node_name::{NameError, expand};
 
-/// What holds a job to its share.
+/// What the site wants to hold a job to its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WantedTier {
@@ -23,7 +23,7 @@ pub enum WantedTier {
     Auto,
     /// Nothing: Slurm counts.
     Count,
-    /// `watch` looks, and warns or ends.
+    /// `watch` measures each job, and warns or ends it.
     Watchdog,
     /// One MPS daemon for each GPU and user.
     Mps,
@@ -35,19 +35,19 @@ pub enum WantedTier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnOver {
-    /// Says so.
+    /// It warns, in the log.
     #[default]
     Warn,
-    /// Ends the job's processes on that GPU.
+    /// It ends the job's processes on that GPU.
     End,
 }
 
 /// How many shards a GPU has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shards {
-    /// As many as fit, of so many MiB.
+    /// As many as fit, each of this size in MiB.
     Size(u64),
-    /// So many.
+    /// This number.
     PerGpu(u64),
     /// None: GPUs are not shared.
     None,

@@ -61,7 +61,7 @@ enum Expected {
     ByType(BTreeMap<String, u32>),
 }
 
-/// A token bucket: so many at once, and so many a minute in the long run.
+/// A token bucket: a burst, and a rate for each minute in the long run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// The counter of the port.

@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnShortfall {
-    /// It runs and is told: libfabric falls back to normal pages by itself.
+    /// It runs with a warning: libfabric falls back to normal pages.
     #[default]
     Warn,
     /// It goes back to the queue.
@@ -59,7 +59,7 @@ pub struct Settings {
     pub spread: Spread,
     /// See [`OnShortfall`].
     pub on_shortfall: OnShortfall,
-    /// Whether the kernel shall keep jobs from each other's pages.
+    /// Whether the kernel keeps jobs from each other's pages.
     pub isolate: bool,
     /// How long a prolog looks for pages.
     #[serde(deserialize_with = "time_limit")]

@@ -113,7 +113,7 @@ impl PageSize {
         }
     }
 
-    /// What so many pages of this size hold.
+    /// What this number of pages holds.
     #[must_use]
     pub fn total(self, pages: HugePages) -> Bytes {
         Bytes(pages.0.saturating_mul(self.bytes()))
@@ -331,7 +331,7 @@ pub enum Request {
     None,
     /// `auto`: as AWS's efa-config computes it.
     Auto,
-    /// So much.
+    /// This size.
     Size(Bytes),
 }
 
@@ -362,7 +362,7 @@ impl fmt::Display for Request {
 }
 
 impl Request {
-    /// How many pages of this size it is on a node with so many CPUs, if the
+    /// How many pages of this size it is on a node with this number of CPUs, if the
     /// site (`most`) and the node (`memory`) allow it. To be called where the
     /// user asks, for a word in time, and again as root: what comes from a
     /// job's environment can be forged.

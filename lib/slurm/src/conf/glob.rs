@@ -71,7 +71,7 @@ fn matches(pattern: &[char], name: &str) -> bool {
     pattern.iter().skip(at).all(|c| *c == '*')
 }
 
-/// Where the pattern goes on if its part at `at` takes this character.
+/// Where the pattern continues if its part at `at` takes this character.
 fn one(pattern: &[char], at: usize, c: char) -> Option<usize> {
     match pattern.get(at)? {
         '?' => Some(at + 1),
