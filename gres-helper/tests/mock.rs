@@ -363,6 +363,18 @@ fn a_library_that_others_may_change_is_not_loaded_as_nvml() {
 }
 
 #[test]
+fn a_state_directory_that_others_may_write_is_not_used() {
+    let node = Node::new("A10G", "");
+    assert_eq!(node.run(&["status"]).code, 0);
+    let state = node.path("state");
+    fs::create_dir_all(&state).unwrap();
+    set_mode(&state, 0o777);
+    let said = node.job("prolog", 1, 1000, "0");
+    let advice = format!("chmod go-w {}", state.display());
+    assert!(said.err.contains(&advice), "{said:?}");
+}
+
+#[test]
 fn an_mps_control_that_others_may_change_is_not_run() {
     let node = Node::new("H100", "shard_size = \"10G\"\ntier = \"mps\"");
     node.generate();
