@@ -16,7 +16,8 @@ use logins::user_jobs::{Jobs, Presence};
 /// The node's logins.
 #[derive(Debug, Serialize)]
 pub struct Status {
-    /// This node, as far as its name is known.
+    /// This node, as far as its name is known; in JSON a key of the envelope.
+    #[serde(skip)]
     pub node: String,
     /// A slurm-logoutd runs.
     pub daemon: bool,

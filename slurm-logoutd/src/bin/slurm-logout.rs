@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use findings::Envelope;
 use host::BootId;
 use host::state_dir::StateDir;
 use logins::clock::BootTime;
@@ -99,7 +100,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Status { json } => {
             let status = Status::look(&settings).map_err(unavailable)?;
             let text = if json {
-                serde_json::to_string_pretty(&status).map_err(unavailable)? + "\n"
+                let document = Envelope::of_now(Some(&status.node), &status);
+                serde_json::to_string_pretty(&document).map_err(unavailable)? + "\n"
             } else {
                 status.text()
             };
