@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use object::Endianness;
 use object::elf::{
     DF_1_NODELETE, DT_FLAGS_1, DT_NEEDED, EM_AARCH64, EM_X86_64, FileHeader64, SHT_DYNSYM,
+    SHT_SYMTAB,
 };
 use object::read::StringTable;
 use object::read::elf::{Dyn, FileHeader, SectionHeader, SectionTable, Sym};
@@ -57,6 +58,8 @@ pub struct Needs {
     pub nodelete: bool,
     /// True when debugging sections were left in.
     pub debug_info: bool,
+    /// True when symbols were left in that the loader does not need.
+    pub symbols: bool,
 }
 
 impl Needs {
@@ -84,6 +87,9 @@ impl Needs {
             libraries: BTreeSet::new(),
             exports: BTreeSet::new(),
             nodelete: false,
+            symbols: sections
+                .iter()
+                .any(|section| section.sh_type(endian) == SHT_SYMTAB),
             debug_info: sections.iter().any(|section| {
                 sections
                     .section_name(endian, section)

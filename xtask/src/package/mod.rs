@@ -90,6 +90,8 @@ pub fn package(arches: &[&str], version: &str, into: &Path) -> Result<()> {
                     .arg(into.join(&file))
                     .env("SOURCE_DATE_EPOCH", time.seconds.to_string()),
             )?;
+            fits(format, fs::metadata(into.join(&file))?.len())
+                .with_context(|| format!("{file} is not fit to be shipped"))?;
             made.push(file);
         }
     }
@@ -97,6 +99,17 @@ pub fn package(arches: &[&str], version: &str, into: &Path) -> Result<()> {
         println!("{}", into.join(file).display());
     }
     hash(&into)
+}
+
+/// The most bytes of a Debian package: every node that starts fetches one. Its
+/// five programs have a command-line parser and a standard library each.
+const LARGEST_DEB: u64 = 3_800_000;
+
+fn fits(format: Format, bytes: u64) -> Result<()> {
+    if format == Format::Deb && bytes > LARGEST_DEB {
+        bail!("it has {bytes} bytes, more than the {LARGEST_DEB} that it may have");
+    }
+    Ok(())
 }
 
 /// Packages of another version would otherwise lie beside this one's.
@@ -324,6 +337,12 @@ mod tests {
             Format::Rpm.file_name("1.2.3", "x86_64"),
             "slurm-efa-1.2.3-1.x86_64.rpm"
         );
+    }
+
+    #[test]
+    fn a_debian_package_that_is_too_large_is_not_shipped() {
+        assert!(fits(Format::Deb, LARGEST_DEB).is_ok());
+        assert!(fits(Format::Deb, LARGEST_DEB + 1).is_err());
     }
 
     #[test]
