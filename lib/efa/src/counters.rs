@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::devices;
 use crate::devices::CLASS;
 use host::Deadline;
+use host::Gather;
 use host::{ReadError, Sysroot};
 
 /// The counters of the port, in `ports/1/hw_counters`; the last five with
@@ -278,8 +279,8 @@ impl Snapshot {
         Ok(Self {
             taken,
             scope,
-            devices: devices.collect(),
-            unidentified: found.skipped.into_iter().map(|(name, _)| name).collect(),
+            devices: devices.gather(),
+            unidentified: found.skipped.into_iter().map(|(name, _)| name).gather(),
         })
     }
 
@@ -511,7 +512,7 @@ impl Usage {
     pub fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let whole = incomparable(&before.taken, &after.taken);
         let both_full = before.scope == Scope::Full && after.scope == Scope::Full;
-        let names: BTreeSet<&String> = before.devices.keys().chain(after.devices.keys()).collect();
+        let names: BTreeSet<&String> = before.devices.keys().chain(after.devices.keys()).gather();
         let devices = names.into_iter().map(|name| {
             let usage = match (before.devices.get(name), after.devices.get(name), whole) {
                 (_, _, Some(reason)) => DeviceUsage::Unknown(reason),
@@ -524,7 +525,7 @@ impl Usage {
             };
             (name.clone(), usage)
         });
-        Self(devices.collect())
+        Self(devices.gather())
     }
 
     /// What is known without a reading at the start: nothing, of each device.
@@ -532,7 +533,7 @@ impl Usage {
     pub fn without_baseline(after: &Snapshot) -> Self {
         let unknown = DeviceUsage::Unknown(Unknown::NoBaseline);
         let names = after.devices.keys().cloned();
-        Self(names.map(|name| (name, unknown.clone())).collect())
+        Self(names.map(|name| (name, unknown.clone())).gather())
     }
 
     /// The sum over all devices.
@@ -564,11 +565,7 @@ fn device_between(before: &DeviceCounters, after: &DeviceCounters, both_full: bo
     {
         return DeviceUsage::Unknown(Unknown::DeviceReloaded);
     }
-    let names: BTreeSet<&String> = before
-        .counters
-        .keys()
-        .chain(after.counters.keys())
-        .collect();
+    let names: BTreeSet<&String> = before.counters.keys().chain(after.counters.keys()).gather();
     let wanted = names
         .into_iter()
         .filter(|name| both_full || reported().any(|reported| reported == name.as_str()));
@@ -583,7 +580,7 @@ fn device_between(before: &DeviceCounters, after: &DeviceCounters, both_full: bo
         };
         (name.clone(), amount)
     });
-    DeviceUsage::Counted(amounts.collect())
+    DeviceUsage::Counted(amounts.gather())
 }
 
 /// A sum of which parts may be unknown. In JSON a number if all is known, else

@@ -11,6 +11,7 @@ pub mod boot;
 pub mod clock;
 pub mod date;
 pub mod exec;
+mod gather;
 pub mod ids;
 pub mod interleaving;
 pub mod late;
@@ -24,6 +25,7 @@ pub mod trust;
 
 pub use boot::BootId;
 pub use clock::Deadline;
+pub use gather::Gather;
 pub use ids::{Gid, Pid, Uid};
 pub use printable::printable;
 pub use sysroot::{ReadError, Sysroot};

@@ -16,6 +16,7 @@ pub use config::sections::hugepages::Spread;
 use config::size::{HugePages, PageSize};
 use host::BootId;
 use host::Deadline;
+use host::Gather;
 use host::state_dir::{Lock, StateDir, StateError, Store};
 use host::state_layout::job::{LEDGER, LEDGER_BASELINE, LEDGER_LOCK, LEDGER_VERSION};
 use jobs::registry::{Problem, Start, as_text};
@@ -270,7 +271,7 @@ impl<S: Store> Ledger<S> {
     pub(super) fn load(&mut self, boot: &BootId) -> Result<Books, StateError> {
         self.store.sweep()?;
         let (all, mut problems) = self.entries()?;
-        let torn = problems.iter().filter_map(|it| it.key.clone()).collect();
+        let torn = problems.iter().filter_map(|it| it.key.clone()).gather();
         let mut entries = Vec::new();
         for entry in all {
             if entry.start.boot == *boot {
@@ -338,7 +339,7 @@ impl<S: Store> Ledger<S> {
             };
             (pool, row)
         };
-        Ok(Some(Some(file.pools.iter().map(row).collect())))
+        Ok(Some(Some(file.pools.iter().map(row).gather())))
     }
 
     fn read_json<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Problem> {

@@ -31,6 +31,7 @@ use crate::pool::{Counts, Pool, PoolError, Pools, at};
 use config::size::{HugePages, PageSize};
 use host::BootId;
 use host::Deadline;
+use host::Gather;
 use host::ReadError;
 use host::state_dir::{StateError, Store};
 use jobs::registry::{Existence, Problem, Start};
@@ -208,7 +209,7 @@ impl<S: Store, P: Pools> Work<'_, S, P> {
         let granted = self.granted();
         let rows = self.stored.iter().flatten();
         rows.map(|(pool, row)| (*pool, row.held.minus(at(&granted, *pool))))
-            .collect()
+            .gather()
     }
 
     fn drop_the_gone(

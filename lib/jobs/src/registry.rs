@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::counters_at_start;
 use host::BootId;
 use host::Deadline;
+use host::Gather;
 use host::printable;
 use host::state_dir::{Held, StateDir, StateError, Store, nonce};
 use host::state_layout::job::{LAST_START, LATEST, RECORD_VERSION, RECORDS};
@@ -547,8 +548,8 @@ impl Known {
         let complete = listed.is_ok();
         let (jobs, problems) = listed.unwrap_or_default();
         Self {
-            jobs: jobs.into_iter().map(|job| (job.key(), job)).collect(),
-            unreadable: problems.into_iter().filter_map(|it| it.key).collect(),
+            jobs: jobs.into_iter().map(|job| (job.key(), job)).gather(),
+            unreadable: problems.into_iter().filter_map(|it| it.key).gather(),
             complete,
             default_spool,
             ..Self::of_none(boot, deadline)

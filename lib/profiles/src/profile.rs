@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::{Config, Memlock};
 use efa::instance_types;
 use efa::instance_types::InstanceType;
+use host::Gather;
 use host::printable;
 use hugepages::Request;
 
@@ -115,7 +116,7 @@ pub fn names(config: &Config) -> BTreeSet<String> {
         .chain(families)
         .chain([GENERIC.to_owned()])
         .chain(config.profiles.keys().cloned())
-        .collect()
+        .gather()
 }
 
 /// Looks a profile up and joins it with its bases.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::plan::Env;
+use host::Gather;
 
 /// The variable that holds the list.
 pub const SET: &str = "SLURM_EFA_SET";
@@ -37,7 +38,7 @@ pub fn inherited(env: Env<'_>) -> BTreeMap<String, String> {
             let (name, value) = word.split_once('=')?;
             Some((name.to_owned(), decode(value)?))
         })
-        .collect()
+        .gather()
 }
 
 /// The list for what this step set.

@@ -34,6 +34,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use crate::NodeName;
 use crate::{JobId, JobKey};
+use host::Gather;
 use host::sysroot::shown;
 use host::{Deadline, Pid, Uid};
 
@@ -206,7 +207,7 @@ impl Sockets {
             // What is no node's name is no socket of slurmstepd's.
             Some((name.parse().ok()?, Self { dir, by_job }))
         };
-        Ok(nodes.into_iter().filter_map(sockets).collect())
+        Ok(nodes.into_iter().filter_map(sockets).gather())
     }
 
     /// Asks the sockets of these jobs; jobs whose sockets are all dead are left

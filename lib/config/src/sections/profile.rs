@@ -10,6 +10,7 @@ use super::hugepages::request;
 use crate::error::ConfigError;
 use crate::size::Request;
 use crate::source::{Source, Value, line_of};
+use host::Gather;
 use host::printable;
 
 /// Longest value of an environment variable, in bytes. Linux limits one
@@ -204,7 +205,7 @@ fn env<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D
     Ok(env
         .into_iter()
         .map(|(name, text)| (name.0, text.0))
-        .collect())
+        .gather())
 }
 
 fn unset<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
