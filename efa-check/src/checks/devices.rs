@@ -4,6 +4,7 @@ use efa::instance_types::GpuDirect;
 use findings::Severity;
 use host::printable;
 
+use super::date::utc;
 use super::facts::{CheckOutcome, Facts, devices, found, some, spec};
 use crate::baseline::{Known, Source};
 use crate::observe::{Seen, Uverbs};
@@ -107,7 +108,7 @@ fn gone(facts: &Facts<'_>, devices: &[Seen]) -> Vec<String> {
             let mut text = format!("{} gone", printable(&known.name, 40));
             if let Some(since) = since {
                 text.push_str(" since ");
-                text.push_str(&crate::report::utc(since));
+                text.push_str(&utc(since));
             }
             if let Some(pci) = &known.pci {
                 text.push_str(&format!(" (pci {})", printable(pci, 20)));

@@ -8,6 +8,7 @@
 //! ```
 
 mod counters;
+mod date;
 mod devices;
 mod facts;
 mod limits;
