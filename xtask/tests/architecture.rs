@@ -1,6 +1,9 @@
 //! The plan of the house, held against what cargo says: which crate may know of
 //! which, and what root's processes load.
 
+#[path = "architecture/circles.rs"]
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -325,4 +328,67 @@ fn the_table_of_rooms_names_each_crate_and_no_other() {
         .chain(others)
         .collect();
     assert_eq!(rooms, expected);
+}
+
+#[test]
+fn every_file_that_docs_architecture_names_is_there() {
+    let metadata = Metadata::read();
+    let root = &metadata.workspace_root;
+    let text = fs::read_to_string(root.join("docs/architecture.md")).expect("the page");
+    let in_backquotes = text.split('`').skip(1).step_by(2);
+    let of_the_tree = in_backquotes.filter(|name| {
+        let first = name.split('/').next().unwrap_or_default();
+        name.contains('/') && !name.contains(char::is_whitespace) && root.join(first).is_dir()
+    });
+    let missing: Vec<&str> = of_the_tree
+        .filter(|name| !root.join(name).exists())
+        .collect();
+    assert!(missing.is_empty(), "not there: {missing:?}");
+}
+
+#[test]
+fn each_of_the_twelve_requests_leads_to_something_of_the_tree() {
+    let root = Metadata::read().workspace_root;
+    let text = fs::read_to_string(root.join("docs/architecture.md")).expect("the page");
+    for number in 1..=12 {
+        let start = format!("| {number}. ");
+        let mut rows = text.lines().filter(|line| line.starts_with(&start));
+        let row = rows.next().unwrap_or_else(|| panic!("no request {number}"));
+        let mut names = row.split('`').skip(1).step_by(2);
+        assert!(names.any(|name| root.join(name).exists()), "{row}");
+    }
+}
+
+/// nextest limits how many Slurms run at a time, in cdylib-tests alone.
+#[test]
+fn a_test_that_starts_a_slurm_is_in_cdylib_tests() {
+    /// The fixtures that start one.
+    const FIXTURES: [&str; 4] = ["testbed", "efa_cluster", "slurmctld", "Testbed"];
+    let metadata = Metadata::read();
+    let mut elsewhere = Vec::new();
+    for package in metadata
+        .members()
+        .filter(|it| !TOOLS.contains(&it.name.as_str()))
+    {
+        let tests = metadata
+            .workspace_root
+            .join(metadata.folder(package))
+            .join("tests");
+        let mut todo = vec![tests];
+        while let Some(path) = todo.pop() {
+            if let Ok(entries) = fs::read_dir(&path) {
+                todo.extend(entries.flatten().map(|entry| entry.path()));
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let uses = text.lines().filter(|line| line.contains("cdylib_tests::"));
+            if uses
+                .into_iter()
+                .any(|line| FIXTURES.iter().any(|it| line.contains(it)))
+            {
+                elsewhere.push(path);
+            }
+        }
+    }
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
 }
