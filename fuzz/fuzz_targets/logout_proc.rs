@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = process::parse_uids(bytes);
     let _ = User::parse(host::Uid(1000), "alice", bytes);
     let _ = idle::parse_io(bytes);
-    if let Some(scope) = process::session_scope(bytes, 1000) {
+    if let Some(scope) = process::session_scope(bytes, host::Uid(1000)) {
         assert!(scope.starts_with("/user.slice/user-") && !scope.contains(".."));
         assert!(process::in_cgroup(bytes, &scope));
     }
