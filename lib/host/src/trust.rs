@@ -154,7 +154,7 @@ fn not_to() -> impl fmt::Display {
 /// # Errors
 /// Nothing is there, or others could have put it there. It blocks for no FIFO.
 pub fn open_linked_file(path: &Path) -> Result<File, TrustError> {
-    resolve_file(path).map(|(_, file)| file)
+    resolve_file(path, None).map(|(_, file)| file)
 }
 
 /// As [`open_linked_file`], with the file's path without links. Where it is
@@ -162,8 +162,13 @@ pub fn open_linked_file(path: &Path) -> Result<File, TrustError> {
 ///
 /// # Errors
 /// As [`open_linked_file`].
-pub fn resolve_file(path: &Path) -> Result<(PathBuf, File), TrustError> {
-    Walk::new(Links::Followed).file(path)
+///
+/// One more user may be believed: SlurmUser for Slurm's own files, since Slurm
+/// believes what that user writes there.
+pub fn resolve_file(path: &Path, also: Option<Uid>) -> Result<(PathBuf, File), TrustError> {
+    let mut walk = Walk::new(Links::Followed);
+    walk.also = also;
+    walk.file(path)
 }
 
 /// A program that only root or this process' user could have put there.
@@ -211,11 +216,15 @@ pub fn library(path: &Path) -> Result<PathBuf, TrustError> {
 /// # Errors
 /// It is not regular, or others own it or may write it.
 pub fn judge_file(path: &Path, file: impl AsFd) -> Result<Stat, TrustError> {
+    judge_file_of(path, file, None)
+}
+
+fn judge_file_of(path: &Path, file: impl AsFd, also: Option<Uid>) -> Result<Stat, TrustError> {
     let stat = stat(path, file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(untrusted(path, Flaw::NotRegular));
     }
-    judge_owner(path, &stat)?;
+    judge_owner(path, &stat, also)?;
     judge_mode(path, &stat)?;
     Ok(stat)
 }
@@ -321,9 +330,9 @@ impl Folder {
         }
     }
 
-    fn judge_on_the_way(&self) -> Result<(), TrustError> {
+    fn judge_on_the_way(&self, also: Option<Uid>) -> Result<(), TrustError> {
         let stat = stat(&self.path, &self.fd)?;
-        judge_owner(&self.path, &stat)?;
+        judge_owner(&self.path, &stat, also)?;
         let sticky = stat.st_mode & 0o1000 != 0;
         if sticky {
             return Ok(());
@@ -333,7 +342,7 @@ impl Folder {
 
     fn judged_as_last(self) -> Result<Self, TrustError> {
         let stat = stat(&self.path, &self.fd)?;
-        judge_owner(&self.path, &stat)?;
+        judge_owner(&self.path, &stat, None)?;
         judge_mode(&self.path, &stat)?;
         Ok(self)
     }
@@ -369,12 +378,17 @@ enum Links {
 struct Walk {
     links: Links,
     missing: Missing,
+    /// A user who is believed besides root and this process' own.
+    also: Option<Uid>,
 }
 
 impl Walk {
     fn new(links: Links) -> Self {
-        let missing = Missing::Leave;
-        Self { links, missing }
+        Self {
+            links,
+            missing: Missing::Leave,
+            also: None,
+        }
     }
 
     /// Walks to the end of a path and judges everything but the end itself.
@@ -387,7 +401,7 @@ impl Walk {
         let mut here = Folder::root()?;
         let mut ahead = names(path);
         while let Some(name) = ahead.pop() {
-            here.judge_on_the_way()?;
+            here.judge_on_the_way(self.also)?;
             if name == ".." {
                 here = here.parent()?;
                 continue;
@@ -415,7 +429,7 @@ impl Walk {
             if self.links == Links::Refused {
                 return Err(untrusted(&path, Flaw::Link));
             }
-            judge_link(&path, &stat)?;
+            judge_link(&path, &stat, self.also)?;
             followed += 1;
             if followed > MOST_LINKS {
                 return Err(untrusted(&path, Flaw::Circle));
@@ -441,7 +455,7 @@ impl Walk {
                 name,
                 object,
             } => {
-                judge_file(&folder.path.join(&name), &object)?;
+                judge_file_of(&folder.path.join(&name), &object, self.also)?;
                 Ok((folder, name))
             }
         }
@@ -458,7 +472,7 @@ impl Walk {
         let file = rustix::fs::openat(&folder.fd, &name, OFlags::RDONLY | ALWAYS, Mode::empty())
             .map_err(|errno| open_error(&path, errno))?;
         // In a sticky folder another file may have come in its place.
-        judge_file(&path, &file)?;
+        judge_file_of(&path, &file, self.also)?;
         Ok((path, File::from(file)))
     }
 }
@@ -516,17 +530,17 @@ fn is_link(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
-fn judge_owner(path: &Path, stat: &Stat) -> Result<(), TrustError> {
+fn judge_owner(path: &Path, stat: &Stat, also: Option<Uid>) -> Result<(), TrustError> {
     match Uid(stat.st_uid) {
-        uid if uid.is_root() || uid == Uid::effective() => Ok(()),
+        uid if uid.is_root() || uid == Uid::effective() || Some(uid) == also => Ok(()),
         uid if is_unknown_here(uid) => Err(untrusted(path, Flaw::OwnerUnknownHere)),
         uid => Err(untrusted(path, Flaw::Owner(uid))),
     }
 }
 
 /// The mode of a link means nothing; whose it is decides where it leads.
-fn judge_link(path: &Path, stat: &Stat) -> Result<(), TrustError> {
-    judge_owner(path, stat).map_err(|error| match error {
+fn judge_link(path: &Path, stat: &Stat, also: Option<Uid>) -> Result<(), TrustError> {
+    judge_owner(path, stat, also).map_err(|error| match error {
         TrustError::Untrusted {
             flaw: Flaw::Owner(uid),
             ..
@@ -598,7 +612,7 @@ mod tests {
     fn a_file_that_only_root_or_this_user_can_have_put_there_is_read() {
         let (_dir, root) = place();
         let mut text = String::new();
-        let (path, mut file) = resolve_file(&root.join("bin/./tool")).unwrap();
+        let (path, mut file) = resolve_file(&root.join("bin/./tool"), None).unwrap();
         file.read_to_string(&mut text).unwrap();
         assert_eq!((&*text, path), ("content", root.join("bin/tool")));
     }
@@ -780,7 +794,7 @@ mod tests {
         let (_dir, root) = place();
         set_mode(&root.join("bin"), 0o777);
         let expected = (root.join("bin"), Flaw::Writable(0o40_777));
-        assert_eq!(flaw(resolve_file(&root.join("bin/none"))), expected);
+        assert_eq!(flaw(resolve_file(&root.join("bin/none"), None)), expected);
     }
 
     #[test]

@@ -62,7 +62,10 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
             "{plugin} is missing; install the package slurm-efa first; nothing was changed"
         )));
     }
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        slurm_user: site.slurm_user(),
+        ..Plan::default()
+    };
     if role == Role::Compute {
         compute(site, &mut plan)?;
         logins(site, admins, &mut plan)?;
@@ -77,7 +80,10 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
         slurm(site, &mut plan)?;
     } else if site.has_original() && site.shared && !site.is_configless() {
         // Once the controller has done it, there is nothing to say.
-        let mut wanted = Plan::default();
+        let mut wanted = Plan {
+            slurm_user: site.slurm_user(),
+            ..Plan::default()
+        };
         slurm(site, &mut wanted)?;
         if !wanted.changes.is_empty() {
             plan.notes.push(left_to_controller(site, "setup"));

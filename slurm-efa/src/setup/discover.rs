@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
-use host::{Sysroot, printable};
+use host::{Sysroot, Uid, printable};
 use slurm::Installation;
 
 use super::role::{self, Role};
@@ -75,6 +75,16 @@ impl Site {
             .chain(site.plugstack());
         site.shared = files.any(|path| lies_on_network(&path));
         site
+    }
+
+    /// The account that slurm.conf names as SlurmUser, if this machine has it
+    /// and it is not root. Slurm runs as that user and believes what it writes.
+    #[must_use]
+    pub fn slurm_user(&self) -> Option<Uid> {
+        let name = self.slurm.conf.value("SlurmUser")?;
+        let number = name.parse().ok();
+        let uid = number.or_else(|| Some(uzers::get_user_by_name(name)?.uid()))?;
+        (uid != 0).then_some(Uid(uid))
     }
 
     /// Where a file of the system is.

@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
+use host::Uid;
 use host::sysroot::shown;
 use host::trust::{self, TrustError};
 
@@ -84,7 +85,16 @@ fn about(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileErr
 /// # Errors
 /// Others could have put it there, it is not text, or it cannot be read.
 pub fn read(path: &Path) -> Result<(PathBuf, Content), FileError> {
-    let (real, file) = match trust::resolve_file(path) {
+    read_of(path, None)
+}
+
+/// As [`read`], where `owner` is believed, too: SlurmUser, to whom some sites
+/// give slurm.conf and its folder.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_of(path: &Path, owner: Option<Uid>) -> Result<(PathBuf, Content), FileError> {
+    let (real, file) = match trust::resolve_file(path, owner) {
         Ok(found) => found,
         Err(TrustError::Missing { .. }) => return Ok((resolved(path), Content::Nothing)),
         Err(TrustError::Io { source, .. }) => return Err(about("read", path)(source)),
@@ -493,6 +503,35 @@ mod tests {
             }
             fs::set_permissions(spoilt, before).unwrap();
         }
+    }
+
+    #[test]
+    fn as_root_slurms_files_may_belong_to_slurm_user_but_to_nobody_else() {
+        let (slurm, other) = (Uid(20_002), Uid(20_003));
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("etc");
+        let file = folder.join("slurm.conf");
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "old").unwrap();
+        for path in [&folder, &file] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+            std::os::unix::fs::chown(path, Some(slurm.0), None).unwrap();
+        }
+        assert!(read_of(&file, Some(slurm)).is_ok());
+        for owner in [None, Some(other)] {
+            let reason = read_of(&file, owner).unwrap_err().to_string();
+            assert!(reason.contains("belongs to uid 20002"), "{reason}");
+        }
+        let (path, before) = read_of(&file, Some(slurm)).unwrap();
+        let after = Content::Text("new".to_owned());
+        let change = Change {
+            path,
+            before,
+            after,
+        };
+        make(vec![change]).unwrap().keep();
+        let meta = fs::metadata(&file).unwrap();
+        assert_eq!(meta.uid(), slurm.0, "the file stays SlurmUser's");
     }
 
     #[test]

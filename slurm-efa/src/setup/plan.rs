@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use host::printable;
+use host::{Uid, printable};
 use slurm::conf::{Disk, Overlay, SlurmConf};
 
 use super::discover::Site;
@@ -24,6 +24,8 @@ pub struct Plan {
     pub(super) reverts: bool,
     /// What a revert lets stay, since Slurm still asks for it.
     pub(super) stays: Vec<&'static str>,
+    /// To whom Slurm's files may belong besides root.
+    pub(super) slurm_user: Option<Uid>,
 }
 
 impl Plan {
@@ -55,7 +57,7 @@ impl Plan {
         path: &Path,
         made: impl FnOnce(&str) -> String,
     ) -> Result<(), SetupError> {
-        let (path, before) = files::read(path)?;
+        let (path, before) = files::read_of(path, self.slurm_user)?;
         let new = matches!(before, Content::Nothing);
         let text = if let Content::Text(it) = &before {
             it

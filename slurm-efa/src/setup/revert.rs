@@ -20,12 +20,13 @@ use cli::called;
 pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
     let mut plan = Plan {
         reverts: true,
+        slurm_user: site.slurm_user(),
         ..Plan::default()
     };
     let left = site.has_original() && site.shared && site.role() != Ok(Role::Controller);
     // The controller's lines go before what they name.
     for path in texts(site) {
-        let (path, before) = files::read(&path)?;
+        let (path, before) = files::read_of(&path, plan.slurm_user)?;
         let Content::Text(text) = &before else {
             continue;
         };
