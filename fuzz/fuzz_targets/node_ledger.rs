@@ -12,7 +12,7 @@ use hugepages::ledger::Ledger;
 use hugepages::pool::{NumaNode, Pool, PoolError, Pools};
 use hugepages::rehearsal::{PaperPools, PaperStore};
 use hugepages::{HugePages, PageSize, Report, reconcile};
-use jobs::registry::Existence;
+use jobs::Existence;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 

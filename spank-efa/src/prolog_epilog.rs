@@ -22,6 +22,7 @@ use hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
 use jobs::counters_at_start;
 use jobs::registry;
 use jobs::registry::{Job, Registry, Reservation, Start};
+use jobs::sweep;
 use slurm::hostlist;
 use slurm::installation;
 use slurm::{Installation, NodeName};
@@ -223,7 +224,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
 fn forget_the_gone(here: &Here, registry: &mut Registry) {
     let deadline = Deadline::after(here.settings.time_limit);
     let (boot, spool) = (here.boot.clone(), here.spool.clone().ok());
-    let outlived = registry::outlived(registry, boot, Some(here.node()), spool, deadline);
+    let outlived = sweep::outlived(registry, boot, Some(here.node()), spool, deadline);
     let gone = outlived.map(|(gone, _)| gone).unwrap_or_default();
     let earlier = registry.get(&here.key).ok().flatten();
     for job in gone.iter().chain(&earlier) {

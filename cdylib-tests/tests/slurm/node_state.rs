@@ -9,7 +9,8 @@ use host::Deadline;
 use host::state_dir::StateDir;
 use host::{Gid, Uid};
 use jobs::registry;
-use jobs::registry::{Existence, Known, Registry, Start};
+use jobs::registry::{Registry, Start};
+use jobs::{Existence, JobIndex};
 use slurm::JobKey;
 use slurm::NodeName;
 use slurm::stepd_sockets;
@@ -139,7 +140,7 @@ fn a_job_exists_by_its_record_or_its_sockets_and_is_gone_without_both() {
     let record = registry::Job::new(&key, start, Uid(20_001), Gid(20_001), node.spool());
     let existence = |registry: &Registry| {
         let deadline = Deadline::after(LIMIT);
-        Known::read(registry, boot.clone(), Some(node.spool()), deadline).existence(&key, None)
+        JobIndex::read(registry, boot.clone(), Some(node.spool()), deadline).existence(&key, None)
     };
     assert_eq!(existence(&registry), Existence::Exists, "by its sockets");
     registry.put(&record).unwrap();

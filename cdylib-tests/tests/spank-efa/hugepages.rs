@@ -15,7 +15,8 @@ use host::Sysroot;
 use host::state_dir::StateDir;
 use hugepages::ledger::Ledger;
 use hugepages::{Claim, HugePages, KernelPools, PageSize, Report, Spread, Wish, reconcile};
-use jobs::registry::{Existence, Start};
+use jobs::Existence;
+use jobs::registry::Start;
 use slurm::{JobId, JobKey};
 
 const PAGE: PageSize = PageSize::TwoMiB;

@@ -11,7 +11,8 @@ use host::BootId;
 use host::Deadline;
 use host::Sysroot;
 use host::state_dir::{StateDir, Store};
-use jobs::registry::{Existence, Known, Registry};
+use jobs::registry::Registry;
+use jobs::{Existence, JobIndex};
 
 /// Reconciles the running kernel with the ledger in `state`, and grants `claim`
 /// what can be had.
@@ -76,7 +77,7 @@ fn apply<S: Store, P: Pools>(
         None => None,
     };
     let mut known =
-        registry.map(|registry| Known::read(&registry, boot.clone(), default_spool, deadline));
+        registry.map(|registry| JobIndex::read(&registry, boot.clone(), default_spool, deadline));
     reconcile(
         &mut ledger,
         &mut kernel,

@@ -17,7 +17,8 @@ use config::size::{HugePages, PageSize};
 use host::BootId;
 use host::Deadline;
 use host::state_dir::{StateError, Store};
-use jobs::registry::{Existence, Start};
+use jobs::Existence;
+use jobs::registry::Start;
 use slurm::{JobId, JobKey};
 
 use host::state_layout::job::LEDGER_BASELINE as BASELINE;

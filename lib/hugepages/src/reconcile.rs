@@ -34,7 +34,8 @@ use host::Deadline;
 use host::Gather;
 use host::ReadError;
 use host::state_dir::{StateError, Store};
-use jobs::registry::{Existence, Problem, Start};
+use jobs::Existence;
+use jobs::registry::{Problem, Start};
 use slurm::JobKey;
 
 /// Why the kernel's pages are not what they should be. The next reconciliation
@@ -127,7 +128,7 @@ pub struct Report {
 ///
 /// `exists` tells whether the job exists, given its entry if that is readable;
 /// [`Existence::Unknown`] keeps its pages. See
-/// [`Known::existence`](jobs::registry::Known::existence). It is not asked
+/// [`JobIndex::existence`](jobs::JobIndex::existence). It is not asked
 /// for the claim's own job.
 ///
 /// `deadline` ends the search for pages, not the accounting, and no single

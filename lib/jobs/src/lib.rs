@@ -4,4 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod counters_at_start;
+pub mod index;
 pub mod registry;
+pub mod sweep;
+
+#[cfg(test)]
+mod tests;
+
+pub use index::{Existence, JobIndex};

@@ -16,7 +16,8 @@ use host::state_dir::{StateDir, StateError};
 use host::state_layout::job::RECORDS;
 use host::{Pid, Uid};
 use jobs::registry;
-use jobs::registry::{Existence, Known, Registry};
+use jobs::registry::Registry;
+use jobs::{Existence, JobIndex};
 use slurm::NodeName;
 use slurm::installation::USUAL_SPOOLS;
 use slurm::stepd_sockets::{JobState, Limits, Sockets};
@@ -181,7 +182,7 @@ impl Jobs {
         let Some((_, registry, boot)) = self.registry(settings) else {
             return recorded;
         };
-        let mut known = Known::read(&registry, boot, None, deadline);
+        let mut known = JobIndex::read(&registry, boot, None, deadline);
         let records: Vec<_> = known.jobs().cloned().collect();
         for record in records {
             self.spools.insert(record.spool_dir.clone());
@@ -206,7 +207,7 @@ impl Jobs {
         let Some((state, registry, boot)) = self.registry(settings) else {
             return recorded;
         };
-        let mut known = Known::of_none(boot, deadline);
+        let mut known = JobIndex::of_none(boot, deadline);
         if let Some(key) = registry::latest(&state, uid)
             && let Some(record) = known.learn(&registry, &key).cloned()
             && record.uid == uid
@@ -251,7 +252,7 @@ impl Jobs {
     }
 
     /// Adds a job with a record if it exists.
-    fn judge(&mut self, known: &mut Known, record: registry::Job) -> bool {
+    fn judge(&mut self, known: &mut JobIndex, record: registry::Job) -> bool {
         let key = record.key();
         match known.existence(&key, None) {
             Existence::Exists => {
@@ -266,7 +267,7 @@ impl Jobs {
         }
     }
 
-    fn doubt_unless_complete(&mut self, known: &Known, settings: &Settings) {
+    fn doubt_unless_complete(&mut self, known: &JobIndex, settings: &Settings) {
         if known.in_doubt() {
             self.doubt(format_args!(
                 "{}: a job's record there cannot be read",

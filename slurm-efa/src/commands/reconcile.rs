@@ -14,8 +14,8 @@ use host::state_dir::StateDir;
 use hugepages::machine;
 use hugepages::reconcile::PoolReport;
 use hugepages::{HugePages, Pool, ReconcileError, Report};
-use jobs::registry;
 use jobs::registry::{Job, Problem, Registry};
+use jobs::sweep;
 use serde::Serialize;
 use slurm::{Installation, JobKey, NodeName, installation, node_name};
 
@@ -147,7 +147,7 @@ impl Reconciled {
             return Ok(());
         };
         let boot = BootId::current()?;
-        let (gone, problems) = registry::outlived(&registry, boot, None, spool_dir, deadline)?;
+        let (gone, problems) = sweep::outlived(&registry, boot, None, spool_dir, deadline)?;
         self.registry_problems = problems
             .iter()
             .map(|problem| {

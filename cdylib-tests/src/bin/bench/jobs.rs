@@ -17,7 +17,8 @@ use host::Sysroot;
 use host::state_dir::StateDir;
 use hugepages::ledger::Ledger;
 use hugepages::{Claim, HugePages, KernelPools, PageSize, Spread, Wish, machine, reconcile};
-use jobs::registry::{Existence, Start};
+use jobs::Existence;
+use jobs::registry::Start;
 use slurm::{JobId, JobKey};
 
 use crate::Outcome;
