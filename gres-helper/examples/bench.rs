@@ -112,6 +112,7 @@ impl Node {
             &mut settings.state()?,
             &key,
             host::Uid(1000),
+            None,
             deadline,
             |record| {
                 record.shards = Some(1);

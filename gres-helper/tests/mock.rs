@@ -119,6 +119,7 @@ impl Node {
             &mut state.folder("gres").unwrap(),
             &key,
             host::Uid(uid),
+            None,
             deadline,
             noted,
         )
@@ -852,6 +853,7 @@ fn share(node: &Node, job: u32, shards: u64) {
         &mut state.folder("gres").unwrap(),
         &key,
         host::Uid(1000),
+        None,
         deadline,
         noted,
     )

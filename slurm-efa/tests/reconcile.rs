@@ -332,11 +332,12 @@ fn what_a_killed_epilog_left_of_a_job_without_pages_is_removed() {
         host::Gid(20_001),
         node.spool(),
     );
-    Registry::open(&state).unwrap().put(&record).unwrap();
+    let mut registry = Registry::open(&state).unwrap();
+    registry.put(&record).unwrap();
     let nothing = Sysroot::new(node.spool());
     let deadline = Deadline::after(Duration::from_secs(5));
     let counters = Snapshot::traffic(&nothing, Moment::now(), deadline).unwrap();
-    counters_at_start::keep(&state, &key(7), &counters).unwrap();
+    registry.keep_counters(&state, &record, &counters).unwrap();
     assert_quiet(&reconcile(&node, &[]));
     node.vanish(7);
     let output = reconcile(&node, &["--dry-run"]);

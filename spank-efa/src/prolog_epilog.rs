@@ -14,15 +14,13 @@ use host::BootId;
 use host::Deadline;
 use host::Sysroot;
 use host::state_dir::StateDir;
-use host::state_layout::job::LEDGER;
 use host::{Gid, Uid};
-use hugepages::isolate::Controller;
-use hugepages::machine;
+use hugepages::isolate::{Controller, Groups};
+use hugepages::machine::{Due, Pages};
 use hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
-use jobs::counters_at_start;
 use jobs::registry;
 use jobs::registry::{Job, Registry, Reservation, Start};
-use jobs::sweep;
+use jobs::sweep::{self, Census, Remains, Swept};
 use slurm::hostlist;
 use slurm::installation;
 use slurm::{Installation, NodeName};
@@ -89,22 +87,52 @@ impl Here {
             .unwrap_or_else(|_| PathBuf::from("/nonexistent"))
     }
 
-    /// Makes the kernel have what the ledger says.
-    fn reconcile(&self, claim: Option<&Claim>, deadline: Deadline) -> Result<Report, String> {
-        let spool = self.spool.clone().ok();
-        let report = machine::settle(&self.state, spool, claim, deadline).map_err(said)?;
-        tell(&report);
-        Ok(report)
+    /// For whatever reconciles: the jobs of this node.
+    fn census(&self) -> Census {
+        Census {
+            boot: self.boot.clone(),
+            node: Some(self.node().clone()),
+            spool: self.spool.clone().ok(),
+            deadline: Deadline::after(self.settings.time_limit),
+        }
     }
 
-    /// Whether anybody has pages, without waiting for the lock: whoever claims
-    /// some at this moment reconciles by itself.
-    fn ledger_is_empty(&self) -> Result<bool, String> {
-        use host::state_dir::Store;
-        match self.state.existing_folder(LEDGER).map_err(said)? {
-            Some(folder) => Ok(folder.names().map_err(said)?.is_empty()),
-            None => Ok(true),
+    /// Removes what jobs left whose epilogs were killed.
+    fn sweep(&self, registry: &mut Registry, pages: &mut Pages<'_>) -> Swept {
+        let mut groups = Groups;
+        let mut owners = self.owners(pages, &mut groups);
+        let swept = sweep::sweep(Some(registry), &self.state, &self.census(), &mut owners);
+        complain_of(&swept.failed);
+        swept
+    }
+
+    /// Gives back what a job had whose record was removed.
+    fn give_back(&self, registry: &Registry, pages: &mut Pages<'_>) {
+        let mut groups = Groups;
+        let mut owners = self.owners(pages, &mut groups);
+        complain_of(&sweep::remains(
+            Some(registry),
+            &self.census(),
+            &[],
+            &mut owners,
+        ));
+    }
+
+    fn owners<'a>(
+        &self,
+        pages: &'a mut Pages<'_>,
+        groups: &'a mut Groups,
+    ) -> Vec<&'a mut dyn Remains> {
+        match self.settings.isolate {
+            true => vec![pages, groups],
+            false => vec![pages],
         }
+    }
+}
+
+fn complain_of(failed: &[String]) {
+    for reason in failed {
+        complain("what jobs left", reason);
     }
 }
 
@@ -164,7 +192,6 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let asked = Asked::of(spank);
     let profile = profile_in_force(&here, asked.profile);
     let mut registry = Registry::open(&here.state).map_err(said)?;
-    forget_the_gone(&here, &mut registry);
     let (spank::Uid(uid), spank::Gid(gid)) =
         (spank.uid().map_err(said)?, spank.gid().map_err(said)?);
     let start = Start::now(here.boot.clone()).map_err(said)?;
@@ -191,19 +218,18 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     };
     job.hugepages = wanted.as_ref().map(|wanted| wanted.request.to_string());
     // Before anything is taken in its name: what has no record may be taken back.
-    registry.put(&job).map_err(said)?;
-    job.others_at_start = registry::note_start(&mut here.state, &registry, &job).map_err(said)?;
+    registry.begin(&mut here.state, &job).map_err(said)?;
     if profile.is_some() {
         let kept = usage::count(&here.sysroot).and_then(|counters| {
-            counters_at_start::keep(&here.state, &here.key, &counters).map_err(said)
+            registry
+                .keep_counters(&here.state, &job, &counters)
+                .map_err(said)
         });
         if let Err(reason) = kept {
             complain("the job's counters", &reason);
         }
     }
-    if let Some(wanted) = &wanted {
-        job.reservation = Some(reserve(&here, &job, wanted));
-    }
+    job.others_at_start = sweep_and_reserve(&here, &mut registry, &mut job, wanted.as_ref());
     if here.settings.isolate {
         fence(&here, job.reservation.as_ref());
     }
@@ -219,19 +245,44 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what was left by jobs whose epilog was killed, this job's earlier
-/// start among them; otherwise every later job would seem to share the node.
-fn forget_the_gone(here: &Here, registry: &mut Registry) {
-    let deadline = Deadline::after(here.settings.time_limit);
-    let (boot, spool) = (here.boot.clone(), here.spool.clone().ok());
-    let outlived = sweep::outlived(registry, boot, Some(here.node()), spool, deadline);
-    let gone = outlived.map(|(gone, _)| gone).unwrap_or_default();
-    let earlier = registry.get(&here.key).ok().flatten();
-    for job in gone.iter().chain(&earlier) {
-        if let Err(error) = registry.end(&here.state, job) {
-            complain(&format!("job {} has ended", job.job), &said(error));
+/// The sweep of a prolog, which reserves the pages that the job wants; whether
+/// other jobs are on this node.
+fn sweep_and_reserve(
+    here: &Here,
+    registry: &mut Registry,
+    job: &mut Job,
+    wanted: Option<&Wanted>,
+) -> bool {
+    let claim = wanted.map(|wanted| claim(here, job, wanted));
+    let swept = match &claim {
+        Some(Ok(claim)) => {
+            let mut pages = Pages::with_claim(&here.state, claim);
+            let swept = here.sweep(registry, &mut pages);
+            job.reservation = Some(reservation(here, claim, outcome(pages)));
+            swept
         }
+        _ => {
+            let mut pages = Pages::of(&here.state, Due::IfGone);
+            let swept = here.sweep(registry, &mut pages);
+            if let Some(Err(reason)) = outcome(pages) {
+                complain("hugepages", &reason);
+            }
+            swept
+        }
+    };
+    if let Some(Err(refused)) = claim {
+        job.reservation = Some(refused);
     }
+    swept.has_others(job.job)
+}
+
+/// What a reconciliation did, of which the administrator is told.
+fn outcome(pages: Pages<'_>) -> Option<Result<Report, String>> {
+    let outcome = pages.outcome()?.map_err(said);
+    if let Ok(report) = &outcome {
+        tell(report);
+    }
+    Some(outcome)
 }
 
 /// The profile that the job's steps will have on this node, if they will have one.
@@ -256,60 +307,59 @@ fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<Profil
     (fits && has_devices).then_some(profile)
 }
 
-/// Gets the pages, or says why not.
-fn reserve(here: &Here, job: &Job, wanted: &Wanted) -> Reservation {
+/// Why a job has no pages that this node should have given it.
+fn no_pages(here: &Here, reason: &str) -> Reservation {
+    complain("hugepages", reason);
     let node = here.node();
-    let none = |reason: String| {
-        complain("hugepages", &reason);
-        Reservation {
-            short: Some(format!(
-                "no hugepages could be reserved on {node}: {reason}; tell the administrator"
-            )),
-            ..Reservation::default()
-        }
-    };
-    let memory = match KernelPools::new(Sysroot::real()).and_then(|pools| pools.memory()) {
-        Ok(memory) => memory,
-        Err(error) => return none(error.to_string()),
-    };
+    Reservation {
+        short: Some(format!(
+            "no hugepages could be reserved on {node}: {reason}; tell the administrator"
+        )),
+        ..Reservation::default()
+    }
+}
+
+/// The pages that the job is to have, or why it has none.
+fn claim(here: &Here, job: &Job, wanted: &Wanted) -> Result<Claim, Reservation> {
+    let none = |reason: &str| no_pages(here, reason);
+    let memory = KernelPools::new(Sysroot::real())
+        .and_then(|pools| pools.memory())
+        .map_err(|error| none(&error.to_string()))?;
     // Without it nobody could tell when the job is gone.
-    let spool_dir = match &here.spool {
-        Ok(spool) => spool.clone(),
-        Err(reason) => return none(reason.clone()),
-    };
+    let spool_dir = here.spool.clone().map_err(|reason| none(&reason))?;
     let settings = &here.settings;
     let cpus = hugepage_request::cpus(&here.sysroot);
-    let pages = match hugepage_request::decide(wanted, settings, cpus, memory) {
-        Ok(pages) => pages,
-        Err(reservation) => {
-            if wanted.source != Source::Option {
-                complain(
-                    "hugepages",
-                    reservation.short.as_deref().unwrap_or_default(),
-                );
-            }
-            return reservation;
+    let pages = hugepage_request::decide(wanted, settings, cpus, memory);
+    let pages = pages.inspect_err(|refused| {
+        if wanted.source != Source::Option {
+            complain("hugepages", refused.short.as_deref().unwrap_or_default());
         }
-    };
-    let size = settings.page_size;
-    let claim = Claim {
+    })?;
+    Ok(Claim {
         key: here.key.clone(),
         start: job.start.clone(),
         spool_dir,
         wishes: vec![Wish {
-            size,
+            size: settings.page_size,
             pages,
             spread: settings.spread,
         }],
+    })
+}
+
+/// What came of a claim.
+fn reservation(here: &Here, claim: &Claim, outcome: Option<Result<Report, String>>) -> Reservation {
+    let report = match outcome {
+        Some(Ok(report)) => report,
+        Some(Err(reason)) => return no_pages(here, &reason),
+        None => return no_pages(here, "they were not reconciled"),
     };
-    let deadline = Deadline::after(settings.time_limit);
-    let report = match here.reconcile(Some(&claim), deadline) {
-        Ok(report) => report,
-        Err(reason) => return none(reason),
-    };
+    let size = here.settings.page_size;
+    let wanted: HugePages = claim.wishes.iter().map(|wish| wish.pages).sum();
     let got = report.claimed.map_or(HugePages::ZERO, |it| it.total(size));
-    let (got_mib, wanted_mib) = (size.total(got).mebibytes(), size.total(pages).mebibytes());
-    let short = (got < pages).then(|| {
+    let (got_mib, wanted_mib) = (size.total(got).mebibytes(), size.total(wanted).mebibytes());
+    let short = (got < wanted).then(|| {
+        let node = here.node();
         let why = "the other memory is in use, or too scattered for pages of this size";
         format!(
             "{got_mib} of {wanted_mib} MiB of hugepages could be reserved on {node}: {why}; \
@@ -362,14 +412,10 @@ fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
             registry.end_unreadable(&here.state, &here.key)
         }
     };
-    if here.settings.isolate
-        && let Ok(Some(controller)) = Controller::find()
-    {
-        controller.sweep(&registry);
-    }
-    if !here.ledger_is_empty()? {
-        let deadline = Deadline::after(here.settings.time_limit);
-        here.reconcile(None, deadline)?;
+    let mut pages = Pages::of(&here.state, Due::IfGranted);
+    here.give_back(&registry, &mut pages);
+    if let Some(Err(reason)) = outcome(pages) {
+        complain("hugepages", &reason);
     }
     ended.map_err(said)
 }

@@ -211,7 +211,8 @@ fn serve_shards(
 ) -> Result<Fence, String> {
     let mut state = settings.state()?;
     let deadline = Deadline::after(LOCK_LIMIT);
-    let record = shares::change(&mut state, key, uid, deadline, |record| {
+    let start = shares::recorded_start(&settings.state_dir, key);
+    let record = shares::change(&mut state, key, uid, start.as_ref(), deadline, |record| {
         record.seen = true;
         // A step may have less than its job, never more.
         record.shards = Some(record.shards.unwrap_or(0).max(shards));
@@ -239,7 +240,11 @@ fn serve_whole(
         return Ok(());
     }
     let deadline = Deadline::after(LOCK_LIMIT);
-    let record = shares::change(&mut state, key, uid, deadline, |record| record.seen = true)?;
+    let start = shares::recorded_start(&settings.state_dir, key);
+    let start = start.as_ref();
+    let record = shares::change(&mut state, key, uid, start, deadline, |record| {
+        record.seen = true;
+    })?;
     set_environment(spank, settings, &record, None).map_err(|error| error.to_string())
 }
 
@@ -303,9 +308,10 @@ impl Share {
         let Some(Place::Sluid(name)) = own.and_then(job_cgroup::of_process) else {
             return;
         };
+        let start = shares::recorded_start(&self.settings.state_dir, &self.key);
         let noted = self.settings.state().and_then(|mut state| {
-            let deadline = Deadline::after(LOCK_LIMIT);
-            shares::change(&mut state, &self.key, self.uid, deadline, |record| {
+            let (start, deadline) = (start.as_ref(), Deadline::after(LOCK_LIMIT));
+            shares::change(&mut state, &self.key, self.uid, start, deadline, |record| {
                 record.sluid = Some(name);
             })
         });

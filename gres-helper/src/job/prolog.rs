@@ -1,5 +1,7 @@
 //! A job's prolog.
 
+use std::time::Duration;
+
 use gpu::inventory::{Gpu, Machine};
 use gpu::mps;
 use gpu::nvml_worker::Agent;
@@ -11,6 +13,7 @@ use host::Deadline;
 use host::Uid;
 use host::state_dir::StateDir;
 use jobs::registry::Registry;
+use jobs::sweep::{self, Census, Remains, View};
 use slurm::JobKey;
 use slurm::conf::gres_conf;
 
@@ -19,6 +22,9 @@ use super::seen::{keep_seen, seen};
 use super::tier::LOCK_LIMIT;
 use super::tier::wanted_tier;
 use crate::slurm_files::{running_gres_conf, slurm, spool_dir};
+
+/// For jobs that do not answer whether they exist.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The prolog of a job.
 #[must_use]
@@ -118,9 +124,8 @@ fn record(
     machine: &Machine,
     gpus: &[&Gpu],
 ) -> Result<(), String> {
-    let boot = BootId::current().map_err(|error| error.to_string())?;
-    let start = jobs::registry::Start::now(boot).map_err(|error| error.to_string())?;
-    let mut record = Record::new(key, start, uid);
+    let start = shares::recorded_start(&settings.state_dir, key);
+    let mut record = Record::of(key, start.as_ref(), uid)?;
     record.gpus = gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
     let sizes = gpus
         .iter()
@@ -147,39 +152,71 @@ fn record(
     shares::put(state, key, &record)
 }
 
-/// Undoes what jobs left whose epilogs never ran; whether there was anything.
+/// Removes what jobs left whose epilogs never ran; whether a GPU may have changed
+/// by that.
 fn sweep(
     settings: &Settings,
-    state: &mut StateDir,
+    gres: &mut StateDir,
     agent: &mut Agent,
-    but: &JobKey,
+    key: &JobKey,
 ) -> Result<bool, String> {
-    let mut any = false;
-    let (records, _) = shares::all(state, &but.node)?;
-    for job in shares::gone(
-        &records,
-        &spool_dir(settings, &slurm(), &but.node),
-        &but.node,
-    ) {
-        let key = JobKey {
-            job,
-            node: but.node.clone(),
-        };
-        any = true;
-        mps::leave(settings, state, agent, job)?;
-        shares::remove(state, &key)?;
+    let state = StateDir::open_existing(&settings.state_dir).map_err(said)?;
+    let state = state.ok_or("the state directory was removed")?;
+    let mut registry = Registry::open_existing(&state).map_err(said)?;
+    let census = Census {
+        boot: BootId::current().map_err(said)?,
+        node: Some(key.node.clone()),
+        spool: Some(spool_dir(settings, &slurm(), &key.node)),
+        deadline: Deadline::after(ASK_LIMIT),
+    };
+    let mut shares = Shares {
+        settings,
+        gres,
+        agent,
+        starts: key,
+        any: false,
+    };
+    let swept = sweep::sweep(registry.as_mut(), &state, &census, &mut [&mut shares]);
+    match swept.failed.into_iter().next() {
+        Some(reason) => Err(reason),
+        None => Ok(shares.any),
     }
-    // A daemon's job without a record: its epilog was killed halfway.
-    let (records, problems) = shares::all(state, &but.node)?;
-    if problems.is_empty() {
-        for daemon in mps::all(state)? {
+}
+
+fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// The GPU shares as a part of the one sweep, under the lock of the caller.
+struct Shares<'a> {
+    settings: &'a Settings,
+    gres: &'a mut StateDir,
+    agent: &'a mut Agent,
+    /// The job whose prolog this is.
+    starts: &'a JobKey,
+    any: bool,
+}
+
+impl Remains for Shares<'_> {
+    fn sweep(&mut self, view: &View<'_>) -> Result<(), String> {
+        for record in shares::gone(self.gres, view)? {
+            self.any = true;
+            mps::leave(self.settings, self.gres, self.agent, record.job)?;
+            shares::remove(self.gres, &record.key())?;
+        }
+        // A daemon's job without a record: its epilog was killed halfway.
+        let (records, problems) = shares::all(self.gres, &self.starts.node)?;
+        if !problems.is_empty() {
+            return Ok(());
+        }
+        for daemon in mps::all(self.gres)? {
             for (job, _) in daemon.jobs {
-                if job != but.job && records.iter().all(|record| record.job != job) {
-                    any = true;
-                    mps::leave(settings, state, agent, job)?;
+                if job != self.starts.job && records.iter().all(|record| record.job != job) {
+                    self.any = true;
+                    mps::leave(self.settings, self.gres, self.agent, job)?;
                 }
             }
         }
+        Ok(())
     }
-    Ok(any)
 }

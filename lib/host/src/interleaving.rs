@@ -2,12 +2,18 @@
 //! directory. In the program these functions do nothing (or sleep); in this
 //! workspace's tests they hand over to a scheduler that tries every order.
 
+use std::path::Path;
 use std::time::Duration;
 
 #[cfg(not(any(test, feature = "for-tests")))]
 /// Before an effect that other processes see.
 #[inline]
 pub fn step() {}
+
+#[cfg(not(any(test, feature = "for-tests")))]
+/// Before the lock in this file is tried.
+#[inline]
+pub fn locking(_: &Path) {}
 
 #[cfg(not(any(test, feature = "for-tests")))]
 /// After a lock was released.
@@ -21,12 +27,13 @@ pub fn wait(pause: Duration) {
 }
 
 #[cfg(any(test, feature = "for-tests"))]
-pub use scheduler::{Actor, every_order, released, step, wait};
+pub use scheduler::{Actor, every_order, locking, released, step, wait};
 
 #[cfg(any(test, feature = "for-tests"))]
 mod scheduler {
-    use super::Duration;
+    use super::{Duration, Path};
     use std::cell::RefCell;
+    use std::path::PathBuf;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
 
@@ -34,7 +41,9 @@ mod scheduler {
     enum Event {
         /// It is about to make one.
         Step,
-        /// It released a lock, which others may wait for.
+        /// It is about to take this lock.
+        Locking(PathBuf),
+        /// It released the lock that it took last, which others may wait for.
         Released,
         /// It cannot go on before another thread releases a lock.
         Waiting,
@@ -70,6 +79,12 @@ mod scheduler {
         report(Event::Step);
     }
 
+    /// Before the lock in this file is tried. To try one that another actor has
+    /// would change nothing, so the scheduler lets it be tried when it is free.
+    pub fn locking(file: &Path) {
+        report(Event::Locking(file.to_owned()));
+    }
+
     /// After a lock was released.
     pub fn released() {
         report(Event::Released);
@@ -85,11 +100,30 @@ mod scheduler {
     /// A process of a scene.
     pub type Actor = Box<dyn FnOnce() + Send>;
 
-    #[derive(Clone, Copy, PartialEq)]
+    #[derive(Clone, PartialEq)]
     enum State {
         Ready,
+        /// Ready once nobody has the lock in this file.
+        Locking(PathBuf),
         Waiting,
         Ended,
+    }
+
+    /// What the scheduler knows of the actors.
+    struct Scene {
+        states: Vec<State>,
+        /// The locks that each has, the last one last.
+        locks: Vec<Vec<PathBuf>>,
+    }
+
+    impl Scene {
+        fn can_go_on(&self, thread: usize) -> bool {
+            match &self.states[thread] {
+                State::Ready => true,
+                State::Locking(file) => !self.locks.iter().flatten().any(|held| held == file),
+                State::Waiting | State::Ended => false,
+            }
+        }
     }
 
     /// Plays a scene in every order that its actors' steps can take. `scene`
@@ -120,7 +154,10 @@ mod scheduler {
     /// can go on, which is added to them.
     fn play(actors: Vec<Actor>, choices: &mut Vec<(usize, usize)>) -> String {
         let (scheduler, events) = channel();
-        let mut states = vec![State::Ready; actors.len()];
+        let mut scene = Scene {
+            states: vec![State::Ready; actors.len()],
+            locks: vec![Vec::new(); actors.len()],
+        };
         let mut turns = Vec::new();
         let mut threads = Vec::new();
         let mut order = String::new();
@@ -136,11 +173,11 @@ mod scheduler {
                 ended.send(Event::Ended).unwrap();
             }));
             // Up to its first step nothing of it concerns the others.
-            end_of_turn(thread, &events, &mut states, &order);
+            end_of_turn(thread, &events, &mut scene, &order);
         }
         for turn in 0.. {
-            let ready: Vec<usize> = (0..states.len())
-                .filter(|it| states[*it] == State::Ready)
+            let ready: Vec<usize> = (0..scene.states.len())
+                .filter(|thread| scene.can_go_on(*thread))
                 .collect();
             if ready.is_empty() {
                 break;
@@ -152,11 +189,15 @@ mod scheduler {
             assert_eq!(of, ready.len(), "{order}: the scene depends on chance");
             let thread = ready[choice];
             order.push_str(&thread.to_string());
+            if let State::Locking(file) = &scene.states[thread] {
+                scene.locks[thread].push(file.clone());
+                scene.states[thread] = State::Ready;
+            }
             turns[thread].send(()).unwrap();
-            end_of_turn(thread, &events, &mut states, &order);
+            end_of_turn(thread, &events, &mut scene, &order);
         }
         assert!(
-            states.iter().all(|state| *state == State::Ended),
+            scene.states.iter().all(|state| *state == State::Ended),
             "{order}: all wait for each other"
         );
         for thread in threads {
@@ -166,11 +207,18 @@ mod scheduler {
     }
 
     /// Waits until the thread, whose turn it is, has made its effect.
-    fn end_of_turn(thread: usize, events: &Receiver<Event>, states: &mut [State], order: &str) {
+    fn end_of_turn(thread: usize, events: &Receiver<Event>, scene: &mut Scene, order: &str) {
+        let states = &mut scene.states;
         loop {
             match events.recv_timeout(Duration::from_secs(10)) {
                 Ok(Event::Step) => return,
+                Ok(Event::Locking(file)) => {
+                    states[thread] = State::Locking(file);
+                    return;
+                }
                 Ok(Event::Waiting) => {
+                    // Somebody outside of the scene has the lock.
+                    scene.locks[thread].pop();
                     states[thread] = State::Waiting;
                     return;
                 }
@@ -179,6 +227,7 @@ mod scheduler {
                     return;
                 }
                 Ok(Event::Released) => {
+                    scene.locks[thread].pop();
                     for state in states.iter_mut().filter(|it| **it == State::Waiting) {
                         *state = State::Ready;
                     }

@@ -307,7 +307,7 @@ impl StateDir {
         let start = Instant::now();
         let (mut pause, longest) = LOCK_POLL;
         loop {
-            interleaving::step();
+            interleaving::locking(&path);
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Lock { file }),
                 Err(Errno::INTR) => {}
@@ -689,7 +689,8 @@ mod tests {
             },
         );
         println!("{orders} orders");
-        assert!(orders > 50, "{orders}");
+        // Each does everything under the lock.
+        assert!(orders >= 6, "{orders}");
     }
 
     #[test]

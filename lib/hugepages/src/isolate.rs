@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use config::size::{Bytes, PageSize};
 use host::sysroot::shown;
 use host::{ReadError, Sysroot};
-use jobs::registry::Registry;
+use jobs::Existence;
+use jobs::sweep::{Remains, View};
 use slurm::JobKey;
 use slurm::job_cgroup::unified_directory;
 
@@ -162,10 +163,9 @@ impl Controller {
         }
     }
 
-    /// Removes the groups of jobs that have ended. One that still has
-    /// processes stays, with its limits, and so does one of which nobody knows
-    /// whether its job has ended.
-    pub fn sweep(&self, registry: &Registry) {
+    /// Removes the groups of jobs that are gone. One that still has processes
+    /// stays, with its limits.
+    fn remove_groups(&self, exists: &mut dyn FnMut(&JobKey) -> Existence) {
         let Self::V1(mount) = self else {
             return;
         };
@@ -178,10 +178,26 @@ impl Controller {
             let key = name
                 .to_str()
                 .and_then(|name| JobKey::of_file(&format!("{name}.json")));
-            if key.is_some_and(|key| matches!(registry.get(&key), Ok(None))) {
+            if key.is_some_and(|key| exists(&key) == Existence::Gone) {
                 let _ = fs::remove_dir(group.path());
             }
         }
+    }
+}
+
+/// The jobs' groups as a part of the one sweep.
+pub struct Groups;
+
+impl Remains for Groups {
+    fn sweep(&mut self, view: &View<'_>) -> Result<(), String> {
+        let controller = match Controller::find() {
+            Ok(Some(controller)) if view.registry.is_some() => controller,
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let mut index = view.index();
+        controller.remove_groups(&mut |key| view.existence(&mut index, key, None));
+        Ok(())
     }
 }
 

@@ -92,6 +92,24 @@ pub trait Pools {
     fn compact(&mut self) -> Result<(), PoolError>;
 }
 
+impl<P: Pools + ?Sized> Pools for &mut P {
+    fn pools(&self) -> Result<Vec<Pool>, PoolError> {
+        (**self).pools()
+    }
+
+    fn persistent(&self, pool: Pool) -> Result<HugePages, PoolError> {
+        (**self).persistent(pool)
+    }
+
+    fn set_persistent(&mut self, pool: Pool, pages: HugePages) -> Result<(), PoolError> {
+        (**self).set_persistent(pool, pages)
+    }
+
+    fn compact(&mut self) -> Result<(), PoolError> {
+        (**self).compact()
+    }
+}
+
 /// Where the pools of NUMA nodes lie.
 const NODES: &str = "sys/devices/system/node";
 /// Where they lie on a kernel without NUMA.

@@ -1,9 +1,13 @@
-//! The counters of the EFA devices at a job's start, kept on disk for its end:
-//! a file for each job, beside its record in the [registry](crate::registry).
+//! The counters of the EFA devices at a job's start, kept on disk for its end.
+//!
+//! They are a part of the job's record with a file of their own: 32 devices'
+//! counters are larger than everything else that is known of a job, and logins
+//! and steps read the record. The file is written and removed under the
+//! registry's lock only, and only for the start that has the record.
 
 use efa::counters::Snapshot;
-use host::state_dir::{StateDir, StateError, Store};
-use host::state_layout::job::{COUNTERS, RECORDS};
+use host::state_dir::{Held, StateDir, StateError, Store};
+use host::state_layout::job::COUNTERS;
 use slurm::JobKey;
 
 /// Why a job's counters were not kept, or cannot be read.
@@ -16,29 +20,20 @@ pub enum KeepError {
     /// Its content.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
+    /// This start of the job has no record.
+    #[error("the job has no record, or started again")]
+    NoRecord,
 }
 
-/// Keeps the counters at a job's start. The job must have its record already:
-/// counters of jobs without one are removed here.
-///
-/// # Errors
-/// The job ends without knowing what it moved.
-pub fn keep(state: &StateDir, key: &JobKey, counters: &Snapshot) -> Result<(), KeepError> {
-    let text = counters.to_json()?;
-    let folder = state.folder(COUNTERS)?;
-    let held = folder.hold()?;
-    // Another prolog's counters appear after its record, and only while nobody
-    // else holds the folder: those without a record were left behind.
-    let _ = held.sweep();
-    if let Some(jobs) = state.existing_folder(RECORDS)? {
-        for name in folder.names()? {
-            if jobs.read(&name)?.is_none() {
-                held.remove(&name)?;
-            }
-        }
-    }
-    held.write(&key.file_name(), text.as_bytes())?;
-    Ok(())
+/// Writes them, under the registry's lock.
+pub(crate) fn write(
+    _: &Held<'_>,
+    state: &StateDir,
+    key: &JobKey,
+    counters: &Snapshot,
+) -> Result<(), KeepError> {
+    let mut folder = state.folder(COUNTERS)?;
+    Ok(folder.write(&key.file_name(), counters.to_json()?.as_bytes())?)
 }
 
 /// The counters at the job's start; `None` where none were kept.
@@ -55,13 +50,28 @@ pub fn kept(state: &StateDir, key: &JobKey) -> Result<Option<Snapshot>, KeepErro
     Ok(Some(Snapshot::from_json(&String::from_utf8_lossy(&bytes))?))
 }
 
-/// Removes them; fine if there are none.
-///
-/// # Errors
-/// They stay, until the next job's are kept.
-pub fn forget(state: &StateDir, key: &JobKey) -> Result<(), StateError> {
+/// Removes them, under the registry's lock; fine if there are none.
+pub(crate) fn forget(_: &Held<'_>, state: &StateDir, key: &JobKey) -> Result<(), StateError> {
     match state.existing_folder(COUNTERS)? {
-        Some(folder) => folder.hold()?.remove(&key.file_name()),
+        Some(mut folder) => folder.remove(&key.file_name()),
         None => Ok(()),
     }
+}
+
+/// Removes those of the files that are orphans, under the registry's lock.
+pub(crate) fn remove_orphans(
+    _: &Held<'_>,
+    state: &StateDir,
+    is_orphan: impl Fn(&str) -> Result<bool, StateError>,
+) -> Result<(), StateError> {
+    let Some(mut folder) = state.existing_folder(COUNTERS)? else {
+        return Ok(());
+    };
+    folder.sweep()?;
+    for name in folder.names()? {
+        if is_orphan(&name)? {
+            folder.remove(&name)?;
+        }
+    }
+    Ok(())
 }

@@ -35,13 +35,13 @@ pub enum Existence {
 /// never [`Existence::Gone`].
 pub struct JobIndex {
     boot: BootId,
-    pub(crate) jobs: BTreeMap<JobKey, Job>,
+    jobs: BTreeMap<JobKey, Job>,
     unreadable: BTreeSet<JobKey>,
     /// The registry itself could be listed.
     complete: bool,
     sockets: BTreeMap<(PathBuf, NodeName), Option<Sockets>>,
     answers: BTreeMap<JobKey, JobState>,
-    pub(crate) default_spool: Option<PathBuf>,
+    default_spool: Option<PathBuf>,
     limits: Limits,
 }
 
@@ -64,15 +64,14 @@ impl JobIndex {
             jobs: jobs.into_iter().map(|job| (job.key(), job)).gather(),
             unreadable: problems.into_iter().filter_map(|it| it.key).gather(),
             complete,
-            default_spool,
-            ..Self::of_none(boot, deadline)
+            ..Self::of_none(boot, default_spool, deadline)
         }
     }
 
     /// Knows of no job's record until it is told to [`JobIndex::learn`] it: for
     /// those who need not know all.
     #[must_use]
-    pub fn of_none(boot: BootId, deadline: Deadline) -> Self {
+    pub fn of_none(boot: BootId, default_spool: Option<PathBuf>, deadline: Deadline) -> Self {
         Self {
             boot,
             jobs: BTreeMap::new(),
@@ -80,7 +79,7 @@ impl JobIndex {
             complete: true,
             sockets: BTreeMap::new(),
             answers: BTreeMap::new(),
-            default_spool: None,
+            default_spool,
             limits: Limits {
                 each: Duration::from_secs(1),
                 all: deadline,
@@ -96,12 +95,20 @@ impl JobIndex {
                 self.jobs.insert(key.clone(), job);
                 self.jobs.get(key).filter(|job| job.start.boot == self.boot)
             }
-            Ok(None) => None,
+            Ok(None) => {
+                self.jobs.remove(key);
+                None
+            }
             Err(_) => {
                 self.unreadable.insert(key.clone());
                 None
             }
         }
+    }
+
+    /// As [`JobIndex::learn`], of a record that was read already.
+    pub(crate) fn insert(&mut self, job: Job) {
+        self.jobs.insert(job.key(), job);
     }
 
     /// The jobs of the registry, by key, of this boot.

@@ -10,7 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::counters_at_start;
+use crate::counters_at_start::{self, KeepError};
+use efa::counters::Snapshot;
 use host::BootId;
 use host::printable;
 use host::state_dir::{Held, StateDir, StateError, Store, nonce};
@@ -206,6 +207,51 @@ impl Registry {
         held.write(&job.key().file_name(), &encode(job)?)
     }
 
+    /// Records a job that starts, removes what an earlier start of it left, and
+    /// notes it as the job that started last, of all and of its user's.
+    ///
+    /// # Errors
+    /// As [`Registry::put`]. If only the notes failed, the job has its record.
+    pub fn begin(&mut self, state: &mut StateDir, job: &Job) -> Result<(), StateError> {
+        let (key, held) = (job.key(), self.dir.hold()?);
+        let name = key.file_name();
+        // What a killed writer left costs space, not the record of this job.
+        let _ = held.sweep();
+        if !self.has_none(&name).unwrap_or(false) {
+            // Without a record of that start nobody would look for them.
+            let _ = counters_at_start::forget(&held, state, &key);
+        }
+        held.write(&name, &encode(job)?)?;
+        drop(held);
+        note_start(state, job)
+    }
+
+    /// Keeps the counters at a job's start, which must have its record already.
+    ///
+    /// # Errors
+    /// The job ends without knowing what it moved.
+    pub fn keep_counters(
+        &mut self,
+        state: &StateDir,
+        job: &Job,
+        counters: &Snapshot,
+    ) -> Result<(), KeepError> {
+        let (key, held) = (job.key(), self.dir.hold()?);
+        let recorded = self.get(&key).ok().flatten();
+        if recorded.is_none_or(|recorded| recorded.start != job.start) {
+            return Err(KeepError::NoRecord);
+        }
+        counters_at_start::write(&held, state, &key, counters)
+    }
+
+    /// Removes counters without a record: somebody removed the record, or an
+    /// earlier version left them.
+    pub(crate) fn remove_orphaned_counters(&self, state: &StateDir) -> Result<(), StateError> {
+        // Nobody writes a record or counters meanwhile.
+        let held = self.dir.hold()?;
+        counters_at_start::remove_orphans(&held, state, |name| self.has_none(name))
+    }
+
     /// Changes the record of this start of the job. False, and nothing
     /// changed, where there is none: the job has ended, or started again.
     ///
@@ -243,6 +289,18 @@ impl Registry {
         end(&held, state, &key, Some(job.uid))
     }
 
+    /// As [`Registry::end`], for a sweep: false where an epilog came first.
+    pub(crate) fn end_outlived(&mut self, state: &StateDir, job: &Job) -> Result<bool, StateError> {
+        let held = self.dir.hold()?;
+        let key = job.key();
+        let recorded = self.get(&key).ok().flatten();
+        if recorded.is_none_or(|recorded| recorded.start != job.start) {
+            return Ok(false);
+        }
+        end(&held, state, &key, Some(job.uid))?;
+        Ok(true)
+    }
+
     /// As [`Registry::end`], for an epilog that finds a record which cannot be
     /// read: whatever start it was of has ended.
     ///
@@ -274,12 +332,14 @@ impl Registry {
         Ok(names.iter().filter_map(|it| JobKey::of_file(it)).collect())
     }
 
-    /// Whether jobs other than this one have a record.
-    ///
-    /// # Errors
-    /// The directory cannot be listed.
-    pub fn has_others(&self, job: JobId) -> Result<bool, StateError> {
-        Ok(self.keys()?.iter().any(|key| key.job != job))
+    /// Keeps others from changing a record, or what is kept with one.
+    pub(crate) fn hold(&self) -> Result<Held<'_>, StateError> {
+        self.dir.hold()
+    }
+
+    /// Whether there is no record of this name, readable or not.
+    pub(crate) fn has_none(&self, name: &str) -> Result<bool, StateError> {
+        Ok(self.dir.open_file(name)?.is_none())
     }
 
     /// Notes that the job has an extern step; see [`Job::contained`]. For that
@@ -358,33 +418,44 @@ fn end(
     key: &JobKey,
     uid: Option<Uid>,
 ) -> Result<(), StateError> {
-    let counters = counters_at_start::forget(state, key);
+    let counters = counters_at_start::forget(held, state, key);
     let note = uid.map_or(Ok(()), |uid| forget_latest(state, key, uid));
     held.remove(&key.file_name())?;
     counters.and(note)
 }
 
-/// For a prolog, once the job has its record: notes it as the one that
-/// started last, of all and of its user's, and tells whether there were others
-/// before.
-///
-/// # Errors
-/// It is not known whether the job is alone.
-pub fn note_start(
-    state: &mut StateDir,
-    registry: &Registry,
-    job: &Job,
-) -> Result<bool, StateError> {
+/// Notes a job that has its record as the one that started last, of all and of
+/// its user's. Who lists the registry afterwards sees every job that started
+/// before, and whoever started before sees that its note was replaced: two
+/// prologs at the same time cannot both miss each other.
+fn note_start(state: &mut StateDir, job: &Job) -> Result<(), StateError> {
     // A login that misses it reads every record.
     let _ = state.folder(LATEST).and_then(|latest| {
         let held = latest.hold()?;
         let _ = held.sweep();
         held.write(&job.uid.to_string(), job.key().file_name().as_bytes())
     });
-    // In this order two prologs at the same time cannot both miss each other:
-    // whoever lists first has its note replaced.
-    state.write(LAST_START, job.job.to_string().as_bytes())?;
-    registry.has_others(job.job)
+    state.write(LAST_START, job.job.to_string().as_bytes())
+}
+
+/// Removes the notes of users' latest jobs that have no record.
+pub(crate) fn remove_orphaned_notes(
+    registry: &Registry,
+    state: &StateDir,
+) -> Result<(), StateError> {
+    let Some(latest) = state.existing_folder(LATEST)? else {
+        return Ok(());
+    };
+    let _held = registry.hold()?;
+    let held = latest.hold()?;
+    for name in latest.names()? {
+        let noted = latest.read(&name)?.unwrap_or_default();
+        let key = std::str::from_utf8(&noted).ok().and_then(JobKey::of_file);
+        if key.is_none_or(|key| registry.has_none(&key.file_name()).unwrap_or(false)) {
+            held.remove(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Which of the user's jobs started last, if that was noted; whether it still

@@ -207,7 +207,7 @@ impl Jobs {
         let Some((state, registry, boot)) = self.registry(settings) else {
             return recorded;
         };
-        let mut known = JobIndex::of_none(boot, deadline);
+        let mut known = JobIndex::of_none(boot, None, deadline);
         if let Some(key) = registry::latest(&state, uid)
             && let Some(record) = known.learn(&registry, &key).cloned()
             && record.uid == uid
@@ -451,13 +451,13 @@ mod tests {
         /// As the job's prolog does.
         fn note(&self, job: u32) {
             let mut state = self.state();
-            let registry = Registry::open(&state).unwrap();
+            let mut registry = Registry::open(&state).unwrap();
             let key = JobKey {
                 job: JobId(job),
                 node: "n1".parse().unwrap(),
             };
             let job = registry.get(&key).unwrap().unwrap();
-            registry::note_start(&mut state, &registry, &job).unwrap();
+            registry.begin(&mut state, &job).unwrap();
         }
     }
 

@@ -7,15 +7,19 @@ use std::time::Duration;
 use clap::Args;
 use config::Config;
 use findings::{Envelope, Finding, Findings, Severity};
+use gpu::shares::Record;
+use gpu::{mps, shares};
 use host::BootId;
 use host::Deadline;
 use host::printable;
-use host::state_dir::StateDir;
-use hugepages::machine;
+use host::state_dir::{StateDir, StateError};
+use host::state_layout::gres;
+use hugepages::isolate::Groups;
+use hugepages::machine::{self, Due, Pages};
 use hugepages::reconcile::PoolReport;
 use hugepages::{HugePages, Pool, ReconcileError, Report};
 use jobs::registry::{Job, Problem, Registry};
-use jobs::sweep;
+use jobs::sweep::{self, Census, Remains, Swept, View};
 use serde::Serialize;
 use slurm::{Installation, JobKey, NodeName, installation, node_name};
 
@@ -95,7 +99,9 @@ pub struct Reconciled {
     report: Report,
     /// Jobs whose record outlived them.
     outlived: Vec<JobKey>,
-    /// What is wrong with the registry.
+    /// Jobs whose GPU share outlived them.
+    shares: Vec<JobKey>,
+    /// What is wrong with the registry, or could not be removed.
     registry_problems: Vec<String>,
 }
 
@@ -113,72 +119,86 @@ impl Reconciled {
         let path = config.state_dir(node)?;
         let deadline = Deadline::after(LIMIT);
         let state = StateDir::open_existing(&path).map_err(ReconcileError::from)?;
-        let report = match (mode, &state) {
-            (Mode::Apply, Some(state)) => {
-                machine::settle(state, spool_dir.clone(), None, deadline)?
-            }
+        let census = Census {
+            boot: BootId::current()?,
+            node: None,
+            spool: spool_dir,
+            deadline,
+        };
+        match (mode, &state) {
+            (Mode::Apply, Some(state)) => Self::apply(path, state, &census),
             // No job has ever been here since the boot: there is nothing to do.
             (Mode::DryRun, _) | (Mode::Apply, None) => {
-                machine::rehearse(state.as_ref(), spool_dir.clone(), deadline)?
+                Self::rehearse(path, state.as_ref(), &census)
             }
-        };
-        let mut reconciled = Self {
-            mode,
-            state: path,
-            report,
-            outlived: Vec::new(),
-            registry_problems: Vec::new(),
-        };
-        if let Some(state) = &state {
-            reconciled.forget_the_gone(state, spool_dir, deadline)?;
         }
-        Ok(reconciled)
     }
 
-    /// Removes the records of jobs that have ended without an epilog, or finds
-    /// them only.
-    fn forget_the_gone(
-        &mut self,
-        state: &StateDir,
-        spool_dir: Option<PathBuf>,
-        deadline: Deadline,
-    ) -> anyhow::Result<()> {
-        let Some(mut registry) = Registry::open_existing(state)? else {
-            return Ok(());
+    fn apply(path: PathBuf, state: &StateDir, census: &Census) -> anyhow::Result<Self> {
+        let mut registry = Registry::open_existing(state)?;
+        let mut pages = Pages::of(state, Due::Now);
+        let mut shares = Shares {
+            state,
+            removed: Vec::new(),
         };
-        let boot = BootId::current()?;
-        let (gone, problems) = sweep::outlived(&registry, boot, None, spool_dir, deadline)?;
-        self.registry_problems = problems
-            .iter()
-            .map(|problem| {
-                format!(
-                    "{}/jobs: {problem}; a job with such a record counts as running, so remove \
-                     the file once that job has ended",
-                    shown(&self.state)
-                )
-            })
-            .collect();
-        if self.mode == Mode::Apply {
-            for job in &gone {
-                registry.end(state, job)?;
-            }
+        let remains: &mut [&mut dyn Remains] = &mut [&mut pages, &mut Groups, &mut shares];
+        let swept = sweep::sweep(registry.as_mut(), state, census, remains);
+        let report = pages.outcome().transpose()?.unwrap_or_default();
+        Ok(Self::new(Mode::Apply, path, report, &swept, shares.removed))
+    }
+
+    fn rehearse(path: PathBuf, state: Option<&StateDir>, census: &Census) -> anyhow::Result<Self> {
+        let report = machine::rehearse(state, census.spool.clone(), census.deadline)?;
+        let registry = state.map(Registry::open_existing).transpose()?.flatten();
+        let swept = match &registry {
+            Some(registry) => sweep::find(registry, census)?,
+            None => Swept::default(),
+        };
+        let view = View {
+            census,
+            registry: registry.as_ref(),
+            gone: &swept.gone,
+        };
+        let shares = match state.map(gres_folder).transpose()?.flatten() {
+            Some(gres) => shares::gone(&gres, &view).map_err(anyhow::Error::msg)?,
+            None => Vec::new(),
+        };
+        let shares = shares.iter().map(Record::key).collect();
+        Ok(Self::new(Mode::DryRun, path, report, &swept, shares))
+    }
+
+    fn new(mode: Mode, state: PathBuf, report: Report, swept: &Swept, shares: Vec<JobKey>) -> Self {
+        let unreadable = swept.unreadable.iter().map(|problem| {
+            format!(
+                "{}/jobs: {problem}; a job with such a record counts as running, so remove the \
+                 file once that job has ended",
+                shown(&state)
+            )
+        });
+        Self {
+            mode,
+            outlived: swept.gone.iter().map(Job::key).collect(),
+            registry_problems: unreadable.chain(swept.failed.iter().cloned()).collect(),
+            state,
+            report,
+            shares,
         }
-        self.outlived = gone.iter().map(Job::key).collect();
-        Ok(())
     }
 
     /// What was changed, a line each; none if all was as it should be.
     pub fn done(&self) -> Vec<String> {
         let report = &self.report;
-        let (dropped, forgotten, change) = match self.mode {
+        let (dropped, forgotten, unshared, change) = match self.mode {
             Mode::Apply => (
                 "is gone; its pages are given back",
                 "ended without its epilog; its record is removed",
+                "is gone; its GPU share is removed",
                 "changed",
             ),
             Mode::DryRun => (
                 "is gone; its pages would be given back",
                 "ended without its epilog; its record would be removed",
+                "is gone; its GPU share would be removed",
                 "would change",
             ),
         };
@@ -191,6 +211,10 @@ impl Reconciled {
             .dropped
             .iter()
             .map(|key| format!("job {key} {dropped}"));
+        let shares = self
+            .shares
+            .iter()
+            .map(|key| format!("job {key} {unshared}"));
         let noticed = report.noticed.iter().map(|it| {
             let (pool, expected, found, baseline) = (it.pool, it.expected, it.found, it.baseline);
             format!(
@@ -203,7 +227,11 @@ impl Reconciled {
             let (pool, found, actual) = (it.pool, it.found, it.actual);
             format!("{pool}: {change} from {found} to {actual}: {}", parts(it))
         });
-        jobs.chain(outlived).chain(noticed).chain(pools).collect()
+        jobs.chain(outlived)
+            .chain(shares)
+            .chain(noticed)
+            .chain(pools)
+            .collect()
     }
 
     /// What somebody has to look at: a warning, or fatal where the kernel did not
@@ -282,6 +310,7 @@ impl Reconciled {
             pools: Vec<PoolLine>,
             dropped: Vec<String>,
             ended_without_epilog: Vec<String>,
+            shares_removed: Vec<String>,
             unclear: Vec<String>,
             noticed: Vec<NoticedLine>,
             problems: Vec<ProblemLine>,
@@ -333,6 +362,7 @@ impl Reconciled {
             pools: pools.collect(),
             dropped: names(&report.dropped),
             ended_without_epilog: names(&self.outlived),
+            shares_removed: names(&self.shares),
             unclear: names(&report.unclear),
             noticed: noticed.collect(),
             problems: problems.collect(),
@@ -344,6 +374,38 @@ impl Reconciled {
         text.push('\n');
         Ok(text)
     }
+}
+
+/// The GPU shares as a part of the one sweep. Those that an MPS daemon serves
+/// are for gres-helper, which can end it.
+struct Shares<'a> {
+    state: &'a StateDir,
+    removed: Vec<JobKey>,
+}
+
+impl Remains for Shares<'_> {
+    fn sweep(&mut self, view: &View<'_>) -> Result<(), String> {
+        let said = |error: StateError| error.to_string();
+        let Some(mut gres) = gres_folder(self.state).map_err(said)? else {
+            return Ok(());
+        };
+        let _lock = gres
+            .lock(shares::LOCK, view.census.deadline)
+            .map_err(said)?;
+        let served = mps::all(&gres)?;
+        for record in shares::gone(&gres, view)? {
+            let has = |daemon: &mps::Daemon| daemon.jobs.iter().any(|(job, _)| *job == record.job);
+            if !served.iter().any(has) {
+                shares::remove(&mut gres, &record.key())?;
+                self.removed.push(record.key());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gres_folder(state: &StateDir) -> Result<Option<StateDir>, StateError> {
+    state.existing_folder(gres::FOLDER)
 }
 
 /// A pool in JSON: `"size": "2M", "numa": 0`.

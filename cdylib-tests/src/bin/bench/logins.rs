@@ -9,7 +9,6 @@ use cdylib_tests::statistics::median;
 use cdylib_tests::testbed::{JobState, NodeOptions, Progress, Testbed};
 use host::BootId;
 use host::state_dir::StateDir;
-use jobs::registry;
 use jobs::registry::{Job, Registry, Start};
 use slurm::{JobId, JobKey};
 
@@ -167,8 +166,7 @@ fn record(tb: &Testbed, queue: &str) -> Outcome {
         let spool = tb.dir().join("spool/n1");
         let mut job = Job::new(&key, start, host::Uid(user.uid), host::Gid(user.gid), spool);
         job.contained = true;
-        registry.put(&job)?;
-        registry::note_start(&mut state, &registry, &job)?;
+        registry.begin(&mut state, &job)?;
     }
     Ok(())
 }
