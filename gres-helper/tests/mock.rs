@@ -839,7 +839,10 @@ fn no_job_counts_as_ended_where_the_spool_directory_is_unknown() {
 
 /// A running job of user 1000 with this many shards, as its plugin notes them.
 fn share(node: &Node, job: u32, shards: u64) {
-    fs::write(node.path(&format!("spool/n1_{job}.4294967292")), "").unwrap();
+    let socket = node.path(&format!("spool/n1_{job}.4294967292"));
+    // It listens until the test ends and never answers, so that nobody knows
+    // whether the job is gone.
+    std::mem::forget(std::os::unix::net::UnixListener::bind(socket).unwrap());
     let state = StateDir::open(&node.path("state")).unwrap();
     let key = JobKey {
         job: JobId(job),
