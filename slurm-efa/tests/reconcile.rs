@@ -20,6 +20,10 @@ use jobs::registry::{Job, Registry, Start};
 fn command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-efa"));
     command.arg("reconcile").arg("--config").arg(node.config());
+    if !arguments.contains(&"--epilog-time") {
+        // No epilog comes in these tests.
+        command.args(["--epilog-time", "0s"]);
+    }
     command.args(arguments);
     // Not the slurm.conf of the machine that runs the tests.
     command.env("SLURM_CONF", node.state().join("none.conf"));
@@ -340,6 +344,15 @@ fn what_a_killed_epilog_left_of_a_job_without_pages_is_removed() {
     registry.keep_counters(&state, &record, &counters).unwrap();
     assert_quiet(&reconcile(&node, &[]));
     node.vanish(7);
+    for mode in [
+        &["--epilog-time", "1h"][..],
+        &["--epilog-time", "1h", "--dry-run"],
+    ] {
+        let output = reconcile(&node, mode);
+        let expected = "job 7@n1 is gone; its record waits for its epilog\n";
+        assert_eq!(stdout(&output), expected, "{mode:?}");
+        assert!(counters_at_start::kept(&state, &key(7)).unwrap().is_some());
+    }
     let output = reconcile(&node, &["--dry-run"]);
     assert_eq!(code(&output), 1);
     let expected = "job 7@n1 ended without its epilog; its record would be removed\n";

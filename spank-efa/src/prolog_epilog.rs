@@ -20,7 +20,7 @@ use hugepages::machine::{Due, Pages};
 use hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
 use jobs::registry;
 use jobs::registry::{Job, Registry, Reservation, Start};
-use jobs::sweep::{self, Census, Remains, Swept};
+use jobs::sweep::{self, Census, EPILOG_TIME, Remains, Swept};
 use slurm::hostlist;
 use slurm::installation;
 use slurm::{Installation, NodeName};
@@ -94,6 +94,7 @@ impl Here {
             node: Some(self.node().clone()),
             spool: self.spool.clone().ok(),
             deadline: Deadline::after(self.settings.time_limit),
+            epilog_time: EPILOG_TIME,
         }
     }
 

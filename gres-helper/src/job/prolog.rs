@@ -13,7 +13,7 @@ use host::Deadline;
 use host::Uid;
 use host::state_dir::StateDir;
 use jobs::registry::Registry;
-use jobs::sweep::{self, Census, Remains, View};
+use jobs::sweep::{self, Census, EPILOG_TIME, Remains, View};
 use slurm::JobKey;
 use slurm::conf::gres_conf;
 
@@ -168,6 +168,7 @@ fn sweep(
         node: Some(key.node.clone()),
         spool: Some(spool_dir(settings, &slurm(), &key.node)),
         deadline: Deadline::after(ASK_LIMIT),
+        epilog_time: EPILOG_TIME,
     };
     let mut shares = Shares {
         settings,

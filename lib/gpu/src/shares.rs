@@ -386,6 +386,7 @@ mod tests {
                 node: None,
                 spool: Some(spool.to_owned()),
                 deadline: limit(),
+                epilog_time: Duration::ZERO,
             };
             let view = View {
                 census: &census,

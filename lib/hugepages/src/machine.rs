@@ -275,6 +275,7 @@ mod tests {
             node: None,
             spool: None,
             deadline: Deadline::after(Duration::from_secs(20)),
+            epilog_time: Duration::ZERO,
         };
         let mut kernel = Kernel(15);
         let mut pages = Pages::of(&state, Due::Now).on(&mut kernel);

@@ -39,15 +39,20 @@ impl Start {
     /// # Errors
     /// The kernel has no random numbers yet; only very early during boot.
     pub fn now(boot: BootId) -> Result<Self, StateError> {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let whole = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1000);
-        let rest = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
         Ok(Self {
             boot,
-            since_boot_ms: whole.saturating_add(rest),
+            since_boot_ms: since_boot_ms(),
             nonce: nonce(Path::new("a job's identity"))?,
         })
     }
+}
+
+/// Now, as [`Start::since_boot_ms`].
+pub(crate) fn since_boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let whole = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1000);
+    let rest = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
+    whole.saturating_add(rest)
 }
 
 /// What a job's prolog did about its hugepages, for its steps to tell.
@@ -106,6 +111,10 @@ pub struct Job {
     /// them; empty where that does not run.
     #[serde(default)]
     pub gpus: Vec<String>,
+    /// When a sweep first saw that the job is gone although it has its record,
+    /// as [`Start::since_boot_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since_boot_ms: Option<u64>,
 }
 
 impl Job {
@@ -127,6 +136,7 @@ impl Job {
             others_at_start: false,
             contained: false,
             gpus: Vec::new(),
+            gone_since_boot_ms: None,
         }
     }
 

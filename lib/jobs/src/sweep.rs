@@ -1,18 +1,24 @@
 //! The one sweep: it removes everything of jobs that are gone, because their
 //! epilog was killed or never ran.
 //!
-//! The plugin's prolog, gres-helper's prolog and `slurm-efa reconcile` call it, and
-//! the plugin's epilog its first half ([`remains`]). A job's record, its notes and its counters are small files under the
-//! registry's lock, and this module removes them. Hugepages, hugetlb groups and
+//! The plugin's prolog, gres-helper's prolog and `slurm-efa reconcile` call it,
+//! and the plugin's epilog its first half ([`remains`]). A job's record, its notes
+//! and its counters are small files under the registry's lock, and this module
+//! removes them. Hugepages, hugetlb groups and
 //! GPU shares have files of their own, since changing them asks the kernel, NVML
 //! or a daemon, which may take seconds: each has a lock of its own, and an owner
 //! that implements [`Remains`]. All owners ask the same rule ([`JobIndex`]) about
 //! the same identity ([`Start`](crate::registry::Start)).
 //!
+//! A job's last socket goes shortly before its epilog reads the record, to
+//! report what the job moved. So what a job held goes as soon as the job is gone,
+//! and its record only [`Census::epilog_time`] after a sweep first saw that.
+//!
 //! Failure direction: a job of which nobody knows whether it exists keeps
 //! everything. What fails here is tried again by the next sweep.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use host::BootId;
 use host::Deadline;
@@ -22,6 +28,10 @@ use slurm::{JobId, JobKey, NodeName};
 
 use crate::index::{Existence, JobIndex};
 use crate::registry::{self, Job, Problem, Registry, Start};
+
+/// How long the record of a job that is gone waits for the epilog, unless an
+/// administrator says otherwise: slurmd starts it within seconds.
+pub const EPILOG_TIME: Duration = Duration::from_secs(60);
 
 /// What a sweep needs to know to ask whether a job exists.
 #[derive(Debug, Clone)]
@@ -35,9 +45,18 @@ pub struct Census {
     pub spool: Option<PathBuf>,
     /// Bounds asking the jobs and whatever the owners of remains do, together.
     pub deadline: Deadline,
+    /// How long the record of a job that is gone waits for the job's epilog.
+    pub epilog_time: Duration,
 }
 
 impl Census {
+    /// Whether the epilog of a job that is gone may still come, if a sweep first
+    /// saw then that it is.
+    fn waits(&self, job: &Job, gone_since_boot_ms: u64) -> bool {
+        let waited = registry::since_boot_ms().saturating_sub(gone_since_boot_ms);
+        job.start.boot == self.boot && Duration::from_millis(waited) < self.epilog_time
+    }
+
     /// Whether this sweep judges the job.
     #[must_use]
     pub fn judges(&self, key: &JobKey) -> bool {
@@ -99,6 +118,8 @@ pub trait Remains {
 pub struct Swept {
     /// The jobs that are gone, whose records were removed.
     pub gone: Vec<Job>,
+    /// Those that are gone and keep their records for their epilogs.
+    pub waiting: Vec<Job>,
     /// All other jobs that have a record; `None` where the registry could not be
     /// listed.
     pub left: Option<Vec<JobKey>>,
@@ -116,9 +137,35 @@ impl Swept {
         left.is_none_or(|keys| keys.iter().any(|key| key.job != job))
     }
 
-    /// Removes the records of the jobs that are gone.
-    fn end_gone(&mut self, registry: &mut Registry, state: &StateDir) {
+    /// What a sweep would leave for epilogs is moved to those that wait: what
+    /// [`find`] found, for a dry run.
+    #[must_use]
+    pub fn with_those_that_wait(mut self, census: &Census) -> Self {
+        let seen = registry::since_boot_ms();
+        let waits = |job: &Job| census.waits(job, job.gone_since_boot_ms.unwrap_or(seen));
+        let (waiting, gone) = std::mem::take(&mut self.gone).into_iter().partition(waits);
+        (self.waiting, self.gone) = (waiting, gone);
+        self
+    }
+
+    /// Removes the records of the jobs that are gone, or notes when that was
+    /// first seen.
+    fn end_gone(&mut self, registry: &mut Registry, state: &StateDir, census: &Census) {
         for job in std::mem::take(&mut self.gone) {
+            let seen = registry::since_boot_ms();
+            if census.waits(&job, job.gone_since_boot_ms.unwrap_or(seen)) {
+                let note = |job: &mut Job| {
+                    job.gone_since_boot_ms.get_or_insert(seen);
+                };
+                if job.gone_since_boot_ms.is_none()
+                    && let Err(error) = registry.amend(&job.key(), &job.start, note)
+                {
+                    self.failed.push(format!("job {}: {error}", job.key()));
+                }
+                self.left.get_or_insert_default().push(job.key());
+                self.waiting.push(job);
+                continue;
+            }
             match registry.end_outlived(state, &job) {
                 Ok(true) => self.gone.push(job),
                 // Its epilog came first, or the job started again.
@@ -153,7 +200,7 @@ pub fn sweep(
     });
     let failed = remains(Some(registry), census, &swept.gone, owners);
     swept.failed.extend(failed);
-    swept.end_gone(registry, state);
+    swept.end_gone(registry, state, census);
     if census.node.is_none() {
         let orphans = [
             registry.remove_orphaned_counters(state),
@@ -219,6 +266,7 @@ pub fn find(registry: &Registry, census: &Census) -> Result<Swept, StateError> {
     Ok(Swept {
         gone,
         left: Some(left),
+        waiting: Vec::new(),
         unreadable,
         failed: Vec::new(),
     })

@@ -74,6 +74,7 @@ impl Place {
             node: Some("n1".parse().unwrap()),
             spool: Some(self.spool.clone()),
             deadline: Deadline::after(Duration::from_secs(60)),
+            epilog_time: Duration::ZERO,
         }
     }
 
@@ -311,6 +312,45 @@ fn left_behind(it: &mut Place, number: u32) -> Job {
         .keep_counters(&state, &job, &nothing_counted())
         .unwrap();
     job
+}
+
+#[test]
+fn the_record_of_a_job_that_is_gone_waits_for_the_epilog_from_when_that_was_first_seen() {
+    let mut it = place();
+    let job = left_behind(&mut it, 7);
+    let (state, mut census) = (it.state(), it.census());
+    census.epilog_time = Duration::from_secs(3600);
+    for _ in 0..2 {
+        let swept = sweep(Some(&mut it.registry), &state, &census, &mut []);
+        assert!(swept.gone.is_empty(), "its epilog would find no record");
+        assert_eq!(swept.waiting.len(), 1);
+        assert_eq!(swept.left, Some(vec![job.key()]));
+        let kept = counters_at_start::kept(&state, &job.key()).unwrap();
+        assert!(kept.is_some(), "its epilog could not report");
+    }
+    // As if that had first been seen when the machine booted.
+    let long_ago = |job: &mut Job| {
+        assert!(job.gone_since_boot_ms.is_some(), "no sweep noted it");
+        job.gone_since_boot_ms = Some(0);
+    };
+    it.registry.amend(&job.key(), &job.start, long_ago).unwrap();
+    census.epilog_time = Duration::from_millis(1);
+    let swept = sweep(Some(&mut it.registry), &state, &census, &mut []);
+    assert_eq!(swept.gone.len(), 1);
+    assert_eq!(it.files(), [""; 0]);
+}
+
+#[test]
+fn what_an_earlier_boot_left_waits_for_no_epilog() {
+    let mut it = place();
+    let mut old = it.job(&key(8, "n1"));
+    old.start.boot = BootId::for_test("earlier");
+    it.registry.put(&old).unwrap();
+    let (state, mut census) = (it.state(), it.census());
+    census.epilog_time = Duration::from_secs(3600);
+    let swept = sweep(Some(&mut it.registry), &state, &census, &mut []);
+    assert_eq!(swept.gone.len(), 1);
+    assert_eq!(it.files(), [""; 0]);
 }
 
 #[test]

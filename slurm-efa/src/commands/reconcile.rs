@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use config::Config;
+use config::values::duration;
 use findings::{Envelope, Finding, Findings, Severity};
 use gpu::shares::Record;
 use gpu::{mps, shares};
@@ -37,6 +38,10 @@ pub struct Arguments {
     /// slurmd's SlurmdSpoolDir, instead of slurm.conf's: where jobs with damaged files are looked for
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
+    /// How long the record of a job that is gone waits for the job's epilog, from
+    /// when that was first seen
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
+    epilog_time: Duration,
     #[command(flatten)]
     site: SiteArguments,
 }
@@ -50,7 +55,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     };
     let node = arguments.site.node.as_ref();
     let spool_dir = arguments.spool_dir.or_else(|| spool_dir(node));
-    let reconciled = Reconciled::run(&config, node, spool_dir, mode)?;
+    let reconciled = Reconciled::run(&config, node, spool_dir, arguments.epilog_time, mode)?;
     let findings = reconciled.findings();
     if arguments.json {
         print(&reconciled.to_json(node, &findings)?)?;
@@ -99,6 +104,8 @@ pub struct Reconciled {
     report: Report,
     /// Jobs whose record outlived them.
     outlived: Vec<JobKey>,
+    /// Jobs that are gone, whose record waits for the epilog.
+    waiting: Vec<JobKey>,
     /// Jobs whose GPU share outlived them.
     shares: Vec<JobKey>,
     /// What is wrong with the registry, or could not be removed.
@@ -114,6 +121,7 @@ impl Reconciled {
         config: &Config,
         node: Option<&NodeName>,
         spool_dir: Option<PathBuf>,
+        epilog_time: Duration,
         mode: Mode,
     ) -> anyhow::Result<Self> {
         let path = config.state_dir(node)?;
@@ -124,6 +132,7 @@ impl Reconciled {
             node: None,
             spool: spool_dir,
             deadline,
+            epilog_time,
         };
         match (mode, &state) {
             (Mode::Apply, Some(state)) => Self::apply(path, state, &census),
@@ -154,10 +163,12 @@ impl Reconciled {
             Some(registry) => sweep::find(registry, census)?,
             None => Swept::default(),
         };
+        let swept = swept.with_those_that_wait(census);
+        let gone = [&swept.gone[..], &swept.waiting[..]].concat();
         let view = View {
             census,
             registry: registry.as_ref(),
-            gone: &swept.gone,
+            gone: &gone,
         };
         let shares = match state.map(gres_folder).transpose()?.flatten() {
             Some(gres) => shares::gone(&gres, &view).map_err(anyhow::Error::msg)?,
@@ -178,6 +189,7 @@ impl Reconciled {
         Self {
             mode,
             outlived: swept.gone.iter().map(Job::key).collect(),
+            waiting: swept.waiting.iter().map(Job::key).collect(),
             registry_problems: unreadable.chain(swept.failed.iter().cloned()).collect(),
             state,
             report,
@@ -188,6 +200,10 @@ impl Reconciled {
     /// What was changed, a line each; none if all was as it should be.
     pub fn done(&self) -> Vec<String> {
         let report = &self.report;
+        let waits = self
+            .waiting
+            .iter()
+            .map(|key| format!("job {key} is gone; its record waits for its epilog"));
         let (dropped, forgotten, unshared, change) = match self.mode {
             Mode::Apply => (
                 "is gone; its pages are given back",
@@ -228,6 +244,7 @@ impl Reconciled {
             format!("{pool}: {change} from {found} to {actual}: {}", parts(it))
         });
         jobs.chain(outlived)
+            .chain(waits)
             .chain(shares)
             .chain(noticed)
             .chain(pools)
@@ -310,6 +327,7 @@ impl Reconciled {
             pools: Vec<PoolLine>,
             dropped: Vec<String>,
             ended_without_epilog: Vec<String>,
+            waiting_for_epilog: Vec<String>,
             shares_removed: Vec<String>,
             unclear: Vec<String>,
             noticed: Vec<NoticedLine>,
@@ -362,6 +380,7 @@ impl Reconciled {
             pools: pools.collect(),
             dropped: names(&report.dropped),
             ended_without_epilog: names(&self.outlived),
+            waiting_for_epilog: names(&self.waiting),
             shares_removed: names(&self.shares),
             unclear: names(&report.unclear),
             noticed: noticed.collect(),
