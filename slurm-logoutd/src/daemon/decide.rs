@@ -9,8 +9,9 @@ use logins::settings::Leftovers;
 use logins::terminate::{Ending, PendingTermination};
 use logins::user_jobs::{Jobs, Presence};
 
+use super::knowledge::{Daemon, Pending};
 use super::notices::holds;
-use super::{Daemon, Pending, list, named, shown};
+use super::telling::{list, named, shown};
 
 impl Daemon {
     pub(super) fn judge(&mut self, uid: Uid, jobs: &Jobs) -> Option<BootTime> {

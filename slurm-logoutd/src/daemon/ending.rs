@@ -10,7 +10,7 @@ use logins::session::Session;
 use logins::terminate::{self, Progress};
 use logins::user_jobs::{Jobs, Presence};
 
-use super::{Daemon, Pending};
+use super::knowledge::{Daemon, Pending};
 
 impl Daemon {
     /// Goes on with what is being ended; when to go on again.

@@ -8,7 +8,8 @@ use logins::membership::User;
 use logins::session::Session;
 use logins::settings::Leftovers;
 
-use super::{Daemon, Pending, shown};
+use super::knowledge::{Daemon, Pending};
+use super::telling::shown;
 
 /// Whether a session is used is not asked again so soon.
 const FRESH: Duration = Duration::from_millis(250);

@@ -7,142 +7,34 @@
 
 mod decide;
 mod ending;
+mod error;
 mod idle_sessions;
+mod knowledge;
 mod notices;
 mod sessions;
+mod telling;
 mod watches;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::rc::Rc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use host::process::ProcessIdentity;
-use host::state_dir::{Lock, StateDir, StateError, Store};
-use host::state_layout::job;
-use host::state_layout::login::{DAEMON_LOCK, NOTICES};
-use host::{BootId, Deadline, Uid};
-use jobs::registry::Registry;
+use host::Uid;
 use logins::clock::BootTime;
-use logins::group;
-use logins::idle::Activity;
-use logins::policy::Notice;
-use logins::process::Processes;
-use logins::session::{Records, Session};
-use logins::settings::Settings;
-use logins::terminate::{self, PendingTermination};
-use logins::tty;
 use logins::user_jobs::Jobs;
-use slurm::JobId;
 
+pub use error::DaemonError;
+pub use knowledge::Daemon;
 pub(crate) use notices::kept;
-use notices::read_notices;
-use watches::{RECORDS, SPOOL, Watches};
+use watches::SPOOL;
 
 /// Longest that one look for jobs may wait for slurmstepds that do not answer.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// How long a second daemon waits for the first one to end, at a restart.
-const TAKE_OVER: Duration = Duration::from_secs(3);
 
 /// How often the jobs are looked at again while a doubt remains and nobody
 /// has been warned.
 const DOUBT: Duration = Duration::from_secs(60);
 
-/// Why the daemon cannot work.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DaemonError {
-    /// The state directory, or another daemon that holds its lock.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Which boot this is.
-    #[error(transparent)]
-    Boot(#[from] host::ReadError),
-    /// inotify.
-    #[error("cannot wait for events: {0}; see fs.inotify.max_user_instances in inotify(7)")]
-    Events(std::io::Error),
-}
-
-/// Sessions that are being ended.
-#[derive(Debug)]
-struct Pending {
-    termination: PendingTermination,
-    /// They end because they are idle, whether the user has a job or not.
-    idle: bool,
-}
-
-/// The daemon's knowledge.
-pub struct Daemon {
-    settings: Settings,
-    boot: BootId,
-    records: Records,
-    notices_dir: StateDir,
-    sessions: BTreeMap<String, Session>,
-    notices: BTreeMap<Uid, Notice>,
-    endings: Vec<Pending>,
-    /// Of sessions without a group whose leader has ended: how many looks in a
-    /// row have found nothing of them.
-    gone: BTreeMap<ProcessIdentity, u32>,
-    /// When users were seen with a job last.
-    had_job: BTreeMap<Uid, BootTime>,
-    activity: Activity,
-    used: BTreeMap<ProcessIdentity, BootTime>,
-    idle_warned: BTreeMap<ProcessIdentity, BootTime>,
-    next_sample: Option<BootTime>,
-    watches: Watches,
-    watched_jobs: BTreeSet<JobId>,
-    last_doubts: Vec<String>,
-    said: BTreeSet<String>,
-    /// The processes as this turn saw them, once it needed to.
-    processes: Option<Rc<Processes>>,
-    _lock: Lock,
-}
-
 impl Daemon {
-    /// Takes the daemon's lock and reads what an earlier daemon left.
-    ///
-    /// # Errors
-    /// See [`DaemonError`].
-    pub fn new(settings: Settings) -> Result<Self, DaemonError> {
-        let state = StateDir::open(&settings.state_dir)?;
-        let lock = state.lock(DAEMON_LOCK, Deadline::after(TAKE_OVER))?;
-        let mut records = Records::open(&state)?;
-        records.sweep()?;
-        // Made here so that it can be watched before the first job.
-        Registry::open(&state)?;
-        let mut watches = Watches::new()?;
-        watches.add(records.path(), RECORDS);
-        watches.add(&settings.state_dir.join(job::RECORDS), RECORDS);
-        let mut notices_dir = state.folder(NOTICES)?;
-        notices_dir.sweep()?;
-        group::thaw_all();
-        group::sweep();
-        let boot = BootId::current()?;
-        let (notices, had_job) = read_notices(&mut notices_dir, &boot, settings.dry_run)?;
-        Ok(Self {
-            settings,
-            boot,
-            records,
-            notices_dir,
-            sessions: BTreeMap::new(),
-            notices,
-            endings: Vec::new(),
-            gone: BTreeMap::new(),
-            had_job,
-            activity: Activity::default(),
-            used: BTreeMap::new(),
-            idle_warned: BTreeMap::new(),
-            next_sample: None,
-            watches,
-            watched_jobs: BTreeSet::new(),
-            last_doubts: Vec::new(),
-            said: BTreeSet::new(),
-            processes: None,
-            _lock: lock,
-        })
-    }
-
     /// Works until it is killed.
     ///
     /// # Errors
@@ -213,78 +105,5 @@ impl Daemon {
         next.extend(self.sample());
         next.extend(self.carry_on(&jobs));
         next.into_iter().min()
-    }
-
-    /// All processes, looked at once in a turn however many users it is about.
-    /// Whoever sends a signal makes sure that the process is still the same.
-    fn processes(&mut self) -> Option<Rc<Processes>> {
-        if self.processes.is_none() {
-            self.processes = Processes::scan().ok().map(Rc::new);
-        }
-        self.processes.clone()
-    }
-
-    fn tell(&mut self, sessions: &[Session], text: &str) {
-        let Some(first) = sessions.first() else {
-            return;
-        };
-        if let Some(all) = self.processes() {
-            let terminals = terminate::terminals(sessions, &all);
-            tty::tell(&terminals, first.uid, text);
-        }
-    }
-
-    fn tell_doubts(&mut self, jobs: &Jobs) {
-        if jobs.doubts() != self.last_doubts {
-            for doubt in jobs.doubts() {
-                self.log(&format!("{doubt}; no session ends because of this"));
-            }
-            self.last_doubts = jobs.doubts().to_vec();
-        }
-    }
-
-    fn log(&self, text: &str) {
-        // A log that nobody reads any more is no reason to end.
-        let _ = writeln!(std::io::stderr(), "slurm-logoutd: {text}");
-    }
-
-    fn debug(&self, text: &str) {
-        if self.settings.debug {
-            self.log(text);
-        }
-    }
-
-    fn say_once(&mut self, text: String) {
-        // Bounded: what is said depends on files that only root writes.
-        if self.said.len() < 1000 && self.said.insert(text.clone()) {
-            self.log(&text);
-        }
-    }
-}
-
-fn named(sessions: &[Session], uid: Uid) -> String {
-    match sessions.first() {
-        Some(session) => session.user.clone(),
-        None => format!("uid {uid}"),
-    }
-}
-
-fn list(sessions: &[Session]) -> String {
-    let texts: Vec<String> = sessions.iter().take(8).map(Session::to_string).collect();
-    let more = sessions.len().saturating_sub(texts.len());
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-    texts.join(", ") + &more
-}
-
-/// `60 s`, `5 min`.
-fn shown(time: Duration) -> String {
-    match time.as_secs() {
-        0 => format!("{} ms", time.as_millis()),
-        seconds if seconds >= 120 && seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
-        seconds => format!("{seconds} s"),
     }
 }

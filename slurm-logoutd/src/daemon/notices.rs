@@ -11,59 +11,21 @@ use logins::policy::Notice;
 use logins::session::Session;
 use serde::{Deserialize, Serialize};
 
-use super::Daemon;
-
 /// A user's notice, as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NoticeRecord {
-    boot: BootId,
-    uid: Uid,
+    pub(super) boot: BootId,
+    pub(super) uid: Uid,
     pub(crate) notice: Notice,
     /// Given by a dry run, which told nobody.
     #[serde(default)]
-    dry: bool,
+    pub(super) dry: bool,
     /// When the user was seen with a job last.
     #[serde(default)]
     pub(crate) had_job: Option<BootTime>,
 }
 
-impl Daemon {
-    pub(super) fn keep(&mut self, uid: Uid, notice: Notice) {
-        if self.notices.insert(uid, notice) == Some(notice) {
-            return;
-        }
-        let kept = NoticeRecord {
-            boot: self.boot.clone(),
-            uid,
-            notice,
-            dry: self.settings.dry_run,
-            had_job: self.had_job.get(&uid).copied(),
-        };
-        let written = serde_json::to_vec(&kept)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| {
-                let name = notice_name(uid);
-                self.notices_dir
-                    .write(&name, &bytes)
-                    .map_err(|error| error.to_string())
-            });
-        // The deadline is then known to this daemon only: a later one gives a
-        // new grace, which ends nobody too early.
-        if let Err(reason) = written {
-            self.say_once(reason);
-        }
-    }
-
-    pub(super) fn forget(&mut self, uid: Uid) {
-        if self.notices.remove(&uid).is_some()
-            && let Err(error) = self.notices_dir.remove(&notice_name(uid))
-        {
-            self.say_once(error.to_string());
-        }
-    }
-}
-
-fn notice_name(uid: Uid) -> String {
+pub(super) fn notice_name(uid: Uid) -> String {
     format!("{uid}.json")
 }
 

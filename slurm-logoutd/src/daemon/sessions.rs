@@ -13,7 +13,7 @@ use logins::terminate;
 use logins::user_jobs::Jobs;
 use slurm::JobId;
 
-use super::Daemon;
+use super::knowledge::Daemon;
 
 impl Daemon {
     /// Reads the records; when to look again at the latest.

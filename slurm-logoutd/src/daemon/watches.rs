@@ -13,7 +13,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::DaemonError;
+use super::error::DaemonError;
 
 /// After an event, others that follow within this time are taken together:
 /// a flood of them costs 50 looks a second at most.

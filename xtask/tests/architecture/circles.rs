@@ -42,23 +42,6 @@ const KNOWN: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "config",
-        &[
-            "the crate's root",
-            "sections::gres",
-            "sections::health",
-            "sections::hugepages",
-            "sections::logout",
-            "sections::profile",
-            "sections::report",
-            "sections::top_level",
-        ],
-    ),
-    (
-        "slurm-logoutd",
-        &["daemon", "daemon::notices", "daemon::watches"],
-    ),
-    (
         "xtask",
         &["bindings", "bindings::check", "bindings::generate"],
     ),

@@ -1,12 +1,11 @@
 //! `[hugepages]` of the configuration.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::size::{Bytes, PageSize, Request};
-use crate::values::duration;
+use crate::values::{duration, of_text, optional_of_text};
 use crate::{Config, ConfigError};
 
 /// Most that a job gets on a node where the site says nothing: room for AWS's
@@ -48,12 +47,12 @@ pub enum Spread {
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// For jobs that neither ask themselves nor have a profile that does.
-    #[serde(deserialize_with = "request")]
+    #[serde(deserialize_with = "optional_of_text")]
     pub default: Option<Request>,
     /// Most that a job gets on each node.
     pub max: Bytes,
     /// The size of the pages.
-    #[serde(deserialize_with = "parsed")]
+    #[serde(deserialize_with = "of_text")]
     pub page_size: PageSize,
     /// Where they lie.
     pub spread: Spread,
@@ -88,20 +87,6 @@ impl Settings {
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
         Ok(config.section("hugepages")?.unwrap_or_default())
     }
-}
-
-pub(super) fn request<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Request>, D::Error> {
-    parsed(from).map(Some)
-}
-
-fn parsed<'de, D, T>(from: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr,
-    T::Err: std::fmt::Display,
-{
-    let text = String::deserialize(from)?;
-    text.parse().map_err(serde::de::Error::custom)
 }
 
 fn time_limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

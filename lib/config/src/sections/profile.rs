@@ -6,10 +6,10 @@ use std::fmt;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::hugepages::request;
 use crate::error::ConfigError;
 use crate::size::Request;
 use crate::source::{Source, Value, line_of};
+use crate::values::optional_of_text;
 use host::Gather;
 use host::printable;
 
@@ -53,7 +53,7 @@ pub struct ProfileConfig {
     #[serde(deserialize_with = "count")]
     pub devices: Option<u32>,
     /// The hugepages on each node of a job that names none itself.
-    #[serde(deserialize_with = "request")]
+    #[serde(deserialize_with = "optional_of_text")]
     pub hugepages: Option<Request>,
     /// The limit of locked memory of the job's tasks.
     pub memlock: Option<Memlock>,

@@ -4,3 +4,27 @@
 pub mod duration;
 pub mod path;
 pub mod size;
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::{Deserialize as _, Deserializer, de::Error as _};
+
+/// A value that is written as text.
+pub(crate) fn of_text<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = String::deserialize(from)?;
+    text.parse().map_err(D::Error::custom)
+}
+
+/// The same for a key that need not be there.
+pub(crate) fn optional_of_text<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    of_text(from).map(Some)
+}
