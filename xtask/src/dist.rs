@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::elf::{Glibc, Needs};
-use crate::{command, package, venv};
+use crate::{command, venv};
 
 /// Where packages install a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +246,7 @@ const LIBRARIES: &[&str] = &[
 ///
 /// # Errors
 /// When a build fails, or a file asks more of a machine than promised.
-pub fn dist(variant: Variant, here: bool) -> Result<()> {
+pub fn dist(variant: Variant, here: bool) -> Result<Vec<&'static str>> {
     let tools = tools()?;
     let mut made = Vec::new();
     println!(
@@ -275,10 +275,7 @@ pub fn dist(variant: Variant, here: bool) -> Result<()> {
         }
         made.push(*arch);
     }
-    match variant {
-        Variant::Shipped => package::package(&made, package::VERSION, &dist_dir(variant)),
-        Variant::Inject => Ok(()),
-    }
+    Ok(made)
 }
 
 /// The programs that build and package; fetched at the first call.

@@ -17,6 +17,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::dist::Variant;
+
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about, disable_help_subcommand = true)]
 struct Arguments {
@@ -79,19 +81,18 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Setup { purpose } => setup::setup(purpose),
-        Chore::Dist { inject, here } => {
-            let variant = if inject {
-                dist::Variant::Inject
-            } else {
-                dist::Variant::Shipped
-            };
-            dist::dist(variant, here)
-        }
+        Chore::Dist { inject: true, here } => dist::dist(Variant::Inject, here).map(drop),
+        Chore::Dist {
+            inject: false,
+            here,
+        } => dist::dist(Variant::Shipped, here).and_then(|made| {
+            package::package(&made, package::VERSION, &dist::dist_dir(Variant::Shipped))
+        }),
         Chore::Package {
             package_version,
             into,
         } => {
-            let into = into.unwrap_or_else(|| dist::dist_dir(dist::Variant::Shipped));
+            let into = into.unwrap_or_else(|| dist::dist_dir(Variant::Shipped));
             package::package(&package::built(), &package_version, &into)
         }
         Chore::Bindings { headers, check } => bindings::bindings(&headers, check),

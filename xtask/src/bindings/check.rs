@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::SlurmVersion;
 use super::compare::{self, Difference};
 use super::generate::{FILE, VERSION_MARK};
+use super::version::SlurmVersion;
 
 /// Items that may differ in the releases before one.
 struct Handled {

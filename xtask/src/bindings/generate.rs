@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bindgen::RustTarget;
 use bindgen::callbacks::{EnumVariantCustomBehavior, EnumVariantValue, ParseCallbacks};
 
-use super::SlurmVersion;
+use super::version::SlurmVersion;
 use crate::command;
 
 /// Where the bindings are kept, from the workspace's root.

@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::crates::Crates;
-use super::{Format, NAME, licences};
+use super::facts::{Format, NAME};
+use super::licences;
 use crate::command;
 use crate::dist::{self, ARTIFACTS, Artifact, InstallDir, Variant};
 

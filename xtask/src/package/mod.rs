@@ -5,6 +5,7 @@
 
 mod contents;
 mod crates;
+mod facts;
 mod licences;
 mod sbom;
 
@@ -20,15 +21,13 @@ use serde_json::{Value, json};
 
 use self::contents::{Entry, Form};
 use self::crates::Crates;
+use self::facts::{BuildTime, Format, LICENCE, NAME, RELEASE, go_arch};
 use crate::command;
 use crate::dist::{self, ARCHES, ARTIFACTS, Variant};
 
 /// The version of the workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How often this version was packaged: the packages' versions end with it.
-const RELEASE: &str = "1";
-const NAME: &str = "slurm-efa";
 const SUMMARY: &str = "Elastic Fabric Adapter for Slurm jobs on AWS GPU clusters";
 const DESCRIPTION: &str = "\
 A SPANK plugin gives jobs the environment that the node's EFA stack needs and
@@ -37,7 +36,6 @@ not fit; slurm-efa tells what jobs moved over EFA. Installing it changes no
 configuration: nothing is enabled until an administrator says so.";
 const HOMEPAGE: &str = "https://github.com/slurm-efa/slurm-efa";
 const MAINTAINER: &str = "The slurm-efa authors <slurm-efa@users.noreply.github.com>";
-const LICENCE: &str = "MIT OR Apache-2.0";
 
 /// What is packaged is loaded by glibc's own loader; see [`dist`].
 const GLIBC: &str = "2.17";
@@ -157,66 +155,6 @@ fn hash(into: &Path) -> Result<()> {
     )?;
     fs::write(into.join("SHA256SUMS"), sums)?;
     Ok(())
-}
-
-/// When everything in the packages was made, as far as they tell.
-struct BuildTime {
-    seconds: u64,
-    /// The same as RFC 3339.
-    text: String,
-}
-
-impl BuildTime {
-    fn get() -> Result<Self> {
-        let seconds = dist::source_date().context(
-            "the packages' time cannot be told: this is no git checkout, and SOURCE_DATE_EPOCH \
-             is not set",
-        )?;
-        let text = command::output(Command::new("date").args([
-            "--utc",
-            "--date",
-            &format!("@{seconds}"),
-            "+%Y-%m-%dT%H:%M:%SZ",
-        ]))?;
-        Ok(Self {
-            seconds: seconds
-                .parse()
-                .with_context(|| format!("SOURCE_DATE_EPOCH is {seconds:?}, not seconds"))?,
-            text: text.trim().to_owned(),
-        })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Deb,
-    Rpm,
-}
-
-impl Format {
-    /// What nfpm calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Deb => "deb",
-            Self::Rpm => "rpm",
-        }
-    }
-
-    fn file_name(self, version: &str, arch: &str) -> String {
-        match self {
-            Self::Deb => format!("{NAME}_{version}-{RELEASE}_{}.deb", go_arch(arch)),
-            Self::Rpm => format!("{NAME}-{version}-{RELEASE}.{arch}.rpm"),
-        }
-    }
-}
-
-/// Debian and nfpm have one name for an architecture, Rust and rpm the other.
-fn go_arch(arch: &str) -> &str {
-    match arch {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// Lays the files out as they will be installed, in a folder that is new.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::crates::{CrateId, Crates, rust_version};
-use super::{BuildTime, LICENCE, NAME};
+use super::facts::{BuildTime, LICENCE, NAME};
 use crate::dist::ARTIFACTS;
 
 /// Every crate in what is shipped, and which needs which.

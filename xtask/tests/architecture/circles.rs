@@ -41,21 +41,6 @@ const KNOWN: &[(&str, &[&str])] = &[
             "testbed::namespaces",
         ],
     ),
-    (
-        "xtask",
-        &["bindings", "bindings::check", "bindings::generate"],
-    ),
-    (
-        "xtask",
-        &[
-            "dist",
-            "package",
-            "package::contents",
-            "package::crates",
-            "package::licences",
-            "package::sbom",
-        ],
-    ),
 ];
 
 /// A module's path within its crate; that of the crate itself is empty.
