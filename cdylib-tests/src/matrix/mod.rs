@@ -4,90 +4,17 @@
 //! A behaviour is one line of [`rows::ROWS`]; a release is one line of xtask's
 //! table (`cargo xtask roots --list`).
 
+mod context;
 mod rows;
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::efa_cluster;
 use crate::modules;
-use crate::testbed::{Builder, Testbed};
-use rows::{NODES, ROWS};
-
-/// What a row says.
-type Verdict = Result<(), Box<dyn Error>>;
-
-/// A behaviour that every release must show.
-struct Row {
-    name: &'static str,
-    check: fn(&Context) -> Verdict,
-}
-
-/// A release and its Debian root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Release {
-    /// As Slurm's makers call it, e.g. `22.05`.
-    slurm: String,
-    root: PathBuf,
-}
-
-/// What the rows of one release share.
-struct Context {
-    release: Release,
-    /// The plugin as it is shipped.
-    plugin: PathBuf,
-    /// The same, able to panic in any hook.
-    injected: PathBuf,
-    /// A cluster of [`NODES`] that loads `plugin`.
-    tb: Testbed,
-}
-
-impl Context {
-    fn new(release: &Release) -> Result<Self, Box<dyn Error>> {
-        let (plugin, injected) = (modules::shipped(), modules::shipped_injected());
-        let tb = cluster(release, &NODES, &plugin).start()?;
-        Ok(Self {
-            release: release.clone(),
-            plugin,
-            injected,
-            tb,
-        })
-    }
-}
-
-impl Context {
-    /// So that what a row left behind fails one row after it, not all.
-    fn end_all_jobs(&self) {
-        for user in ["alice", "bob", "carol"] {
-            let _ = self.tb.run("root", &["scancel", "--user", user], &[]);
-        }
-    }
-}
-
-/// A maximum that lets a job ask for more than a node has.
-const SITE: &str = "[hugepages]\nmax = \"1024T\"\n";
-
-/// A cluster of simulated nodes under that release's Slurm, with `plugin` as
-/// `required`.
-fn cluster(release: &Release, nodes: &[&str], plugin: &Path) -> Builder {
-    let logout = ["pam_slurm_logout.so", "slurm-logoutd", "slurm-logout"];
-    let builder = logout
-        .iter()
-        .fold(efa_cluster::bare(nodes), |builder, name| {
-            builder.bind(modules::shipped_file(name))
-        });
-    builder
-        .root(&release.root)
-        .bind(plugin)
-        .plugstack(&efa_cluster::plugstack_line("required", plugin))
-        .file(
-            efa_cluster::CONFIG,
-            &format!("{}{SITE}", efa_cluster::SYSROOTS),
-        )
-}
+use context::{Context, Release, Row, xtask};
+use rows::ROWS;
 
 /// Which part of the matrix is run; all of it by default.
 #[derive(Debug, Default)]
@@ -184,15 +111,6 @@ fn roots(names: &[&str]) -> Result<Vec<Release>, Box<dyn Error>> {
             release(line).ok_or_else(|| format!("not a line of roots --list: {line}").into())
         })
         .collect()
-}
-
-fn xtask(arguments: &[&str]) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .arg("xtask")
-        .args(arguments);
-    cargo
 }
 
 fn column(release: &Release, rows: &[&Row]) -> Vec<Cell> {

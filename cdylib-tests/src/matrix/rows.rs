@@ -3,13 +3,10 @@
 use std::error::Error;
 use std::fs;
 
-use super::{Context, Row, Verdict, cluster, xtask};
+use super::context::{Context, NODES, Row, Verdict, cluster, xtask};
 use crate::efa_cluster::{self, Vars};
 use crate::testbed::{JobId, JobState, LIMIT, Output, Progress, Testbed};
 use crate::{gres, health, modules, panics};
-
-/// The nodes of every cluster: n1, n2, n3.
-pub(super) const NODES: [&str; 3] = ["p5.48xlarge", "p4d_old_stack", "g5.8xlarge"];
 
 /// The rows. A new one is one line.
 pub(super) const ROWS: &[Row] = &[

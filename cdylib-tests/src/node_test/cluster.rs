@@ -6,11 +6,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::common::{ADDRESSES, Verdict};
 use super::image::Image;
 use mock_nvml::Machine as Gpus;
 
 use super::machine::{Hardware, Machine, ip, run, succeed};
-use super::{ADDRESSES, Verdict};
+
 use crate::modules;
 use crate::simnode::{SimNode, Spec};
 use crate::testbed::{Output, collect};

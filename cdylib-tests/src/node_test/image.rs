@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{ADDRESSES, Verdict, tail};
+use super::common::{ADDRESSES, Verdict, tail};
 use crate::matrix;
 
 /// Makes the files of an [`Image`].

@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::common::{Verdict, tail};
 use super::image::Image;
-use super::{Verdict, tail};
+
 use crate::testbed::{Output, collect};
 
 /// How long a machine may take to boot, with both others at it.

@@ -8,13 +8,12 @@
 //! process is this program: however it ends, the kernel ends the machines.
 
 mod cluster;
+mod common;
 mod image;
 mod machine;
 mod scenes;
 
-use std::error::Error;
 use std::ffi::OsStr;
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -22,18 +21,9 @@ use std::time::Instant;
 
 use crate::matrix::guarded;
 use cluster::Cluster;
+use common::Verdict;
 use image::Image;
 use scenes::{SCENES, Scene};
-
-/// How something ends.
-type Verdict<T = ()> = Result<T, Box<dyn Error>>;
-
-/// The machines and their addresses. No other machine is on their network.
-const ADDRESSES: [(&str, &str); 3] = [
-    ("controller", "10.77.0.1"),
-    ("login", "10.77.0.2"),
-    ("compute", "10.77.0.3"),
-];
 
 /// What is run.
 #[derive(Debug, Default)]
@@ -116,11 +106,4 @@ fn scratch() -> Verdict<&'static Path> {
         return Err(format!("no tmpfs on {PLACE}").into());
     }
     Ok(Path::new(PLACE))
-}
-
-/// The last bytes of a file.
-fn tail(file: &Path, bytes: usize) -> String {
-    let text = fs::read(file).unwrap_or_default();
-    let from = text.len().saturating_sub(bytes);
-    String::from_utf8_lossy(&text[from..]).into_owned()
 }

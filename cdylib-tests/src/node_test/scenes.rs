@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Verdict;
 use super::cluster::{Cluster, GPUS, LIFECYCLE, NEWER, NEWER_VERSION, SYSROOT};
+use super::common::Verdict;
 use super::machine::Machine;
 use crate::testbed::Output;
 

@@ -1,15 +1,15 @@
 //! Commands on a testbed: who runs them, with which environment, how long.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Testbed;
 use super::error::{Context, Error};
+use super::output::Output;
 
 /// How long a command may take unless it says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,46 +18,6 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
 /// Output beyond this many bytes a stream is read and dropped.
 const MAX_OUTPUT: usize = 64 << 20;
-
-/// What a command printed and how it ended.
-#[derive(Debug, Clone)]
-pub struct Output {
-    /// The exit status.
-    pub status: ExitStatus,
-    /// Standard output; bytes that are not UTF-8 are replaced.
-    pub stdout: String,
-    /// Standard error, likewise.
-    pub stderr: String,
-    /// Standard output, byte for byte.
-    pub stdout_bytes: Vec<u8>,
-    /// Wall-clock time from start to end.
-    pub took: Duration,
-}
-
-impl Output {
-    /// Did the command exit with 0?
-    pub fn success(&self) -> bool {
-        self.status.success()
-    }
-
-    /// The exit code, or 128 + n after death by signal n, as a shell counts.
-    pub fn code(&self) -> i32 {
-        use std::os::unix::process::ExitStatusExt;
-        self.status
-            .code()
-            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
-    }
-}
-
-impl fmt::Display for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}\n--- stdout ---\n{}\n--- stderr ---\n{}",
-            self.status, self.stdout, self.stderr
-        )
-    }
-}
 
 /// A command to be run on a testbed, as one of its users, with a clean
 /// environment: `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `SLURM_CONF` and

@@ -214,6 +214,19 @@ impl Site<'_> {
     }
 }
 
+/// A user inside a testbed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Home directory; same path inside and outside.
+    pub home: PathBuf,
+}
+
 /// /etc files of a testbed, made from those of the root it runs in.
 pub(super) struct Accounts {
     pub passwd: String,
@@ -223,7 +236,7 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    pub(super) fn new(root: &Path, users: &[super::User], nodes: &[String]) -> Accounts {
+    pub(super) fn new(root: &Path, users: &[User], nodes: &[String]) -> Accounts {
         let users: Vec<_> = users.iter().filter(|user| user.uid != 0).collect();
         // A line that our users would be in conflict with. Shadow has no ids.
         let own = |file: &str, line: &str| {

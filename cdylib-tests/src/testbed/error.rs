@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::command::Output;
+use super::output::Output;
 
 /// Any failure of a testbed or of a command run on it.
 #[derive(thiserror::Error)]

@@ -28,6 +28,7 @@ mod config;
 mod error;
 mod job;
 mod namespaces;
+mod output;
 mod proof;
 
 use std::ffi::OsStr;
@@ -40,10 +41,11 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub(crate) use command::collect;
-pub use command::{Cmd, DEFAULT_TIMEOUT, Output, Running};
-pub use config::{NodeOptions, Release};
+pub use command::{Cmd, DEFAULT_TIMEOUT, Running};
+pub use config::{NodeOptions, Release, User};
 pub use error::Error;
 pub use job::{Job, JobId, JobState, NodeState};
+pub use output::Output;
 pub use proof::boots_and_runs_jobs;
 
 use crate::simnode::SimNode;
@@ -63,19 +65,6 @@ const POLL: Duration = Duration::from_millis(20);
 const FIRST_UID: u32 = 20_001;
 /// Bytes of each log that an error shows.
 const LOG_TAIL: usize = 3000;
-
-/// A user inside a testbed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// Login name.
-    pub name: String,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Home directory; same path inside and outside.
-    pub home: PathBuf,
-}
 
 type Prepare = Box<dyn FnOnce(&Path) -> std::io::Result<()>>;
 

@@ -1,10 +1,10 @@
 //! Hugepages, locked memory, and what is told at the end of a job.
 
-use super::super::{Context, Verdict};
+use super::super::context::{Context, Verdict};
 use crate::kernel_pages;
 use crate::testbed::JobState;
 
-pub(in super::super) fn reserved_and_given_back(c: &Context) -> Verdict {
+pub(crate) fn reserved_and_given_back(c: &Context) -> Verdict {
     let _alone = kernel_pages::alone()?;
     let before = kernel_pages::counts()?;
     let script = "#!/bin/bash\necho MIB=$SLURM_EFA_HUGEPAGES_MIB\n\
@@ -36,7 +36,7 @@ pub(in super::super) fn reserved_and_given_back(c: &Context) -> Verdict {
     )
 }
 
-pub(in super::super) fn of_het_components(c: &Context) -> Verdict {
+pub(crate) fn of_het_components(c: &Context) -> Verdict {
     const SAY: &str = "echo $SLURMD_NODENAME:${SLURM_EFA_HUGEPAGES_MIB-none}";
     let _alone = kernel_pages::alone()?;
     let before = kernel_pages::counts()?;
@@ -70,7 +70,7 @@ pub(in super::super) fn of_het_components(c: &Context) -> Verdict {
     Ok(())
 }
 
-pub(in super::super) fn too_many_fail_only_the_job(c: &Context) -> Verdict {
+pub(crate) fn too_many_fail_only_the_job(c: &Context) -> Verdict {
     // Less than this site's maximum, more than any machine has.
     let (state, output) = c.batch(
         "#!/bin/bash\necho it ran\n",
@@ -84,7 +84,7 @@ pub(in super::super) fn too_many_fail_only_the_job(c: &Context) -> Verdict {
     c.all_nodes_serve()
 }
 
-pub(in super::super) fn locked_memory(c: &Context) -> Verdict {
+pub(crate) fn locked_memory(c: &Context) -> Verdict {
     let limit = |options: &str| -> Result<String, Box<dyn std::error::Error>> {
         // The submitting shell's own limit, which Slurm hands to the tasks.
         let line = format!("ulimit -S -l 64; srun -wn1 {options} sh -c 'ulimit -S -l'");
@@ -98,7 +98,7 @@ pub(in super::super) fn locked_memory(c: &Context) -> Verdict {
     Ok(())
 }
 
-pub(in super::super) fn told_at_the_end(c: &Context) -> Verdict {
+pub(crate) fn told_at_the_end(c: &Context) -> Verdict {
     let script = "#!/bin/bash\nsrun true\n";
     let (state, output) = c.batch(script, &["-wn1", "--efa-profile=p5"])?;
     expect!(state == JobState::Completed, "{state:?}: {output}");
