@@ -67,22 +67,7 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use gpu::shares::Record;
-    use host::BootId;
-    use jobs::registry::Start;
-    use slurm::{JobId, JobKey};
-
-    fn record(job: u32, shards: u64) -> Record {
-        let key = JobKey {
-            job: JobId(job),
-            node: "n1".parse().unwrap(),
-        };
-        let start = Start::now(BootId::current().unwrap()).unwrap();
-        let mut record = Record::new(&key, start, host::Uid(1000));
-        (record.shards, record.shard_mib) = (Some(shards), Some(1000));
-        record
-    }
+    use crate::watch::fixtures::record;
 
     fn takes(mib: u64) -> Held {
         Held {

@@ -92,22 +92,9 @@ pub fn held(machine: &Machine, records: &[Record], places: &mut Places) -> BTree
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::fixtures::record;
     use gpu::inventory::Machine;
-    use gpu::shares::Record;
-    use host::BootId;
-    use jobs::registry::Start;
-    use slurm::{JobId, JobKey};
-
-    fn record(job: u32, shards: u64) -> Record {
-        let key = JobKey {
-            job: JobId(job),
-            node: "n1".parse().unwrap(),
-        };
-        let start = Start::now(BootId::current().unwrap()).unwrap();
-        let mut record = Record::new(&key, start, host::Uid(1000));
-        (record.shards, record.shard_mib) = (Some(shards), Some(1000));
-        record
-    }
+    use slurm::JobId;
 
     #[test]
     fn a_number_that_was_used_again_is_looked_at_anew() {
