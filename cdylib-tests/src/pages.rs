@@ -12,7 +12,7 @@ use host::state_layout::job::LEDGER;
 use host::{Gid, Uid};
 use hugepages::ledger::Ledger;
 use hugepages::reconcile::Claim;
-use hugepages::{HugePages, PageSize, ReconcileError, Report, Spread, Wish, machine};
+use hugepages::{HugePages, PageClaim, PageSize, ReconcileError, Report, Spread, machine};
 use jobs::registry::{Job, Registry, Start};
 use slurm::{JobId, JobKey};
 
@@ -119,7 +119,7 @@ pub fn prolog(state: &Path, spool: &Path, job: u32, pages: u64) -> Result<Report
         key: key(job),
         start,
         spool_dir,
-        wishes: vec![Wish {
+        wishes: vec![PageClaim {
             size: PAGE,
             pages: HugePages(pages),
             spread: Spread::Even,

@@ -8,9 +8,9 @@ use std::time::Duration;
 use host::BootId;
 use host::Deadline;
 use host::state_dir::Store;
+use hugepages::dry_run::{OverlayPools, OverlayStore};
 use hugepages::ledger::Ledger;
 use hugepages::pool::{NumaNode, Pool, PoolError, Pools};
-use hugepages::rehearsal::{PaperPools, PaperStore};
 use hugepages::{HugePages, PageSize, Report, reconcile};
 use jobs::Existence;
 use libfuzzer_sys::fuzz_target;
@@ -52,7 +52,7 @@ type Input = (
 
 fuzz_target!(|input: Input| {
     let (rows, jobs, kernel, alien) = input;
-    let mut store = PaperStore::default();
+    let mut store = OverlayStore::default();
     let mut put = |name: &str, bytes: &[u8]| store.write(name, bytes).expect("on paper");
     let rows: Vec<Value> = rows
         .iter()
@@ -85,8 +85,8 @@ fuzz_target!(|input: Input| {
         numa: NumaNode(numa),
     });
     let kernel = kernel.map(|pages| HugePages(pages.into()));
-    let mut kernel = PaperPools::over(Kernel(pools.into_iter().zip(kernel).collect()));
-    let mut ledger = Ledger::on_paper(store);
+    let mut kernel = OverlayPools::over(Kernel(pools.into_iter().zip(kernel).collect()));
+    let mut ledger = Ledger::on_overlay(store);
     let boot: BootId = serde_json::from_value(json!("b")).expect("a boot's name");
     let mut run = || -> Report {
         let deadline = Deadline::after(Duration::from_secs(60));

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use hugepages::isolate::Controller;
+use hugepages::hugetlb_cgroup::Controller;
 use libfuzzer_sys::fuzz_target;
 use slurm::conf::SlurmConf;
 use slurm::conf::reader::InMemory;

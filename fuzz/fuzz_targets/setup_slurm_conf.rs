@@ -8,23 +8,23 @@ use libfuzzer_sys::fuzz_target;
 use slurm::conf::SlurmConf;
 use slurm::conf::reader::InMemory;
 use slurm_efa::setup::edit::{diff, without_ours};
-use slurm_efa::setup::slurm_conf::{Wish, edit};
+use slurm_efa::setup::slurm_conf::{Directive, edit};
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|text: &str| {
     let wishes = [
-        Wish::Plugin {
+        Directive::Plugin {
             path: "/usr/lib/slurm-efa/spank_efa.so".to_owned(),
             arguments: String::new(),
         },
-        Wish::Flags("PrologFlags", &["Alloc", "Contain"]),
-        Wish::Program {
+        Directive::Flags("PrologFlags", &["Alloc", "Contain"]),
+        Directive::Program {
             key: "Prolog",
             value: "/etc/slurm-efa/prolog.d/*".to_owned(),
             several: text.len().is_multiple_of(2),
             links: Vec::new(),
         },
-        Wish::HealthCheck {
+        Directive::HealthCheck {
             program: "/etc/slurm-efa/efa-check-healthcheck".to_owned(),
             interval: "60",
         },

@@ -21,7 +21,7 @@ use host::state_layout::gres;
 use host::{BootId, Deadline, Gid, Sysroot, Uid};
 use hugepages::machine::{Due, Pages};
 use hugepages::pool::PoolError;
-use hugepages::{Claim, HugePages, NumaNode, PageSize, Pool, Pools, Spread, Wish};
+use hugepages::{Claim, HugePages, NumaNode, PageClaim, PageSize, Pool, Pools, Spread};
 use jobs::counters_at_start;
 use jobs::registry::{self, Job, Registry, Reservation, Start};
 use jobs::sweep::{self, Census, Remains, Swept, View};
@@ -208,7 +208,7 @@ impl Node {
             key: job.key(),
             start: job.start.clone(),
             spool_dir: self.spool(),
-            wishes: vec![Wish {
+            wishes: vec![PageClaim {
                 size: POOL.size,
                 pages,
                 spread: Spread::Even,

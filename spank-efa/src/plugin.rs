@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use hugepages::{Settings, isolate};
+use hugepages::{Settings, hugetlb_cgroup};
 use spank::{Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Plugin, Spank, log};
 
 use crate::arguments::Arguments;
@@ -154,7 +154,7 @@ fn slurmd_starts(arguments: &Arguments) {
     match Settings::of(&config) {
         Ok(settings) => {
             if settings.isolate
-                && let Some(complaint) = isolate::complaint()
+                && let Some(complaint) = hugetlb_cgroup::complaint()
             {
                 log::error(&format!("spank_efa: {complaint}"));
             }

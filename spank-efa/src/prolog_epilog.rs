@@ -15,9 +15,9 @@ use host::Deadline;
 use host::Sysroot;
 use host::state_dir::StateDir;
 use host::{Gid, Uid};
-use hugepages::isolate::{Controller, Groups};
+use hugepages::hugetlb_cgroup::{Controller, Groups};
 use hugepages::machine::{Due, Pages};
-use hugepages::{Claim, HugePages, KernelPools, Report, Settings, Wish};
+use hugepages::{Claim, HugePages, KernelPools, PageClaim, Report, Settings};
 use jobs::registry;
 use jobs::registry::{Job, Registry, Reservation, Start};
 use jobs::sweep::{self, Census, EPILOG_TIME, Remains, Swept};
@@ -340,7 +340,7 @@ fn claim(here: &Here, job: &Job, wanted: &Wanted) -> Result<Claim, Reservation> 
         key: here.key.clone(),
         start: job.start.clone(),
         spool_dir,
-        wishes: vec![Wish {
+        wishes: vec![PageClaim {
             size: settings.page_size,
             pages,
             spread: settings.spread,

@@ -20,7 +20,7 @@ use efa::{Stack, instance_types};
 use host::Sysroot;
 use host::exec;
 use host::state_dir::StateDir;
-use hugepages::isolate::Controller;
+use hugepages::hugetlb_cgroup::Controller;
 use hugepages::{Bytes, OnShortfall, PageSize, Request, Settings};
 use jobs::registry;
 use jobs::registry::Job;

@@ -14,7 +14,7 @@ use host::Deadline;
 use host::Sysroot;
 use host::state_dir::StateDir;
 use hugepages::ledger::Ledger;
-use hugepages::{Claim, HugePages, KernelPools, PageSize, Report, Spread, Wish, reconcile};
+use hugepages::{Claim, HugePages, KernelPools, PageClaim, PageSize, Report, Spread, reconcile};
 use jobs::Existence;
 use jobs::registry::Start;
 use slurm::{JobId, JobKey};
@@ -47,7 +47,7 @@ fn claim(job: u32, pages: u64) -> Claim {
         key: key(job),
         start: Start::now(BootId::current().unwrap()).unwrap(),
         spool_dir: PathBuf::from("/var/spool/slurmd"),
-        wishes: vec![Wish {
+        wishes: vec![PageClaim {
             size: PAGE,
             pages: HugePages(pages),
             spread: Spread::Even,

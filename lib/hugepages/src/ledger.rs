@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dry_run::OverlayStore;
 use crate::pool::{Counts, NumaNode, Pool};
-use crate::rehearsal::PaperStore;
 pub use config::sections::hugepages::Spread;
 use config::size::{HugePages, PageSize};
 use host::BootId;
@@ -25,7 +25,7 @@ use slurm::{JobId, JobKey};
 
 /// How many pages of one size a job wants on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wish {
+pub struct PageClaim {
     /// Their size.
     pub size: PageSize,
     /// Their number.
@@ -60,7 +60,7 @@ pub struct Entry {
     /// Where the sockets of this node's steps lie.
     pub spool_dir: PathBuf,
     /// What it wants.
-    pub wishes: Vec<Wish>,
+    pub wishes: Vec<PageClaim>,
     /// What it has. Not taken from it while it exists.
     pub granted: Vec<Grant>,
 }
@@ -203,10 +203,10 @@ impl Ledger<StateDir> {
     }
 }
 
-impl Ledger<PaperStore> {
+impl Ledger<OverlayStore> {
     /// One whose files nobody else sees.
     #[must_use]
-    pub fn on_paper(files: PaperStore) -> Self {
+    pub fn on_overlay(files: OverlayStore) -> Self {
         Self::unlocked(files)
     }
 
@@ -217,14 +217,14 @@ impl Ledger<PaperStore> {
     /// As [`Ledger::open`].
     pub fn rehearse(state: Option<&StateDir>, deadline: Deadline) -> Result<Self, StateError> {
         let Some(state) = state else {
-            return Ok(Self::on_paper(PaperStore::default()));
+            return Ok(Self::on_overlay(OverlayStore::default()));
         };
         let Some(folder) = state.existing_folder(LEDGER)? else {
-            return Ok(Self::on_paper(PaperStore::default()));
+            return Ok(Self::on_overlay(OverlayStore::default()));
         };
         Ok(Self {
             _lock: Some(state.lock(LEDGER_LOCK, deadline)?),
-            store: PaperStore::over(folder),
+            store: OverlayStore::over(folder),
         })
     }
 }

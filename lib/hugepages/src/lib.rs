@@ -11,24 +11,24 @@
 //! - [`ledger`]: the files.
 //! - [`mod@reconcile`]: the rule.
 //! - [`settings`]: what the site says.
-//! - [`isolate`]: the kernel's own fence around a job's pages.
+//! - [`hugetlb_cgroup`]: the kernel's own fence around a job's pages.
 //! - [`machine`]: the rule, on the running kernel.
-//! - [`rehearsal`]: the rule, without its effects.
+//! - [`dry_run`]: the rule, without its effects.
 
 #![forbid(unsafe_code)]
 
-pub mod isolate;
+pub mod dry_run;
+pub mod hugetlb_cgroup;
 pub mod ledger;
 pub mod machine;
 pub mod pool;
 pub mod reconcile;
-pub mod rehearsal;
 
 #[cfg(test)]
 mod model;
 
 pub use config::sections::hugepages::{OnShortfall, Settings};
 pub use config::size::{Bytes, HugePages, PageSize, Request};
-pub use ledger::{Grant, Spread, Wish};
+pub use ledger::{Grant, PageClaim, Spread};
 pub use pool::{KernelPools, NumaNode, Pool, Pools};
 pub use reconcile::{Claim, ReconcileError, Report, reconcile};

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::dry_run::OverlayPools;
 use crate::ledger::Ledger;
 use crate::pool::{KernelPools, Pools};
 use crate::reconcile::{Claim, ReconcileError, Report, reconcile};
-use crate::rehearsal::PaperPools;
 use host::BootId;
 use host::Deadline;
 use host::Sysroot;
@@ -157,7 +157,7 @@ pub fn rehearse(
     deadline: Deadline,
 ) -> Result<Report, ReconcileError> {
     let ledger = Ledger::rehearse(state, deadline)?;
-    let kernel = PaperPools::over(KernelPools::new(Sysroot::real())?);
+    let kernel = OverlayPools::over(KernelPools::new(Sysroot::real())?);
     apply(ledger, kernel, state, default_spool, None, deadline)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::ledger::{Entry, Ledger, Spread, Wish};
+use super::ledger::{Entry, Ledger, PageClaim, Spread};
 use super::pool::{Counts, NumaNode, Pool, PoolError, Pools, at};
 use super::reconcile::{Claim, ReconcileError, Report, reconcile};
 use config::size::{HugePages, PageSize};
@@ -207,7 +207,7 @@ fn key(job: u32) -> JobKey {
 #[derive(Debug, Clone)]
 struct ModelJob {
     start: Start,
-    wishes: Vec<Wish>,
+    wishes: Vec<PageClaim>,
     /// It ended, but whether it exists cannot be found out.
     unclear: bool,
     /// What it was seen to have and must not lose.
@@ -227,9 +227,9 @@ struct Machine {
 #[derive(Debug, Clone)]
 enum Op {
     /// A prolog; the same one again if the job is alive.
-    Start(u32, Vec<Wish>),
+    Start(u32, Vec<PageClaim>),
     /// The job starts anew without an epilog in between.
-    Requeue(u32, Vec<Wish>),
+    Requeue(u32, Vec<PageClaim>),
     /// An epilog, for a job that may not exist.
     End(u32),
     /// The job ends and nobody is told.
@@ -505,8 +505,8 @@ impl Machine {
     }
 }
 
-fn wish(size: PageSize, pages: u64) -> Wish {
-    Wish {
+fn wish(size: PageSize, pages: u64) -> PageClaim {
+    PageClaim {
         size,
         pages: HugePages(pages),
         spread: Spread::Even,
@@ -614,7 +614,7 @@ fn what_one_numa_node_lacks_the_other_gives_before_memory_is_compacted() {
 #[test]
 fn a_strict_job_is_not_given_what_lies_on_another_numa_node() {
     let mut machine = Machine::new();
-    let strict = Wish {
+    let strict = PageClaim {
         spread: Spread::Strict,
         ..wish(TWO, 200)
     };
@@ -775,9 +775,9 @@ fn many_jobs_that_end_in_another_order_leave_nothing() {
     assert!(machine.world.disk.is_empty());
 }
 
-fn wishes() -> impl Strategy<Value = Vec<Wish>> {
+fn wishes() -> impl Strategy<Value = Vec<PageClaim>> {
     let wish = |size| {
-        (0u64..60, any::<bool>()).prop_map(move |(pages, strict)| Wish {
+        (0u64..60, any::<bool>()).prop_map(move |(pages, strict)| PageClaim {
             size,
             pages: HugePages(pages),
             spread: if strict { Spread::Strict } else { Spread::Even },

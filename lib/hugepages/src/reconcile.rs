@@ -26,7 +26,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::ledger::{Entry, Ledger, Row, Rows, Spread, Wish};
+use crate::ledger::{Entry, Ledger, PageClaim, Row, Rows, Spread};
 use crate::pool::{Counts, Pool, PoolError, Pools, at};
 use config::size::{HugePages, PageSize};
 use host::BootId;
@@ -64,7 +64,7 @@ pub struct Claim {
     /// Where the sockets of this node's steps lie.
     pub spool_dir: PathBuf,
     /// What it wants, validated and capped; one for each page size.
-    pub wishes: Vec<Wish>,
+    pub wishes: Vec<PageClaim>,
 }
 
 /// A change of a pool that was not ours.
@@ -367,7 +367,7 @@ impl<S: Store, P: Pools> Work<'_, S, P> {
     }
 
     /// As much of `had` as the wishes cover.
-    fn within(&self, had: &Counts, wishes: &[Wish]) -> Counts {
+    fn within(&self, had: &Counts, wishes: &[PageClaim]) -> Counts {
         let mut kept = Counts::new();
         for wish in wishes {
             let pools = self.pools_of(wish.size);
@@ -553,7 +553,7 @@ fn step(size: PageSize) -> HugePages {
 }
 
 fn lacks_nothing(entry: &Entry) -> bool {
-    let has = |wish: &Wish| entry.total(wish.size) >= wish.pages;
+    let has = |wish: &PageClaim| entry.total(wish.size) >= wish.pages;
     entry.wishes.iter().all(has)
 }
 

@@ -15,7 +15,7 @@ use host::Deadline;
 use host::printable;
 use host::state_dir::{StateDir, StateError};
 use host::state_layout::gres;
-use hugepages::isolate::Groups;
+use hugepages::hugetlb_cgroup::Groups;
 use hugepages::machine::{self, Due, Pages};
 use hugepages::reconcile::PoolReport;
 use hugepages::{HugePages, Pool, ReconcileError, Report};

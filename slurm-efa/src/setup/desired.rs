@@ -19,7 +19,7 @@ use super::paths::{
 };
 use super::plan::Plan;
 use super::role::Role;
-use super::slurm_conf::{self, Folder, Link, Wish};
+use super::slurm_conf::{self, Directive, Folder, Link};
 use super::wrapper::Wrapper;
 
 /// The first release that takes several lines of Prolog and Epilog: read in the
@@ -267,7 +267,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     let arguments = config
         .map(|path| format!("config={path}"))
         .unwrap_or_default();
-    let load = |path: &str, arguments: &str| Wish::Plugin {
+    let load = |path: &str, arguments: &str| Directive::Plugin {
         path: site.place_text(path),
         arguments: arguments.to_owned(),
     };
@@ -278,7 +278,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     edit_conf(plan, &plugstack, &plugins)?;
 
     let several = site.slurm.release().is_some_and(|it| it >= SEVERAL_PROLOGS);
-    let program = |key, folder: &str| Wish::Program {
+    let program = |key, folder: &str| Directive::Program {
         key,
         value: format!("{}/*", site.place_text(folder)),
         several,
@@ -287,11 +287,11 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     let mut wishes = vec![
         // Contain works with proctrack/cgroup only, and includes Alloc.
         if has_cgroups(site) {
-            Wish::Flags("PrologFlags", &["Alloc", "Contain"])
+            Directive::Flags("PrologFlags", &["Alloc", "Contain"])
         } else {
-            Wish::Flags("PrologFlags", &["Alloc"])
+            Directive::Flags("PrologFlags", &["Alloc"])
         },
-        Wish::HealthCheck {
+        Directive::HealthCheck {
             program: site.place_text(HEALTHCHECK),
             interval: "60",
         },
@@ -311,7 +311,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
             .release()
             .is_some_and(|it| it >= EXTRA_CONTROLLERS)
     {
-        let wishes = [Wish::Flags("EnableExtraControllers", &["hugetlb"])];
+        let wishes = [Directive::Flags("EnableExtraControllers", &["hugetlb"])];
         edit_conf(plan, &conf.with_file_name("cgroup.conf"), &wishes)?;
     }
     Ok(())
@@ -361,7 +361,7 @@ fn has_cgroups(site: &Site) -> bool {
     proctrack.is_none_or(|it| it.eq_ignore_ascii_case("proctrack/cgroup"))
 }
 
-fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Wish]) -> Result<(), SetupError> {
+fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Directive]) -> Result<(), SetupError> {
     let mut notes = Vec::new();
     plan.text(path, |text| {
         let edited = slurm_conf::edit(&Disk, path, text, wishes);
@@ -400,6 +400,6 @@ pub fn plan_gres(
     edit_conf(
         plan,
         &conf.with_file_name("gres.conf"),
-        &[Wish::Verbatim(lines)],
+        &[Directive::Verbatim(lines)],
     )
 }

@@ -10,7 +10,7 @@ use super::edit::Lines;
 
 /// What a file shall say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum Directive {
     /// In plugstack.conf, the plugin of this path with these arguments.
     Plugin {
         /// Absolute.
@@ -99,7 +99,7 @@ pub struct Edited {
 /// Makes the file at `path`, whose text is `text`, say what is wished for. What
 /// another file says that this one includes stays, and is not said again.
 #[must_use]
-pub fn edit(files: &dyn Files, path: &Path, text: &str, wishes: &[Wish]) -> Edited {
+pub fn edit(files: &dyn Files, path: &Path, text: &str, wishes: &[Directive]) -> Edited {
     let mut editor = Editor {
         files,
         path,
@@ -132,10 +132,10 @@ struct Place {
 }
 
 impl Editor<'_> {
-    fn fulfil(&mut self, wish: &Wish) {
+    fn fulfil(&mut self, wish: &Directive) {
         match wish {
-            Wish::Plugin { path, arguments } => self.plugin(path, arguments),
-            Wish::Value(key, value) => match self.last(key) {
+            Directive::Plugin { path, arguments } => self.plugin(path, arguments),
+            Directive::Value(key, value) => match self.last(key) {
                 Some(place) if !is_default(key, &place.value) => {
                     if place.value != *value {
                         self.keep(key, &place.value, value);
@@ -143,22 +143,22 @@ impl Editor<'_> {
                 }
                 _ => self.value(key, value),
             },
-            Wish::HealthCheck { program, interval } => {
+            Directive::HealthCheck { program, interval } => {
                 const KEY: &str = "HealthCheckProgram";
-                self.fulfil(&Wish::Value(KEY, program.clone()));
+                self.fulfil(&Directive::Value(KEY, program.clone()));
                 if self.last(KEY).is_some_and(|it| it.value == *program) {
                     let interval = (*interval).to_owned();
-                    self.fulfil(&Wish::Value("HealthCheckInterval", interval));
+                    self.fulfil(&Directive::Value("HealthCheckInterval", interval));
                 }
             }
-            Wish::Flags(key, flags) => self.flags(key, flags),
-            Wish::Program {
+            Directive::Flags(key, flags) => self.flags(key, flags),
+            Directive::Program {
                 key,
                 value,
                 several,
                 links,
             } => self.program(key, value, *several, links),
-            Wish::Verbatim(lines) => {
+            Directive::Verbatim(lines) => {
                 for line in lines {
                     self.lines.append(line);
                 }
@@ -178,10 +178,12 @@ impl Editor<'_> {
     }
 
     /// What was not read, although it may say what is wished for.
-    fn unseen(&self, wishes: &[Wish]) -> Vec<String> {
+    fn unseen(&self, wishes: &[Directive]) -> Vec<String> {
         let text = self.lines.text();
         let overlay = self.overlay(&text);
-        let is_plugstack = wishes.iter().any(|it| matches!(it, Wish::Plugin { .. }));
+        let is_plugstack = wishes
+            .iter()
+            .any(|it| matches!(it, Directive::Plugin { .. }));
         let problems = if is_plugstack {
             Plugstack::read(&overlay, self.path).map(|it| it.problems)
         } else {
@@ -301,17 +303,17 @@ mod tests {
 
     const EFA: &str = "/usr/lib/slurm-efa/spank_efa.so";
 
-    fn plugin() -> Wish {
-        Wish::Plugin {
+    fn plugin() -> Directive {
+        Directive::Plugin {
             path: EFA.to_owned(),
             arguments: String::new(),
         }
     }
 
-    fn wishes(several: bool) -> Vec<Wish> {
+    fn wishes(several: bool) -> Vec<Directive> {
         vec![
-            Wish::Flags("PrologFlags", &["Alloc", "Contain"]),
-            Wish::Program {
+            Directive::Flags("PrologFlags", &["Alloc", "Contain"]),
+            Directive::Program {
                 key: "Prolog",
                 value: "/etc/slurm-efa/prolog.d/*".to_owned(),
                 several,
@@ -320,7 +322,7 @@ mod tests {
                     program: "/usr/sbin/efa-check".to_owned(),
                 }],
             },
-            Wish::HealthCheck {
+            Directive::HealthCheck {
                 program: "/etc/slurm-efa/efa-check-healthcheck".to_owned(),
                 interval: "60",
             },
@@ -330,12 +332,12 @@ mod tests {
     const CONF: &str = "/etc/slurm/x.conf";
 
     /// Edits a file that includes nothing which exists.
-    fn edit(text: &str, wishes: &[Wish]) -> Edited {
+    fn edit(text: &str, wishes: &[Directive]) -> Edited {
         edit_with(&[], text, wishes)
     }
 
     /// Edits a file beside others.
-    fn edit_with(others: &[(&str, &str)], text: &str, wishes: &[Wish]) -> Edited {
+    fn edit_with(others: &[(&str, &str)], text: &str, wishes: &[Directive]) -> Edited {
         super::edit(&InMemory::new(others), Path::new(CONF), text, wishes)
     }
 

@@ -16,7 +16,7 @@ use host::Deadline;
 use host::Sysroot;
 use host::state_dir::StateDir;
 use hugepages::ledger::Ledger;
-use hugepages::{Claim, HugePages, KernelPools, PageSize, Spread, Wish, machine, reconcile};
+use hugepages::{Claim, HugePages, KernelPools, PageClaim, PageSize, Spread, machine, reconcile};
 use jobs::Existence;
 use jobs::registry::Start;
 use slurm::{JobId, JobKey};
@@ -169,7 +169,7 @@ fn job(state: &StateDir) -> Outcome {
         },
         start: Start::now(BootId::current()?)?,
         spool_dir: "/var/spool/slurmd".into(),
-        wishes: vec![Wish {
+        wishes: vec![PageClaim {
             size: PageSize::TwoMiB,
             pages: HugePages(PAGES),
             spread: Spread::Even,

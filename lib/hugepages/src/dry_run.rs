@@ -9,14 +9,14 @@ use host::state_dir::{StateDir, StateError, Store};
 
 /// A directory of state whose changes are only remembered.
 #[derive(Debug, Default)]
-pub struct PaperStore {
+pub struct OverlayStore {
     /// `None`: there is no such directory, so it is empty.
     files: Option<StateDir>,
     /// `None`: removed.
     changed: BTreeMap<String, Option<Vec<u8>>>,
 }
 
-impl PaperStore {
+impl OverlayStore {
     /// On top of what is there.
     #[must_use]
     pub fn over(files: StateDir) -> Self {
@@ -27,7 +27,7 @@ impl PaperStore {
     }
 }
 
-impl Store for PaperStore {
+impl Store for OverlayStore {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
         match (self.changed.get(name), &self.files) {
             (Some(changed), _) => Ok(changed.clone()),
@@ -66,12 +66,12 @@ impl Store for PaperStore {
 /// Pools whose changes are only remembered, of a kernel that has all the memory
 /// that it is asked for.
 #[derive(Debug)]
-pub struct PaperPools<P> {
+pub struct OverlayPools<P> {
     kernel: P,
     changed: Counts,
 }
 
-impl<P: Pools> PaperPools<P> {
+impl<P: Pools> OverlayPools<P> {
     /// On top of what the kernel has.
     pub fn over(kernel: P) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl<P: Pools> PaperPools<P> {
     }
 }
 
-impl<P: Pools> Pools for PaperPools<P> {
+impl<P: Pools> Pools for OverlayPools<P> {
     fn pools(&self) -> Result<Vec<Pool>, PoolError> {
         self.kernel.pools()
     }
@@ -113,7 +113,7 @@ mod tests {
         let mut files = StateDir::open(dir.path()).unwrap();
         files.write("a", b"1").unwrap();
         files.write("b", b"2").unwrap();
-        let mut paper = PaperStore::over(StateDir::open(dir.path()).unwrap());
+        let mut paper = OverlayStore::over(StateDir::open(dir.path()).unwrap());
         paper.remove("a").unwrap();
         paper.write("b", b"3").unwrap();
         paper.write("c", b"4").unwrap();
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_store_on_paper_without_a_directory_is_empty() {
-        let paper = PaperStore::default();
+        let paper = OverlayStore::default();
         assert!(paper.names().unwrap().is_empty());
         assert_eq!(paper.read("a").unwrap(), None);
     }
