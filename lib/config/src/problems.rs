@@ -21,3 +21,36 @@ impl Config {
         sections.into_iter().flatten().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn a_word_of_another_type_is_named_with_its_key_and_what_would_fit() {
+        for (section, key) in [
+            ("hugepages", "spread"),
+            ("hugepages", "on_shortfall"),
+            ("health", "on_fatal"),
+            ("health", "stack"),
+            ("logout", "on_error"),
+            ("logout", "leftovers"),
+            ("gres", "tier"),
+            ("gres", "on_over"),
+        ] {
+            let said = |value: &str| {
+                let text = format!("[{section}]\n{key} = {value}\n");
+                let config = crate::parse(&text, Path::new("/x.toml")).unwrap();
+                config.problems()[0].to_string()
+            };
+            let number = said("5");
+            let words = format!("`{key}`: invalid type: integer `5`, expected a string");
+            assert!(number.contains(&words), "{number}");
+            let unknown = said("'often'");
+            assert!(
+                unknown.contains("unknown variant `often`, expected"),
+                "{unknown}"
+            );
+        }
+    }
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::values::path::{self, NodePath};
-use crate::values::{duration, size};
+use crate::values::{duration, size, word};
 use crate::{Config, ConfigError};
 use host::printable;
 use slurm::NodeName;
@@ -105,6 +105,7 @@ struct Written {
     shards_per_gpu: Option<Spanned<u64>>,
     #[serde(deserialize_with = "mebibytes")]
     reserve: Option<u64>,
+    #[serde(deserialize_with = "word")]
     tier: WantedTier,
     require_fence: bool,
     gres_conf: Option<PathBuf>,
@@ -114,6 +115,7 @@ struct Written {
     helper: PathBuf,
     #[serde(deserialize_with = "path::absolute")]
     mps_control: PathBuf,
+    #[serde(deserialize_with = "word")]
     on_over: OnOver,
     #[serde(deserialize_with = "percent")]
     over_percent: u64,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::size::Bytes;
-use crate::values::duration;
 use crate::values::path::{self, NodePath};
+use crate::values::{duration, word};
 use crate::{Config, ConfigError};
 use host::printable;
 use serde::Deserialize;
@@ -141,6 +141,7 @@ struct Section {
     wait_boot: Duration,
     #[serde(deserialize_with = "probe_limit")]
     probe_limit: Duration,
+    #[serde(deserialize_with = "word")]
     on_fatal: OnFatal,
     resume: bool,
     resume_after: u32,
@@ -152,6 +153,7 @@ struct Section {
     scontrol_limit: Duration,
     #[serde(deserialize_with = "limit")]
     drain_limit: Duration,
+    #[serde(deserialize_with = "word")]
     stack: StackPlace,
     #[serde(deserialize_with = "memlock")]
     memlock: u64,

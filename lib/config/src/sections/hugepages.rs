@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::size::{Bytes, PageSize, Request};
-use crate::values::{duration, of_text, optional_of_text};
+use crate::values::{duration, of_text, optional_of_text, word};
 use crate::{Config, ConfigError};
 
 /// Most that a job gets on a node where the site says nothing: room for AWS's
@@ -55,8 +55,10 @@ pub struct Settings {
     #[serde(deserialize_with = "of_text")]
     pub page_size: PageSize,
     /// Where they lie.
+    #[serde(deserialize_with = "word")]
     pub spread: Spread,
     /// See [`OnShortfall`].
+    #[serde(deserialize_with = "word")]
     pub on_shortfall: OnShortfall,
     /// Whether the kernel keeps jobs from each other's pages.
     pub isolate: bool,

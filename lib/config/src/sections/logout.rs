@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::values::duration;
 use crate::values::path::NodePath;
+use crate::values::{duration, word};
 use crate::{Config, ConfigError};
 use slurm::NodeName;
 
@@ -51,6 +51,7 @@ pub struct Section {
     /// PAM services that are looked at; all, if empty.
     pub services: Vec<String>,
     /// See [`OnError`].
+    #[serde(deserialize_with = "word")]
     pub on_error: OnError,
     /// A session gets the variables of the user's job.
     pub job_variables: bool,
@@ -66,6 +67,7 @@ pub struct Section {
     #[serde(deserialize_with = "time_unless_zero")]
     pub idle_after: Option<Duration>,
     /// See [`Leftovers`].
+    #[serde(deserialize_with = "word")]
     pub leftovers: Leftovers,
     /// Say what would be done, do nothing.
     pub dry_run: bool,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use crate::error::ConfigError;
 use crate::size::Request;
 use crate::source::{Source, Value, line_of};
-use crate::values::optional_of_text;
+use crate::values::{optional_of_text, optional_word};
 use host::Gather;
 use host::printable;
 
@@ -56,6 +56,7 @@ pub struct ProfileConfig {
     #[serde(deserialize_with = "optional_of_text")]
     pub hugepages: Option<Request>,
     /// The limit of locked memory of the job's tasks.
+    #[serde(deserialize_with = "optional_word")]
     pub memlock: Option<Memlock>,
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::profile;
 use crate::values::path::NodePath;
+use crate::values::word;
 
 /// What happens to a job whose environment is known to abort libfabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -27,6 +28,7 @@ pub(crate) struct TopLevel {
     pub(crate) state_dir: Option<NodePath>,
     #[serde(deserialize_with = "default_profile")]
     pub(crate) default_profile: Option<String>,
+    #[serde(deserialize_with = "word")]
     pub(crate) harmful: Harmful,
     pub(crate) report_dir: Option<NodePath>,
     // What these tables contain is read by their own types.
