@@ -109,6 +109,11 @@ const NEEDS: &[Need] = &[
         purposes: &[Dist, Matrix],
     },
     Need {
+        package: "xz-utils",
+        present: || program("xz"),
+        purposes: &[Dist, Matrix],
+    },
+    Need {
         package: "debootstrap",
         present: || program("debootstrap"),
         purposes: &[Matrix, NodeTest],
