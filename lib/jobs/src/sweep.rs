@@ -137,35 +137,37 @@ impl Swept {
         left.is_none_or(|keys| keys.iter().any(|key| key.job != job))
     }
 
-    /// What a sweep would leave for epilogs is moved to those that wait: what
-    /// [`find`] found, for a dry run.
+    /// Parts those that keep their records for their epilogs from what [`find`]
+    /// found.
     #[must_use]
     pub fn with_those_that_wait(mut self, census: &Census) -> Self {
-        let seen = registry::since_boot_ms();
-        let waits = |job: &Job| census.waits(job, job.gone_since_boot_ms.unwrap_or(seen));
+        let now = registry::since_boot_ms();
+        let waits = |job: &Job| census.waits(job, job.gone_since_boot_ms.unwrap_or(now));
         let (waiting, gone) = std::mem::take(&mut self.gone).into_iter().partition(waits);
         (self.waiting, self.gone) = (waiting, gone);
+        if let Some(left) = &mut self.left {
+            left.extend(self.waiting.iter().map(Job::key));
+        }
         self
     }
 
-    /// Removes the records of the jobs that are gone, or notes when that was
-    /// first seen.
-    fn end_gone(&mut self, registry: &mut Registry, state: &StateDir, census: &Census) {
-        for job in std::mem::take(&mut self.gone) {
-            let seen = registry::since_boot_ms();
-            if census.waits(&job, job.gone_since_boot_ms.unwrap_or(seen)) {
-                let note = |job: &mut Job| {
-                    job.gone_since_boot_ms.get_or_insert(seen);
-                };
-                if job.gone_since_boot_ms.is_none()
-                    && let Err(error) = registry.amend(&job.key(), &job.start, note)
-                {
-                    self.failed.push(format!("job {}: {error}", job.key()));
-                }
-                self.left.get_or_insert_default().push(job.key());
-                self.waiting.push(job);
-                continue;
+    /// Notes that the jobs which wait were seen to be gone, if no sweep did.
+    fn note_waiting(&mut self, registry: &mut Registry) {
+        let now = registry::since_boot_ms();
+        let unnoted = |job: &&Job| job.gone_since_boot_ms.is_none();
+        for job in self.waiting.iter().filter(unnoted) {
+            let note = |job: &mut Job| {
+                job.gone_since_boot_ms.get_or_insert(now);
+            };
+            if let Err(error) = registry.amend(&job.key(), &job.start, note) {
+                self.failed.push(format!("job {}: {error}", job.key()));
             }
+        }
+    }
+
+    /// Removes the records of the jobs that are gone.
+    fn end_gone(&mut self, registry: &mut Registry, state: &StateDir) {
+        for job in std::mem::take(&mut self.gone) {
             match registry.end_outlived(state, &job) {
                 Ok(true) => self.gone.push(job),
                 // Its epilog came first, or the job started again.
@@ -200,7 +202,9 @@ pub fn sweep(
     });
     let failed = remains(Some(registry), census, &swept.gone, owners);
     swept.failed.extend(failed);
-    swept.end_gone(registry, state, census);
+    let mut swept = swept.with_those_that_wait(census);
+    swept.note_waiting(registry);
+    swept.end_gone(registry, state);
     if census.node.is_none() {
         let orphans = [
             registry.remove_orphaned_counters(state),

@@ -163,18 +163,17 @@ impl Reconciled {
             Some(registry) => sweep::find(registry, census)?,
             None => Swept::default(),
         };
-        let swept = swept.with_those_that_wait(census);
-        let gone = [&swept.gone[..], &swept.waiting[..]].concat();
         let view = View {
             census,
             registry: registry.as_ref(),
-            gone: &gone,
+            gone: &swept.gone,
         };
         let shares = match state.map(gres_folder).transpose()?.flatten() {
             Some(gres) => shares::gone(&gres, &view).map_err(anyhow::Error::msg)?,
             None => Vec::new(),
         };
         let shares = shares.iter().map(Record::key).collect();
+        let swept = swept.with_those_that_wait(census);
         Ok(Self::new(Mode::DryRun, path, report, &swept, shares))
     }
 
