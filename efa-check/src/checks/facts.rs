@@ -21,7 +21,7 @@ pub enum CheckOutcome {
     Found(String),
     /// The same, and of another severity than the table's.
     FoundAs(Severity, String),
-    /// It cannot be told, and why.
+    /// It is unknown, and why.
     Unknown(String),
     /// This node has nothing to check it by, in this round or a later one.
     Uncheckable(String),
@@ -32,7 +32,7 @@ pub enum CheckOutcome {
 pub struct Facts<'a> {
     /// What was seen.
     pub seen: &'a Observation,
-    /// What shall be there.
+    /// What should be there.
     pub expected: &'a Expectation,
     /// What the site decided.
     pub settings: &'a Settings,

@@ -24,7 +24,7 @@ pub fn run(site: &Site) -> u8 {
     let how = How {
         counters: Wanted::Judged,
         hold: if wants_efa { &site.settings.hold } else { &[] },
-        // Fatal only where every job has a profile; then whoever comes.
+        // Fatal only where every job has a profile; then any job that comes.
         stack: wants_efa || site.settings.default_profile,
         from_slurmd: true,
         uncheckable: false,

@@ -32,7 +32,7 @@ pub struct Round {
     pub rounds: Rounds,
 }
 
-/// Whether the next round shall know of this one.
+/// Whether the next round is to know of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// Yes: prolog and health check.

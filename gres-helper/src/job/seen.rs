@@ -63,7 +63,7 @@ pub fn note_xids(state: &mut StateDir, xids: &[(String, u64)]) -> Result<(), Str
     Ok(())
 }
 
-/// Forgets XID errors, of one GPU or of all: whoever reset it knows best.
+/// Forgets XID errors, of one GPU or of all, after an administrator has reset it.
 ///
 /// # Errors
 /// They cannot be read or written, or the lock is held for too long.
