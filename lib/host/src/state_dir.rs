@@ -16,7 +16,6 @@
 //! [`BootId`](crate::BootId)).
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -173,16 +172,15 @@ impl Held<'_> {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let dir = self.dir;
         check_name(dir.path(), name)?;
-        let path = dir.path().join(name);
         if bytes.len() > LARGEST {
-            let limit = LARGEST;
+            let (path, limit) = (dir.path().join(name), LARGEST);
             return Err(StateError::TooLarge { path, limit });
         }
         let temporary = dir.write_temporary(bytes)?;
         interleaving::step();
         rustix::fs::renameat(&dir.folder, &temporary, &dir.folder, name).map_err(|errno| {
             let _ = rustix::fs::unlinkat(&dir.folder, &temporary, AtFlags::empty());
-            io_error("replace", &path, errno)
+            io_error("replace", &dir.path().join(name), errno)
         })
     }
 
@@ -234,7 +232,7 @@ impl StateDir {
     /// # Errors
     /// As [`StateDir::open`]; never read one as "it is missing".
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StateError> {
-        Self::existing(path, Folder::open(path, Missing::Leave))
+        Self::existing(|| path.to_owned(), Folder::open(path, Missing::Leave))
     }
 
     /// A directory inside this one, made if it is missing.
@@ -256,17 +254,17 @@ impl StateDir {
     pub fn existing_folder(&self, name: &str) -> Result<Option<Self>, StateError> {
         check_name(self.path(), name)?;
         let folder = self.folder.folder(OsStr::new(name), Missing::Leave);
-        Self::existing(&self.path().join(name), folder)
+        Self::existing(|| self.path().join(name), folder)
     }
 
     fn existing(
-        path: &Path,
+        path: impl Fn() -> PathBuf,
         folder: Result<Folder, TrustError>,
     ) -> Result<Option<Self>, StateError> {
         match folder {
             Ok(folder) => Ok(Some(Self { folder })),
             Err(TrustError::Missing { .. }) => Ok(None),
-            Err(error) => Err(refused(path, error)),
+            Err(error) => Err(refused(&path(), error)),
         }
     }
 
@@ -338,14 +336,14 @@ impl StateDir {
 
     fn opened(&self, name: &str) -> Result<Option<(File, Stat)>, StateError> {
         check_name(self.path(), name)?;
-        let path = self.path().join(name);
         let flags = OFlags::RDONLY | ALWAYS;
         interleaving::step();
         let file = match rustix::fs::openat(&self.folder, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(open_error(&path, errno)),
+            Err(errno) => return Err(open_error(&self.path().join(name), errno)),
         };
+        let path = self.path().join(name);
         let status = judge_file(&path, &file)?;
         Ok(Some((file, status)))
     }
@@ -353,17 +351,17 @@ impl StateDir {
     /// Writes a temporary file and returns its name.
     fn write_temporary(&self, bytes: &[u8]) -> Result<String, StateError> {
         let name = format!("{TEMPORARY}{}", nonce(self.path())?);
-        let path = self.path().join(&name);
+        let path = || self.path().join(&name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | ALWAYS;
         let fd = rustix::fs::openat(&self.folder, &name, flags, PRIVATE)
-            .map_err(|errno| open_error(&path, errno))?;
+            .map_err(|errno| open_error(&path(), errno))?;
         if let Err(source) = File::from(fd).write_all(bytes) {
             // Best effort: a sweep would remove it too.
             let _ = rustix::fs::unlinkat(&self.folder, &name, AtFlags::empty());
             let action = "write";
             return Err(StateError::Io {
                 action,
-                path,
+                path: path(),
                 source,
             });
         }
@@ -399,7 +397,7 @@ impl Store for StateDir {
         let Some((file, status)) = self.opened(name)? else {
             return Ok(None);
         };
-        let path = self.path().join(name);
+        let path = || self.path().join(name);
         // One byte more than there is, so that a single read meets the end.
         let expected = usize::try_from(status.st_size).unwrap_or(0).min(LARGEST) + 1;
         let mut bytes = Vec::with_capacity(expected);
@@ -407,11 +405,11 @@ impl Store for StateDir {
             .read_to_end(&mut bytes)
             .map_err(|source| StateError::Io {
                 action: "read",
-                path: path.clone(),
+                path: path(),
                 source,
             })?;
         if bytes.len() > LARGEST {
-            let limit = LARGEST;
+            let (path, limit) = (path(), LARGEST);
             return Err(StateError::TooLarge { path, limit });
         }
         Ok(Some(bytes))
@@ -447,11 +445,7 @@ pub fn nonce(path: &Path) -> Result<String, StateError> {
     if got != bytes.len() {
         return Err(io_error("get random bytes for", path, Errno::AGAIN));
     }
-    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
 }
 
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);

@@ -305,7 +305,7 @@ impl Folder {
     }
 
     fn entry(&self, name: &OsStr, missing: Missing) -> Result<Entry, TrustError> {
-        let path = self.path.join(name);
+        let path = || self.path.join(name);
         // Asked for as a folder first: only so does the kernel mount what
         // autofs mounts on demand.
         let folder = || rustix::fs::openat(&self.fd, name, FOLDER, Mode::empty());
@@ -314,19 +314,19 @@ impl Folder {
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 return match rustix::fs::openat(&self.fd, name, ANYTHING, Mode::empty()) {
                     Ok(fd) => Ok(Entry::Other(fd)),
-                    Err(errno) => Err(open_error(&path, errno)),
+                    Err(errno) => Err(open_error(&path(), errno)),
                 };
             }
             Err(Errno::NOENT) if missing == Missing::Make => {}
-            Err(errno) => return Err(open_error(&path, errno)),
+            Err(errno) => return Err(open_error(&path(), errno)),
         }
         match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(io_error("make", &path, errno)),
+            Err(errno) => return Err(io_error("make", &path(), errno)),
         }
         match folder() {
             Ok(fd) => Ok(Entry::Folder(fd)),
-            Err(errno) => Err(open_error(&path, errno)),
+            Err(errno) => Err(open_error(&path(), errno)),
         }
     }
 
@@ -406,14 +406,15 @@ impl Walk {
                 here = here.parent()?;
                 continue;
             }
-            let path = here.path.join(&name);
             let object = match here.entry(&name, self.missing)? {
                 Entry::Folder(fd) => {
-                    here = Folder { fd, path };
+                    here.fd = fd;
+                    here.path.push(&name);
                     continue;
                 }
                 Entry::Other(object) => object,
             };
+            let path = here.path.join(&name);
             let stat = stat(&path, &object)?;
             if !is_link(&stat) {
                 if ahead.is_empty() {
