@@ -141,6 +141,7 @@ impl Node {
             spool: Some(self.spool()),
             deadline: limit(),
             epilog_time: self.epilog_time(),
+            starting: None,
         }
     }
 

@@ -95,6 +95,7 @@ impl Here {
             spool: self.spool.clone().ok(),
             deadline: Deadline::after(self.settings.time_limit),
             epilog_time: EPILOG_TIME,
+            starting: None,
         }
     }
 
@@ -102,7 +103,11 @@ impl Here {
     fn sweep(&self, registry: &mut Registry, pages: &mut Pages<'_>) -> Swept {
         let mut groups = Groups;
         let mut owners = self.owners(pages, &mut groups);
-        let swept = sweep::sweep(Some(registry), &self.state, &self.census(), &mut owners);
+        let census = Census {
+            starting: Some(self.key.clone()),
+            ..self.census()
+        };
+        let swept = sweep::sweep(Some(registry), &self.state, &census, &mut owners);
         complain_of(&swept.failed);
         swept
     }

@@ -169,6 +169,7 @@ fn sweep(
         spool: Some(spool_dir(settings, &slurm(), &key.node)),
         deadline: Deadline::after(ASK_LIMIT),
         epilog_time: EPILOG_TIME,
+        starting: Some(key.clone()),
     };
     let mut shares = Shares {
         settings,

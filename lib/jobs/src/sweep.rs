@@ -47,6 +47,8 @@ pub struct Census {
     pub deadline: Deadline,
     /// How long the record of a job that is gone waits for the job's epilog.
     pub epilog_time: Duration,
+    /// The job whose prolog asks: it exists, and need not be asked about.
+    pub starting: Option<JobKey>,
 }
 
 impl Census {
@@ -242,7 +244,7 @@ pub fn find(registry: &Registry, census: &Census) -> Result<Swept, StateError> {
     let (mut gone, mut unreadable) = (Vec::new(), Vec::new());
     let mut left = registry.keys()?;
     let mut asked = left.clone();
-    asked.retain(|key| census.judges(key));
+    asked.retain(|key| census.judges(key) && census.starting.as_ref() != Some(key));
     // Most jobs have a socket, and their records need not be read.
     if let (Some(node), Some(spool)) = (&census.node, &census.spool)
         && asked.len() > 1

@@ -75,6 +75,7 @@ impl Place {
             spool: Some(self.spool.clone()),
             deadline: Deadline::after(Duration::from_secs(60)),
             epilog_time: Duration::ZERO,
+            starting: None,
         }
     }
 

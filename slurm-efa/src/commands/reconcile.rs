@@ -133,6 +133,7 @@ impl Reconciled {
             spool: spool_dir,
             deadline,
             epilog_time,
+            starting: None,
         };
         match (mode, &state) {
             (Mode::Apply, Some(state)) => Self::apply(path, state, &census),
