@@ -387,6 +387,7 @@ mod tests {
                 spool: Some(spool.to_owned()),
                 deadline: limit(),
                 epilog_time: Duration::ZERO,
+                starting: None,
             };
             let view = View {
                 census: &census,

@@ -276,6 +276,7 @@ mod tests {
             spool: None,
             deadline: Deadline::after(Duration::from_secs(20)),
             epilog_time: Duration::ZERO,
+            starting: None,
         };
         let mut kernel = Kernel(15);
         let mut pages = Pages::of(&state, Due::Now).on(&mut kernel);
