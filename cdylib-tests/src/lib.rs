@@ -27,6 +27,7 @@ pub mod health;
 pub mod kernel_pages;
 pub mod load;
 pub mod logins;
+mod machines;
 pub mod matrix;
 pub mod modules;
 pub mod node_test;

@@ -6,12 +6,14 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::common::{ADDRESSES, Verdict};
+use super::ADDRESSES;
 use super::image::Image;
 use mock_nvml::Machine as Gpus;
 
-use super::machine::{Hardware, Machine, ip, run, succeed};
+use super::machine::{Hardware, Machine, ip};
 
+use crate::machines::Verdict;
+use crate::machines::command::{run, shell};
 use crate::modules;
 use crate::simnode::{SimNode, Spec};
 use crate::testbed::{Output, collect};
@@ -261,12 +263,6 @@ fn gpus(sysroot: &Path, library: &Path) -> Verdict {
         shell(&format!("mknod \"$1\" c 195 {minor}"), &[&node])?;
     }
     Ok(())
-}
-
-fn shell(script: &str, arguments: &[&Path]) -> Verdict {
-    let mut command = Command::new("sh");
-    command.args(["-c", script, "sh"]).args(arguments);
-    succeed(command, Duration::from_secs(60), script)
 }
 
 #[cfg(test)]

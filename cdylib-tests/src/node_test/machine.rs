@@ -8,12 +8,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::common::{Verdict, tail};
 use super::image::Image;
-
-use crate::testbed::{Output, collect};
+use crate::machines::command::{run, succeed};
+use crate::machines::{Verdict, qemu, tail};
+use crate::testbed::Output;
 
 /// How long a machine may take to boot, with both others at it.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -278,16 +278,9 @@ fn switch_on(
     let mac = address.rsplit('.').next().unwrap_or_default();
     let disk = format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd());
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-M", "pc"])
-        .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        .args(["-serial", "stdio"])
-        .args(["-smp", &cpus.to_string()])
-        .args(["-m", &format!("{}M", memory.iter().sum::<u32>())])
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(initrd)
-        .args(["-append", &command_line(name)])
+    qemu::boot(&mut qemu, cpus, kernel, initrd, &command_line(name));
+    qemu::numa(&mut qemu, cpus, memory, "memory-backend-ram");
+    qemu.args(["-M", "pc", "-serial", "stdio"])
         .arg("-drive")
         .arg(format!("file={disk},format=raw,if=virtio,cache=unsafe"))
         .arg("-netdev")
@@ -300,18 +293,6 @@ fn switch_on(
         ))
         .args(["-object", "rng-random,id=rng,filename=/dev/urandom"])
         .args(["-device", "virtio-rng-pci,rng=rng"]);
-    for (node, size) in memory.iter().enumerate() {
-        let (first, last) = (cpus as usize * node, cpus as usize * (node + 1));
-        let nodes = memory.len();
-        qemu.arg("-object")
-            .arg(format!("memory-backend-ram,id=memory{node},size={size}M"))
-            .arg("-numa")
-            .arg(format!(
-                "node,nodeid={node},memdev=memory{node},cpus={}-{}",
-                first / nodes,
-                (last / nodes).saturating_sub(1)
-            ));
-    }
     let words = File::options()
         .create(true)
         .append(true)
@@ -348,36 +329,6 @@ fn watch(console: ChildStdout, mut log: File, tell: &Sender<()>) {
     }
 }
 
-/// Runs a command to its end.
-///
-/// # Errors
-/// It cannot be started, or does not end within the limit.
-pub fn run(mut command: Command, limit: Duration, shown: &str) -> Verdict<Output> {
-    let started = Instant::now();
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let collected = collect(&mut child, started + limit)?;
-    if !collected.ended {
-        // Fails only when it has ended in the meantime.
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
-    let [stdout_bytes, stderr_bytes] = collected.streams;
-    let output = Output {
-        status,
-        stdout: String::from_utf8_lossy(&stdout_bytes).into_owned(),
-        stderr: String::from_utf8_lossy(&stderr_bytes).into_owned(),
-        stdout_bytes,
-        took: started.elapsed(),
-    };
-    if !collected.ended {
-        return Err(format!("after {limit:?} still at work: {shown}\n{output}").into());
-    }
-    Ok(output)
-}
-
 /// The script as an argument of the user's own shell.
 fn as_user(user: &str, script: &str) -> String {
     let quoted = script.replace('\'', r"'\''");
@@ -392,18 +343,6 @@ pub fn ip(arguments: &str) -> Verdict {
     let mut command = Command::new("ip");
     command.args(arguments.split(' '));
     succeed(command, LIMIT, &format!("ip {arguments}"))
-}
-
-/// As [`run`], and it must succeed.
-///
-/// # Errors
-/// With its words.
-pub fn succeed(command: Command, limit: Duration, shown: &str) -> Verdict {
-    let output = run(command, limit, shown)?;
-    if !output.success() {
-        return Err(format!("{shown}: {output}").into());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,69 +3,31 @@
 use std::time::Duration;
 
 use super::cluster::{Cluster, GPUS, LIFECYCLE, NEWER, NEWER_VERSION, SYSROOT};
-use super::common::Verdict;
 use super::machine::Machine;
+use crate::machines::Verdict;
+use crate::machines::scene::{Scene, expect, expect_line};
 use crate::testbed::Output;
 
-/// One scene.
-pub struct Scene {
-    /// What it shows.
-    pub name: &'static str,
-    /// Whether there is nothing to look at without it.
-    pub needed: bool,
-    pub play: fn(&mut Cluster) -> Verdict,
-}
-
 /// A new scene is one entry and its function.
-pub const SCENES: &[Scene] = &[
-    Scene {
-        name: "three machines boot, with systemd as PID 1",
-        needed: true,
-        play: boot,
-    },
-    Scene {
-        name: "the lifecycle script installs and sets up each",
-        needed: true,
-        play: install,
-    },
-    scene("doctor finds nothing on any of them", doctor),
-    scene("doctor names each thing that somebody broke", sabotage),
-    scene("a job with a profile", profile),
-    scene(
+pub const SCENES: &[Scene<Cluster>] = &[
+    Scene::needed("three machines boot, with systemd as PID 1", boot),
+    Scene::needed("the lifecycle script installs and sets up each", install),
+    Scene::new("doctor finds nothing on any of them", doctor),
+    Scene::new("doctor names each thing that somebody broke", sabotage),
+    Scene::new("a job with a profile", profile),
+    Scene::new(
         "hugepages on two NUMA nodes, fenced by cgroup v2",
         hugepages,
     ),
-    scene("a page of 1 GiB", gigantic),
-    scene("an adapter breaks and comes back", health),
-    scene("soft-RoCE is no EFA device", soft_roce),
-    scene("jobs share a GPU", shards),
-    scene("a login with logind ends with the job", login),
-    scene("the compute node loses its power", power),
-    scene("an upgrade under a running job", upgrade),
-    scene("revert and removal leave a cluster that works", removal),
+    Scene::new("a page of 1 GiB", gigantic),
+    Scene::new("an adapter breaks and comes back", health),
+    Scene::new("soft-RoCE is no EFA device", soft_roce),
+    Scene::new("jobs share a GPU", shards),
+    Scene::new("a login with logind ends with the job", login),
+    Scene::new("the compute node loses its power", power),
+    Scene::new("an upgrade under a running job", upgrade),
+    Scene::new("revert and removal leave a cluster that works", removal),
 ];
-
-const fn scene(name: &'static str, play: fn(&mut Cluster) -> Verdict) -> Scene {
-    Scene {
-        name,
-        needed: false,
-        play,
-    }
-}
-
-/// Fails unless something holds of what was printed.
-fn expect(holds: bool, what: &str, said: impl std::fmt::Display) -> Verdict {
-    if holds {
-        Ok(())
-    } else {
-        Err(format!("not seen: {what}, in:\n{said}").into())
-    }
-}
-
-/// A line is among those that were printed.
-fn expect_line(text: &str, line: &str) -> Verdict {
-    expect(text.lines().any(|it| it.trim() == line), line, text)
-}
 
 fn boot(cluster: &mut Cluster) -> Verdict {
     Cluster::on_each(&cluster.all(), |machine| {
