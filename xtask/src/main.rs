@@ -68,7 +68,7 @@ enum Chore {
         /// Print a line for each root, `SLURM SUITE DIRECTORY`, instead of making any
         #[arg(long)]
         list: bool,
-        /// Debian suites, or `machine`, which boots; all suites by default
+        /// Debian suites, `machine`, which boots, or `driver`; all suites by default
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },

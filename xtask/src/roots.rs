@@ -1,5 +1,6 @@
-//! `cargo xtask roots`: a Debian of each Slurm release for the matrix, and a
-//! whole one, with a kernel, for the machines of `make node-test`.
+//! `cargo xtask roots`: a Debian of each Slurm release for the matrix, a whole one,
+//! with a kernel, for the machines of `make node-test`, and one with all that
+//! `make driver-test` needs.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +18,8 @@ struct Root {
     suite: &'static str,
     slurm: &'static str,
     packages: &'static str,
+    /// Packages of the suite's backports.
+    backports: &'static str,
 }
 
 /// The releases that are tested. A new one is one line.
@@ -34,6 +37,7 @@ const fn of_matrix(suite: &'static str, slurm: &'static str) -> Root {
         suite,
         slurm,
         packages: "slurm-wlm,munge,libslurm-dev",
+        backports: "",
     }
 }
 
@@ -45,6 +49,20 @@ const MACHINE: Root = Root {
     slurm: "24.11",
     packages: "slurm-wlm,munge,systemd-sysv,dbus,libpam-systemd,udev,kmod,openssh-server,\
                openssh-client,iproute2,rdma-core,procps,linux-image-amd64,initramfs-tools,xz-utils",
+    backports: "",
+};
+
+/// Where the kernel's own efa driver runs: the guests' Debian, what builds the
+/// driver from the kernel's source, and a QEMU that has vfio-user-pci, which came
+/// with its version 10.1.
+const DRIVER: Root = Root {
+    name: "driver",
+    suite: "trixie",
+    slurm: "24.11",
+    packages: "slurm-wlm,munge,kmod,iproute2,procps,rdma-core,ibverbs-providers,ibverbs-utils,\
+               libfabric-bin,busybox,linux-image-amd64,linux-headers-amd64,linux-source,gcc,make,\
+               xz-utils,cpio",
+    backports: "qemu-system-x86",
 };
 
 /// Written into a root when it is complete; holds its list of packages.
@@ -56,7 +74,7 @@ const STAMP: &str = "slurm-efa-root";
 /// # Errors
 /// For an unknown name, without root's rights, or when debootstrap fails.
 pub fn roots(names: &[String], list: bool) -> Result<()> {
-    let known = || MATRIX.iter().chain([&MACHINE]);
+    let known = || MATRIX.iter().chain([&MACHINE, &DRIVER]);
     for name in names {
         if !known().any(|root| root.name == name) {
             let known: Vec<&str> = known().map(|root| root.name).collect();
@@ -103,7 +121,12 @@ pub fn roots(names: &[String], list: bool) -> Result<()> {
 impl Root {
     fn complete(&self, directory: &Path) -> bool {
         fs::read_to_string(directory.join(self.name).join(STAMP))
-            .is_ok_and(|packages| packages.trim() == self.packages)
+            .is_ok_and(|packages| packages.trim() == self.contents())
+    }
+
+    /// What the stamp of a complete root says.
+    fn contents(&self) -> String {
+        [self.packages, self.backports].join(" ").trim().to_owned()
     }
 }
 
@@ -115,7 +138,9 @@ fn make(directory: &Path, root: &Root) -> Result<()> {
         suite,
         slurm,
         packages,
+        backports,
     } = root;
+    let contents = root.contents();
     let root = directory.join(name);
     let unfinished = directory.join(format!(".{name}.new"));
     let log = directory.join(format!("{name}.log"));
@@ -136,7 +161,7 @@ fn make(directory: &Path, root: &Root) -> Result<()> {
     .arg(&unfinished)
     .stdin(Stdio::null())
     .stderr(output.try_clone()?)
-    .stdout(output)
+    .stdout(output.try_clone()?)
     .status()
     .context("debootstrap could not be started")?;
     if !status.success() {
@@ -145,13 +170,39 @@ fn make(directory: &Path, root: &Root) -> Result<()> {
             last_lines(&log, 3)
         );
     }
+    if !backports.is_empty() {
+        let status = Command::new("chroot")
+            .arg(&unfinished)
+            .args(["sh", "-ec", BACKPORTS, "sh", suite, backports])
+            .stdin(Stdio::null())
+            .stderr(output.try_clone()?)
+            .stdout(output)
+            .status()?;
+        if !status.success() {
+            bail!(
+                "{backports} of {suite}-backports could not be installed ({status}): {}",
+                last_lines(&log, 3)
+            );
+        }
+    }
     drop_downloads(&unfinished)?;
-    fs::write(unfinished.join(STAMP), format!("{packages}\n"))?;
+    fs::write(unfinished.join(STAMP), format!("{contents}\n"))?;
     remove(&root)?;
     fs::rename(&unfinished, &root).with_context(|| format!("{}", root.display()))?;
     println!("{name} (Slurm {slurm}): ready");
     Ok(())
 }
+
+/// Installs packages of the backports from where debootstrap got the suite.
+const BACKPORTS: &str = r#"
+    export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+    suite=$1 packages=$2
+    sed "s/ $suite / $suite-backports /" /etc/apt/sources.list \
+        >/etc/apt/sources.list.d/backports.list
+    apt-get update
+    apt-get install --yes --no-install-recommends -t "$suite-backports" $packages
+    rm -rf /var/lib/apt/lists/*
+"#;
 
 /// The packages themselves are of no more use, and are half of the size.
 fn drop_downloads(root: &Path) -> Result<()> {

@@ -23,11 +23,13 @@ pub enum Purpose {
     Matrix,
     /// `make node-test`: QEMU, debootstrap, and what makes a disk and a network
     NodeTest,
+    /// `make driver-test`: debootstrap, and what makes a disk
+    DriverTest,
     /// `make fuzz`: cargo-fuzz and the C++ compiler of its libFuzzer
     Fuzz,
 }
 
-use Purpose::{Bench, Demo, Dist, Fuzz, Matrix, NodeTest, Test};
+use Purpose::{Bench, Demo, Dist, DriverTest, Fuzz, Matrix, NodeTest, Test};
 
 /// A Debian package and the way to see that the machine has what it brings,
 /// from wherever: a machine with its own Slurm needs no package of it.
@@ -116,12 +118,12 @@ const NEEDS: &[Need] = &[
     Need {
         package: "debootstrap",
         present: || program("debootstrap"),
-        purposes: &[Matrix, NodeTest],
+        purposes: &[Matrix, NodeTest, DriverTest],
     },
     Need {
         package: "debian-archive-keyring",
         present: debian_keyring,
-        purposes: &[Matrix, NodeTest],
+        purposes: &[Matrix, NodeTest, DriverTest],
     },
     Need {
         package: "libslurm-dev",
@@ -161,7 +163,7 @@ const NEEDS: &[Need] = &[
     Need {
         package: "e2fsprogs",
         present: || program("mkfs.ext4"),
-        purposes: &[NodeTest],
+        purposes: &[NodeTest, DriverTest],
     },
     Need {
         package: "iproute2",
@@ -189,7 +191,7 @@ pub fn setup(purpose: Purpose) -> Result<()> {
     match purpose {
         Test => rust_components(),
         Fuzz => cargo_fuzz(),
-        Demo | Bench | Dist | Matrix | NodeTest => Ok(()),
+        Demo | Bench | Dist | Matrix | NodeTest | DriverTest => Ok(()),
     }
 }
 
