@@ -103,8 +103,7 @@ impl Expectation {
         }
         Self {
             count: instance
-                .and_then(instance_types::lookup)
-                .and_then(|spec| spec.efa_max)
+                .and_then(instance_types::efa_expected)
                 .map(u32::from),
             source: Source::Type,
             note,
@@ -178,8 +177,8 @@ pub fn confirm(
     let confirm = format!("run `{command}`");
     let recorded = last.filter(|last| last.instance_type == record.instance_type);
     let recorded = recorded.map_or(0, |last| last.devices.len());
-    let most = instance.as_ref().and_then(instance_types::lookup);
-    let most = most.and_then(|spec| spec.efa_max).map_or(0, usize::from);
+    let most = instance.as_ref().and_then(instance_types::efa_max);
+    let most = most.map_or(0, usize::from);
     if have < recorded {
         return refuse(format!("{recorded} are recorded"), confirm);
     }

@@ -123,6 +123,13 @@ pub enum Accelerator {
         /// How many chips (not cores) per instance.
         count: u8,
     },
+    /// Neither NVIDIA's nor Neuron.
+    Other {
+        /// Marketing name, e.g. `Gaudi`.
+        name: &'static str,
+        /// How many per instance.
+        count: u8,
+    },
     /// None.
     None,
 }
@@ -137,9 +144,16 @@ pub struct Spec {
     pub efa_max: Option<u8>,
     /// GPUs or Neuron chips.
     pub accelerator: Accelerator,
+    /// Whether nodes of this type are used for their EFA. On the others EFA is an
+    /// option, and a node without any is not a faulty one.
+    pub is_for_efa: bool,
     /// Whether the EFA devices can read remote memory by RDMA. Another property
-    /// than GPUDirect: most types that have no GPU have it.
-    pub rdma_read: bool,
+    /// than GPUDirect: most types that have no GPU have it. `None` where no source
+    /// was found. The driver shows it to programs that open the device (verbs),
+    /// and nowhere in sysfs, so this table is all that is known without that.
+    pub rdma_read: Option<bool>,
+    /// Whether they can write remote memory by RDMA; likewise.
+    pub rdma_write: Option<bool>,
     /// See [`GpuDirect`].
     pub gpudirect: GpuDirect,
     /// Where this line comes from.
@@ -185,7 +199,8 @@ const fn row(
     name: &'static str,
     efa_max: Option<u8>,
     accelerator: Accelerator,
-    rdma_read: bool,
+    rdma_read: Option<bool>,
+    rdma_write: Option<bool>,
     gpudirect: GpuDirect,
     source: &'static str,
 ) -> Spec {
@@ -193,10 +208,35 @@ const fn row(
         name,
         efa_max,
         accelerator,
+        is_for_efa: true,
         rdma_read,
+        rdma_write,
         gpudirect,
         source,
     }
+}
+
+/// A type that is mostly used without EFA. What its EFA devices can do was not
+/// verified.
+const fn optional(
+    name: &'static str,
+    efa_max: u8,
+    accelerator: Accelerator,
+    source: &'static str,
+) -> Spec {
+    let gpudirect = match accelerator {
+        Accelerator::None => NO,
+        _ => NOT_VERIFIED,
+    };
+    let efa_max = Some(efa_max);
+    Spec {
+        is_for_efa: false,
+        ..row(name, efa_max, accelerator, None, None, gpudirect, source)
+    }
+}
+
+const fn other(count: u8, name: &'static str) -> Accelerator {
+    Accelerator::Other { name, count }
 }
 
 const fn gpu(count: u8, name: &'static str) -> Accelerator {
@@ -211,15 +251,25 @@ const CPU: Accelerator = Accelerator::None;
 /// RDMA read: the EC2 User Guide, "Elastic Fabric Adapter", supported instance
 /// types, lists it for every type of Nitro v4 and later. Each `source` below
 /// includes it.
-const READ: bool = true;
+const READ: Option<bool> = Some(true);
 /// Nitro v3.
-const NO_READ: bool = false;
+const NO_READ: Option<bool> = Some(false);
+/// RDMA write: aws-ofi-nccl's platform data selects its RDMA protocol, which
+/// writes, for these types.
+const WRITE: Option<bool> = Some(true);
+/// A device without RDMA read has no RDMA write either: both came with Nitro v4
+/// (EC2 User Guide, as above).
+const NO_WRITE: Option<bool> = Some(false);
+/// The EC2 User Guide says "most" types of Nitro v4 and later; which ones was not
+/// verified.
+const NV_WRITE: Option<bool> = None;
 const REQUIRED: GpuDirect = GpuDirect::Required;
 const NO: GpuDirect = GpuDirect::NotAvailable;
 const NOT_VERIFIED: GpuDirect = GpuDirect::Unknown;
 
 /// Accelerators and EFA devices: karpenter-provider-aws's instance table.
-/// RDMA read: see [`READ`]. GPUDirect: the platform data of aws-ofi-nccl, main of August 2026.
+/// RDMA read: see [`READ`]. RDMA write: see [`WRITE`]. GPUDirect: the platform data of
+/// aws-ofi-nccl, main of August 2026.
 const KARPENTER_OFI: &str = "karpenter-provider-aws instance table; RDMA read: EC2 User Guide, EFA supported types; \
      GPUDirect: aws-ofi-nccl platform data";
 /// EFA devices as above; which sizes have EFA: EC2 User Guide, "Elastic Fabric
@@ -241,65 +291,205 @@ const KARPENTER_GPUS: &str = "karpenter-provider-aws instance table; RDMA read: 
 const CONFLICT: &str = "EFA count: sources conflict (4 and 0); RDMA read: EC2 User Guide (Nitro v4 and later); \
      GPUDirect: aws-ofi-nccl platform data";
 
+/// Not in karpenter's table: everything as for trn2.48xlarge, not verified.
+const TRN2U: &str =
+    "EC2 API's list of types; everything else as trn2.48xlarge, not verified for this type";
+/// Number of devices: karpenter-provider-aws's page of instance types, which is
+/// made from EC2's own answers.
+const KARPENTER: &str = "karpenter-provider-aws instance types page";
+/// As above, and in AWS's list of types with EFA.
+const KARPENTER_EKS: &str =
+    "karpenter-provider-aws instance types page; aws/eks-charts EFA device plugin";
+/// AWS's list of types with EFA; one network card, so one device.
+const EKS: &str = "aws/eks-charts EFA device plugin; one network card";
+/// AWS's list of types with EFA; one device for each of the network cards that the
+/// EC2 User Guide gives the type, which was not verified on the type itself.
+const EKS_CARDS: &str =
+    "aws/eks-charts EFA device plugin; number of network cards, not verified on the type";
+
+/// Accelerated types of HyperPod that can have no EFA: AWS's lists of types with
+/// EFA do not have them.
+const WITHOUT_EFA: &[&str] = &[
+    "g4dn.xlarge",
+    "g4dn.2xlarge",
+    "g4dn.4xlarge",
+    "g5.xlarge",
+    "g5.2xlarge",
+    "g5.4xlarge",
+    "g6.xlarge",
+    "g6.2xlarge",
+    "g6.4xlarge",
+    "gr6.4xlarge",
+    "g6e.xlarge",
+    "g6e.2xlarge",
+    "g6e.4xlarge",
+    "g7.2xlarge",
+    "g7.4xlarge",
+    "g7e.2xlarge",
+    "g7e.4xlarge",
+];
+
+/// The most EFA devices that a type can have, 0 included; `None` where that is
+/// not known.
+#[must_use]
+pub fn efa_max(instance: &InstanceType) -> Option<u8> {
+    if WITHOUT_EFA.contains(&instance.as_str()) {
+        return Some(0);
+    }
+    lookup(instance)?.efa_max
+}
+
+/// How many EFA devices a node should have if nobody says otherwise: all that
+/// its type can have, or an unknown number where EFA is an option.
+#[must_use]
+pub fn efa_expected(instance: &InstanceType) -> Option<u8> {
+    let is_optional = lookup(instance).is_some_and(|spec| !spec.is_for_efa);
+    efa_max(instance).filter(|_| !is_optional)
+}
+
 /// Every type this suite knows, grouped by family. A new type is one line.
 #[rustfmt::skip]
 pub const TABLE: &[Spec] = &[
-    //  type                 EFA max   accelerators               RDMA read  GPUDirect RDMA  source
-    row("p3dn.24xlarge",      Some(1),  gpu(8, "V100"),            NO_READ,   NO,           KARPENTER_OFI),
-    row("p4d.24xlarge",       Some(4),  gpu(8, "A100"),            READ,      REQUIRED,     KARPENTER_OFI),
-    row("p4de.24xlarge",      Some(4),  gpu(8, "A100"),            READ,      REQUIRED,     KARPENTER_OFI),
-    row("p5.4xlarge",         Some(1),  gpu(1, "H100"),            READ,      NO,           KARPENTER_OFI),
-    row("p5.48xlarge",        Some(32), gpu(8, "H100"),            READ,      REQUIRED,     KARPENTER_OFI),
-    row("p5e.48xlarge",       Some(32), gpu(8, "H200"),            READ,      REQUIRED,     KARPENTER_OFI),
-    row("p5en.48xlarge",      Some(16), gpu(8, "H200"),            READ,      REQUIRED,     KARPENTER_OFI),
-    row("p6-b200.48xlarge",   Some(8),  gpu(8, "B200"),            READ,      REQUIRED,     KARPENTER_OFI),
-    row("p6-b300.48xlarge",   Some(16), gpu(8, "B300"),            READ,      REQUIRED,     KARPENTER_OFI),
-    row("p6e-gb200.36xlarge", None,     gpu(4, "GB200"),           READ,      REQUIRED,     CONFLICT),
-    row("trn1.32xlarge",      Some(8),  neuron(16, "Trainium1"),   READ,      REQUIRED,     KARPENTER_OFI),
-    row("trn1n.32xlarge",     Some(16), neuron(16, "Trainium1"),   READ,      REQUIRED,     KARPENTER_OFI),
-    row("trn2.3xlarge",       Some(1),  neuron(1, "Trainium2"),    READ,      REQUIRED,     KARPENTER_OFI),
-    row("trn2.48xlarge",      Some(16), neuron(16, "Trainium2"),   READ,      REQUIRED,     KARPENTER_OFI),
-    row("g4dn.8xlarge",       Some(1),  gpu(1, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g4dn.12xlarge",      Some(1),  gpu(4, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g4dn.16xlarge",      Some(1),  gpu(1, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g4dn.metal",         Some(1),  gpu(8, "T4"),              NO_READ,   NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g5.8xlarge",         Some(1),  gpu(1, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.12xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.16xlarge",        Some(1),  gpu(1, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.24xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g5.48xlarge",        Some(1),  gpu(8, "A10G"),            NO_READ,   NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g6.8xlarge",         Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.12xlarge",        Some(1),  gpu(4, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.16xlarge",        Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.24xlarge",        Some(1),  gpu(4, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6.48xlarge",        Some(1),  gpu(8, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("gr6.8xlarge",        Some(1),  gpu(1, "L4"),              READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.8xlarge",        Some(1),  gpu(1, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.12xlarge",       Some(1),  gpu(4, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.16xlarge",       Some(1),  gpu(1, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.24xlarge",       Some(2),  gpu(4, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g6e.48xlarge",       Some(4),  gpu(8, "L40S"),            READ,      NOT_VERIFIED, KARPENTER_EC2_GPUS),
-    row("g7.8xlarge",         Some(1),  gpu(1, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7.12xlarge",        Some(1),  gpu(2, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7.24xlarge",        Some(1),  gpu(4, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7.48xlarge",        Some(2),  gpu(8, "RTX PRO 4500"),    READ,      NOT_VERIFIED, KARPENTER_GPUS),
-    row("g7e.8xlarge",        Some(1),  gpu(1, "RTX PRO 6000"),    READ,      NO,           KARPENTER_EC2_GPUS_OFI),
-    row("g7e.12xlarge",       Some(1),  gpu(2, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
-    row("g7e.24xlarge",       Some(2),  gpu(4, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
-    row("g7e.48xlarge",       Some(4),  gpu(8, "RTX PRO 6000"),    READ,      REQUIRED,     KARPENTER_EC2_GPUS_OFI),
-    row("hpc6a.48xlarge",     Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc6id.32xlarge",    Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc7a.12xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc7a.24xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc7a.48xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc7a.96xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc7g.4xlarge",      Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc7g.8xlarge",      Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc7g.16xlarge",     Some(1),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("hpc8a.96xlarge",     Some(2),  CPU,                       READ,      NO,           KARPENTER_EC2),
-    row("c5n.9xlarge",        Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
-    row("c5n.18xlarge",       Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
-    row("c5n.metal",          Some(1),  CPU,                       NO_READ,   NO,           KARPENTER_EC2),
+    //  type                 EFA max   accelerators               RDMA read  RDMA write GPUDirect RDMA  source
+    row("p3dn.24xlarge",      Some(1),  gpu(8, "V100"),            NO_READ,   NO_WRITE, NO,           KARPENTER_OFI),
+    row("p4d.24xlarge",       Some(4),  gpu(8, "A100"),            READ,      NV_WRITE, REQUIRED,     KARPENTER_OFI),
+    row("p4de.24xlarge",      Some(4),  gpu(8, "A100"),            READ,      NV_WRITE, REQUIRED,     KARPENTER_OFI),
+    row("p5.4xlarge",         Some(1),  gpu(1, "H100"),            READ,      NV_WRITE, NO,           KARPENTER_OFI),
+    row("p5.48xlarge",        Some(32), gpu(8, "H100"),            READ,      WRITE,    REQUIRED,     KARPENTER_OFI),
+    row("p5e.48xlarge",       Some(32), gpu(8, "H200"),            READ,      WRITE,    REQUIRED,     KARPENTER_OFI),
+    row("p5en.48xlarge",      Some(16), gpu(8, "H200"),            READ,      WRITE,    REQUIRED,     KARPENTER_OFI),
+    row("p6-b200.48xlarge",   Some(8),  gpu(8, "B200"),            READ,      WRITE,    REQUIRED,     KARPENTER_OFI),
+    row("p6-b300.48xlarge",   Some(16), gpu(8, "B300"),            READ,      WRITE,    REQUIRED,     KARPENTER_OFI),
+    row("p6e-gb200.36xlarge", None,     gpu(4, "GB200"),           READ,      WRITE,    REQUIRED,     CONFLICT),
+    row("trn1.32xlarge",      Some(8),  neuron(16, "Trainium1"),   READ,      NV_WRITE, REQUIRED,     KARPENTER_OFI),
+    row("trn1n.32xlarge",     Some(16), neuron(16, "Trainium1"),   READ,      NV_WRITE, REQUIRED,     KARPENTER_OFI),
+    row("trn2.3xlarge",       Some(1),  neuron(1, "Trainium2"),    READ,      NV_WRITE, REQUIRED,     KARPENTER_OFI),
+    row("trn2.48xlarge",      Some(16), neuron(16, "Trainium2"),   READ,      NV_WRITE, REQUIRED,     KARPENTER_OFI),
+    row("trn2u.48xlarge",     Some(16), neuron(16, "Trainium2"),   READ,      NV_WRITE, REQUIRED,     TRN2U),
+    row("g4dn.8xlarge",       Some(1),  gpu(1, "T4"),              NO_READ,   NO_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.12xlarge",      Some(1),  gpu(4, "T4"),              NO_READ,   NO_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.16xlarge",      Some(1),  gpu(1, "T4"),              NO_READ,   NO_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g4dn.metal",         Some(1),  gpu(8, "T4"),              NO_READ,   NO_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g5.8xlarge",         Some(1),  gpu(1, "A10G"),            NO_READ,   NO_WRITE, NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.12xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO_WRITE, NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.16xlarge",        Some(1),  gpu(1, "A10G"),            NO_READ,   NO_WRITE, NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.24xlarge",        Some(1),  gpu(4, "A10G"),            NO_READ,   NO_WRITE, NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g5.48xlarge",        Some(1),  gpu(8, "A10G"),            NO_READ,   NO_WRITE, NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g6.8xlarge",         Some(1),  gpu(1, "L4"),              READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.12xlarge",        Some(1),  gpu(4, "L4"),              READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.16xlarge",        Some(1),  gpu(1, "L4"),              READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.24xlarge",        Some(1),  gpu(4, "L4"),              READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6.48xlarge",        Some(1),  gpu(8, "L4"),              READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("gr6.8xlarge",        Some(1),  gpu(1, "L4"),              READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.8xlarge",        Some(1),  gpu(1, "L40S"),            READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.12xlarge",       Some(1),  gpu(4, "L40S"),            READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.16xlarge",       Some(1),  gpu(1, "L40S"),            READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.24xlarge",       Some(2),  gpu(4, "L40S"),            READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g6e.48xlarge",       Some(4),  gpu(8, "L40S"),            READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_EC2_GPUS),
+    row("g7.8xlarge",         Some(1),  gpu(1, "RTX PRO 4500"),    READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.12xlarge",        Some(1),  gpu(2, "RTX PRO 4500"),    READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.24xlarge",        Some(1),  gpu(4, "RTX PRO 4500"),    READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7.48xlarge",        Some(2),  gpu(8, "RTX PRO 4500"),    READ,      NV_WRITE, NOT_VERIFIED, KARPENTER_GPUS),
+    row("g7e.8xlarge",        Some(1),  gpu(1, "RTX PRO 6000"),    READ,      NV_WRITE, NO,           KARPENTER_EC2_GPUS_OFI),
+    row("g7e.12xlarge",       Some(1),  gpu(2, "RTX PRO 6000"),    READ,      NV_WRITE, REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("g7e.24xlarge",       Some(2),  gpu(4, "RTX PRO 6000"),    READ,      NV_WRITE, REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("g7e.48xlarge",       Some(4),  gpu(8, "RTX PRO 6000"),    READ,      NV_WRITE, REQUIRED,     KARPENTER_EC2_GPUS_OFI),
+    row("hpc6a.48xlarge",     Some(1),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc6id.32xlarge",    Some(2),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc7a.12xlarge",     Some(2),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc7a.24xlarge",     Some(2),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc7a.48xlarge",     Some(2),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc7a.96xlarge",     Some(2),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc7g.4xlarge",      Some(1),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc7g.8xlarge",      Some(1),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc7g.16xlarge",     Some(1),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("hpc8a.96xlarge",     Some(2),  CPU,                       READ,      NV_WRITE, NO,           KARPENTER_EC2),
+    row("c5n.9xlarge",        Some(1),  CPU,                       NO_READ,   NO_WRITE, NO,           KARPENTER_EC2),
+    row("c5n.18xlarge",       Some(1),  CPU,                       NO_READ,   NO_WRITE, NO,           KARPENTER_EC2),
+    row("c5n.metal",          Some(1),  CPU,                       NO_READ,   NO_WRITE, NO,           KARPENTER_EC2),
+    // Types that are mostly used without EFA.
+    //       type               EFA max, accelerators      source
+    optional("m5dn.24xlarge",   1, CPU,                       EKS),
+    optional("m5dn.metal",      1, CPU,                       EKS),
+    optional("m5n.24xlarge",    1, CPU,                       EKS),
+    optional("m5n.metal",       1, CPU,                       EKS),
+    optional("m5zn.12xlarge",   1, CPU,                       EKS),
+    optional("m5zn.metal",      1, CPU,                       EKS),
+    optional("m6a.48xlarge",    1, CPU,                       EKS),
+    optional("m6a.metal",       1, CPU,                       EKS),
+    optional("m6i.32xlarge",    1, CPU,                       EKS),
+    optional("m6i.metal",       1, CPU,                       EKS),
+    optional("m6id.32xlarge",   1, CPU,                       EKS),
+    optional("m6id.metal",      1, CPU,                       EKS),
+    optional("m6idn.32xlarge",  2, CPU,                       EKS_CARDS),
+    optional("m6idn.metal",     2, CPU,                       EKS_CARDS),
+    optional("m6in.32xlarge",   2, CPU,                       EKS_CARDS),
+    optional("m6in.metal",      2, CPU,                       EKS_CARDS),
+    optional("m7a.48xlarge",    1, CPU,                       EKS),
+    optional("m7a.metal-48xl",  1, CPU,                       EKS),
+    optional("m7g.16xlarge",    1, CPU,                       EKS),
+    optional("m7g.metal",       1, CPU,                       EKS),
+    optional("m7gd.16xlarge",   1, CPU,                       EKS),
+    optional("m7i.48xlarge",    1, CPU,                       EKS),
+    optional("m7i.metal-48xl",  1, CPU,                       EKS),
+    optional("c6a.48xlarge",    1, CPU,                       EKS),
+    optional("c6a.metal",       1, CPU,                       EKS),
+    optional("c6gn.16xlarge",   1, CPU,                       EKS),
+    optional("c6i.32xlarge",    1, CPU,                       EKS),
+    optional("c6i.metal",       1, CPU,                       EKS),
+    optional("c6id.32xlarge",   1, CPU,                       EKS),
+    optional("c6id.metal",      1, CPU,                       EKS),
+    optional("c6in.32xlarge",   2, CPU,                       KARPENTER_EKS),
+    optional("c6in.metal",      2, CPU,                       KARPENTER_EKS),
+    optional("c7a.48xlarge",    1, CPU,                       KARPENTER_EKS),
+    optional("c7a.metal-48xl",  1, CPU,                       KARPENTER_EKS),
+    optional("c7g.16xlarge",    1, CPU,                       KARPENTER_EKS),
+    optional("c7g.metal",       1, CPU,                       KARPENTER_EKS),
+    optional("c7gd.16xlarge",   1, CPU,                       KARPENTER_EKS),
+    optional("c7gd.metal",      1, CPU,                       KARPENTER),
+    optional("c7gn.16xlarge",   1, CPU,                       EKS),
+    optional("c7i.48xlarge",    1, CPU,                       EKS),
+    optional("c7i.metal-48xl",  1, CPU,                       EKS),
+    optional("r5dn.24xlarge",   1, CPU,                       EKS),
+    optional("r5dn.metal",      1, CPU,                       EKS),
+    optional("r5n.24xlarge",    1, CPU,                       EKS),
+    optional("r5n.metal",       1, CPU,                       EKS),
+    optional("r6a.48xlarge",    1, CPU,                       EKS),
+    optional("r6a.metal",       1, CPU,                       EKS),
+    optional("r6i.32xlarge",    1, CPU,                       EKS),
+    optional("r6i.metal",       1, CPU,                       EKS),
+    optional("r6idn.32xlarge",  2, CPU,                       EKS_CARDS),
+    optional("r6idn.metal",     2, CPU,                       EKS_CARDS),
+    optional("r6in.32xlarge",   2, CPU,                       EKS_CARDS),
+    optional("r6in.metal",      2, CPU,                       EKS_CARDS),
+    optional("r6id.32xlarge",   1, CPU,                       EKS),
+    optional("r6id.metal",      1, CPU,                       EKS),
+    optional("r7a.48xlarge",    1, CPU,                       EKS),
+    optional("r7a.metal-48xl",  1, CPU,                       EKS),
+    optional("r7g.16xlarge",    1, CPU,                       EKS),
+    optional("r7g.metal",       1, CPU,                       EKS),
+    optional("r7gd.16xlarge",   1, CPU,                       EKS),
+    optional("r7i.48xlarge",    1, CPU,                       EKS),
+    optional("r7i.metal-48xl",  1, CPU,                       EKS),
+    optional("r7iz.32xlarge",   1, CPU,                       EKS),
+    optional("r7iz.metal-32xl", 1, CPU,                       EKS),
+    optional("x2idn.32xlarge",  1, CPU,                       EKS),
+    optional("x2idn.metal",     1, CPU,                       EKS),
+    optional("x2iedn.32xlarge", 1, CPU,                       EKS),
+    optional("x2iedn.metal",    1, CPU,                       EKS),
+    optional("x2iezn.12xlarge", 1, CPU,                       EKS),
+    optional("x2iezn.metal",    1, CPU,                       EKS),
+    optional("i3en.12xlarge",   1, CPU,                       EKS),
+    optional("i3en.24xlarge",   1, CPU,                       EKS),
+    optional("i3en.metal",      1, CPU,                       EKS),
+    optional("i4g.16xlarge",    1, CPU,                       EKS),
+    optional("i4i.32xlarge",    1, CPU,                       EKS),
+    optional("i4i.metal",       1, CPU,                       EKS),
+    optional("im4gn.16xlarge",  1, CPU,                       EKS),
+    optional("dl1.24xlarge",    4, other(8, "Gaudi"),         EKS_CARDS),
+    optional("dl2q.24xlarge",   1, other(8, "AI 100"),        EKS),
+    optional("inf1.24xlarge",   1, neuron(16, "Inferentia"),  EKS),
+    optional("vt1.24xlarge",    1, other(8, "U30"),           EKS),
 ];
 
 #[cfg(test)]
@@ -371,6 +561,7 @@ mod tests {
             assert_eq!(parsed.family(), spec.family());
             assert!(seen.insert(spec.name), "{} twice", spec.name);
             assert!(!spec.source.is_empty(), "{}", spec.name);
+            assert!(!WITHOUT_EFA.contains(&spec.name), "{}", spec.name);
         }
     }
 
@@ -389,85 +580,140 @@ mod tests {
         assert_eq!(family_specs("p").count(), 0);
     }
 
-    /// What `TABLE` must say, type by type: RDMA read, and GPUDirect.
+    /// What `TABLE` must say, type by type: RDMA read, RDMA write, GPUDirect.
     #[rustfmt::skip]
-    const PROPERTIES: &[(&str, bool, GpuDirect)] = &[
-        ("p3dn.24xlarge",     false, NO),
-        ("p4d.24xlarge",      true,  REQUIRED),
-        ("p4de.24xlarge",     true,  REQUIRED),
-        ("p5.4xlarge",        true,  NO),
-        ("p5.48xlarge",       true,  REQUIRED),
-        ("p5e.48xlarge",      true,  REQUIRED),
-        ("p5en.48xlarge",     true,  REQUIRED),
-        ("p6-b200.48xlarge",  true,  REQUIRED),
-        ("p6-b300.48xlarge",  true,  REQUIRED),
-        ("p6e-gb200.36xlarge", true,  REQUIRED),
-        ("trn1.32xlarge",     true,  REQUIRED),
-        ("trn1n.32xlarge",    true,  REQUIRED),
-        ("trn2.3xlarge",      true,  REQUIRED),
-        ("trn2.48xlarge",     true,  REQUIRED),
-        ("g4dn.8xlarge",      false, NOT_VERIFIED),
-        ("g4dn.12xlarge",     false, NOT_VERIFIED),
-        ("g4dn.16xlarge",     false, NOT_VERIFIED),
-        ("g4dn.metal",        false, NOT_VERIFIED),
-        ("g5.8xlarge",        false, NO),
-        ("g5.12xlarge",       false, NO),
-        ("g5.16xlarge",       false, NO),
-        ("g5.24xlarge",       false, NO),
-        ("g5.48xlarge",       false, NO),
-        ("g6.8xlarge",        true,  NOT_VERIFIED),
-        ("g6.12xlarge",       true,  NOT_VERIFIED),
-        ("g6.16xlarge",       true,  NOT_VERIFIED),
-        ("g6.24xlarge",       true,  NOT_VERIFIED),
-        ("g6.48xlarge",       true,  NOT_VERIFIED),
-        ("gr6.8xlarge",       true,  NOT_VERIFIED),
-        ("g6e.8xlarge",       true,  NOT_VERIFIED),
-        ("g6e.12xlarge",      true,  NOT_VERIFIED),
-        ("g6e.16xlarge",      true,  NOT_VERIFIED),
-        ("g6e.24xlarge",      true,  NOT_VERIFIED),
-        ("g6e.48xlarge",      true,  NOT_VERIFIED),
-        ("g7.8xlarge",        true,  NOT_VERIFIED),
-        ("g7.12xlarge",       true,  NOT_VERIFIED),
-        ("g7.24xlarge",       true,  NOT_VERIFIED),
-        ("g7.48xlarge",       true,  NOT_VERIFIED),
-        ("g7e.8xlarge",       true,  NO),
-        ("g7e.12xlarge",      true,  REQUIRED),
-        ("g7e.24xlarge",      true,  REQUIRED),
-        ("g7e.48xlarge",      true,  REQUIRED),
-        ("hpc6a.48xlarge",    true,  NO),
-        ("hpc6id.32xlarge",   true,  NO),
-        ("hpc7a.12xlarge",    true,  NO),
-        ("hpc7a.24xlarge",    true,  NO),
-        ("hpc7a.48xlarge",    true,  NO),
-        ("hpc7a.96xlarge",    true,  NO),
-        ("hpc7g.4xlarge",     true,  NO),
-        ("hpc7g.8xlarge",     true,  NO),
-        ("hpc7g.16xlarge",    true,  NO),
-        ("hpc8a.96xlarge",    true,  NO),
-        ("c5n.9xlarge",       false, NO),
-        ("c5n.18xlarge",      false, NO),
-        ("c5n.metal",         false, NO),
+    const PROPERTIES: &[(&str, Option<bool>, Option<bool>, GpuDirect)] = &[
+        ("p3dn.24xlarge", Some(false), Some(false), NO),
+        ("p4d.24xlarge", Some(true), None, REQUIRED),
+        ("p4de.24xlarge", Some(true), None, REQUIRED),
+        ("p5.4xlarge", Some(true), None, NO),
+        ("p5.48xlarge", Some(true), Some(true), REQUIRED),
+        ("p5e.48xlarge", Some(true), Some(true), REQUIRED),
+        ("p5en.48xlarge", Some(true), Some(true), REQUIRED),
+        ("p6-b200.48xlarge", Some(true), Some(true), REQUIRED),
+        ("p6-b300.48xlarge", Some(true), Some(true), REQUIRED),
+        ("p6e-gb200.36xlarge", Some(true), Some(true), REQUIRED),
+        ("trn1.32xlarge", Some(true), None, REQUIRED),
+        ("trn1n.32xlarge", Some(true), None, REQUIRED),
+        ("trn2.3xlarge", Some(true), None, REQUIRED),
+        ("trn2.48xlarge", Some(true), None, REQUIRED),
+        ("trn2u.48xlarge", Some(true), None, REQUIRED),
+        ("g4dn.8xlarge", Some(false), Some(false), NOT_VERIFIED),
+        ("g4dn.12xlarge", Some(false), Some(false), NOT_VERIFIED),
+        ("g4dn.16xlarge", Some(false), Some(false), NOT_VERIFIED),
+        ("g4dn.metal", Some(false), Some(false), NOT_VERIFIED),
+        ("g5.8xlarge", Some(false), Some(false), NO),
+        ("g5.12xlarge", Some(false), Some(false), NO),
+        ("g5.16xlarge", Some(false), Some(false), NO),
+        ("g5.24xlarge", Some(false), Some(false), NO),
+        ("g5.48xlarge", Some(false), Some(false), NO),
+        ("g6.8xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6.12xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6.16xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6.24xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6.48xlarge", Some(true), None, NOT_VERIFIED),
+        ("gr6.8xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6e.8xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6e.12xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6e.16xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6e.24xlarge", Some(true), None, NOT_VERIFIED),
+        ("g6e.48xlarge", Some(true), None, NOT_VERIFIED),
+        ("g7.8xlarge", Some(true), None, NOT_VERIFIED),
+        ("g7.12xlarge", Some(true), None, NOT_VERIFIED),
+        ("g7.24xlarge", Some(true), None, NOT_VERIFIED),
+        ("g7.48xlarge", Some(true), None, NOT_VERIFIED),
+        ("g7e.8xlarge", Some(true), None, NO),
+        ("g7e.12xlarge", Some(true), None, REQUIRED),
+        ("g7e.24xlarge", Some(true), None, REQUIRED),
+        ("g7e.48xlarge", Some(true), None, REQUIRED),
+        ("hpc6a.48xlarge", Some(true), None, NO),
+        ("hpc6id.32xlarge", Some(true), None, NO),
+        ("hpc7a.12xlarge", Some(true), None, NO),
+        ("hpc7a.24xlarge", Some(true), None, NO),
+        ("hpc7a.48xlarge", Some(true), None, NO),
+        ("hpc7a.96xlarge", Some(true), None, NO),
+        ("hpc7g.4xlarge", Some(true), None, NO),
+        ("hpc7g.8xlarge", Some(true), None, NO),
+        ("hpc7g.16xlarge", Some(true), None, NO),
+        ("hpc8a.96xlarge", Some(true), None, NO),
+        ("c5n.9xlarge", Some(false), Some(false), NO),
+        ("c5n.18xlarge", Some(false), Some(false), NO),
+        ("c5n.metal", Some(false), Some(false), NO),
     ];
 
     #[test]
-    fn rdma_read_is_another_property_than_gpudirect() {
+    fn rdma_read_rdma_write_and_gpudirect_are_three_properties() {
         let table: Vec<_> = TABLE
             .iter()
-            .map(|spec| (spec.name, spec.rdma_read, spec.gpudirect))
+            .filter(|spec| spec.is_for_efa)
+            .map(|spec| (spec.name, spec.rdma_read, spec.rdma_write, spec.gpudirect))
             .collect();
         assert_eq!(table, PROPERTIES);
         let without: BTreeSet<_> = TABLE
             .iter()
-            .filter(|spec| !spec.rdma_read)
+            .filter(|spec| spec.rdma_read == Some(false))
             .map(Spec::family)
             .collect();
         assert_eq!(without, BTreeSet::from(["c5n", "g4dn", "g5", "p3dn"]));
     }
 
+    /// A saved public list: what is no comment.
+    fn saved(list: &'static str) -> Vec<&'static str> {
+        let lines = list.lines().filter(|line| !line.starts_with('#'));
+        let names: Vec<_> = lines.collect();
+        assert!(names.len() > 100, "a list of AWS's is longer");
+        names
+    }
+
+    fn missing(list: &[&'static str], known: impl Fn(&InstanceType) -> bool) -> Vec<&'static str> {
+        let parsed = |name: &&str| name.parse::<InstanceType>().unwrap();
+        let names = list.iter().copied();
+        names.filter(|name| !known(&parsed(name))).collect()
+    }
+
+    #[test]
+    fn every_type_of_the_public_list_of_efa_types_is_known() {
+        let list = saved(include_str!("../data/efa-types.txt"));
+        let missing = missing(&list, |name| efa_max(name).is_some_and(|max| max > 0));
+        assert_eq!(missing, [""; 0], "add these to TABLE");
+    }
+
+    #[test]
+    fn the_number_of_efa_devices_is_known_of_every_accelerated_type_of_hyperpod() {
+        let accelerated = |name: &&str| {
+            let families = ["p", "g", "gr", "trn", "inf", "dl"];
+            let letters = name.split(|c: char| c.is_ascii_digit()).next();
+            families.contains(&letters.unwrap())
+        };
+        let list = saved(include_str!("../data/hyperpod-types.txt"));
+        let list: Vec<_> = list.into_iter().filter(accelerated).collect();
+        assert!(list.contains(&"p5.48xlarge") && list.contains(&"trn2.3xlarge"));
+        let missing = missing(&list, |name| efa_max(name).is_some());
+        // Sources contradict each other.
+        assert_eq!(missing, ["p6e-gb200.36xlarge"], "add these to TABLE");
+    }
+
+    #[test]
+    fn a_type_that_can_have_no_efa_is_expected_to_have_none() {
+        let efa = |name: &str| efa_expected(&name.parse().unwrap());
+        assert_eq!(efa("g5.xlarge"), Some(0));
+        assert_eq!(efa("p5.48xlarge"), Some(32));
+        assert_eq!(efa("m5.large"), None);
+    }
+
+    #[test]
+    fn a_type_for_which_efa_is_an_option_is_not_expected_to_have_it() {
+        let instance: InstanceType = "c6in.32xlarge".parse().unwrap();
+        assert_eq!(
+            (efa_max(&instance), efa_expected(&instance)),
+            (Some(2), None)
+        );
+    }
+
     #[test]
     fn a_type_that_requires_gpudirect_has_rdma_read() {
         for spec in TABLE.iter().filter(|s| s.gpudirect == GpuDirect::Required) {
-            assert!(spec.rdma_read, "{}", spec.name);
+            assert_eq!(spec.rdma_read, Some(true), "{}", spec.name);
         }
     }
 

@@ -118,6 +118,8 @@ pub struct Stack {
     pub kernel: Option<Found>,
     /// The loaded EFA driver; a driver of the kernel's own tree has no version.
     pub efa_driver: Option<Found>,
+    /// See [`is_kernels_driver`].
+    pub is_kernels_driver: bool,
     /// NCCL's network plugin.
     pub ofi_plugin_path: Option<PathBuf>,
     /// NCCL's tuner plugin beside it.
@@ -149,6 +151,7 @@ impl Stack {
         stack.nccl = linked(sysroot, &NCCL_DIRS, "libnccl.so.2", nccl_version);
         stack.kernel = stack.whole_file(sysroot, "proc/sys/kernel/osrelease");
         stack.efa_driver = stack.whole_file(sysroot, "sys/module/efa/version");
+        stack.is_kernels_driver = is_kernels_driver(sysroot);
 
         let packaged_plugin = packaged(manifest.aws_ofi_nccl());
         stack.find_plugin(sysroot, packaged_plugin);
@@ -271,6 +274,14 @@ fn rdma_core_version(name: &str) -> Option<&str> {
 fn nccl_version(name: &str) -> Option<&str> {
     let version = name.strip_prefix("libnccl.so.")?;
     version.contains('.').then_some(version)
+}
+
+/// Whether the loaded efa driver is the kernel's own: unlike AWS's, it states no
+/// version.
+#[must_use]
+pub fn is_kernels_driver(sysroot: &Sysroot) -> bool {
+    let module = sysroot.path("sys/module/efa");
+    module.is_dir() && !module.join("version").exists()
 }
 
 /// NCCL's network plugin, wherever it was installed; only whether it is there,

@@ -75,31 +75,47 @@ fn stack(stack: &Stack) -> String {
         .chain([driver])
         .map(|(name, found)| match found {
             Some(found) => format!("{name} {} ({})", printable(&found.raw, 40), found.evidence),
+            None if name == driver.0 && stack.is_kernels_driver => {
+                format!("{name} the kernel's own")
+            }
             None => format!("{name} unknown"),
         })
         .collect::<Vec<_>>()
         .join(", ")
 }
 
+/// What the type's EFA devices can do with remote memory.
+fn rdma(spec: &instance_types::Spec) -> &'static str {
+    match (spec.rdma_read, spec.rdma_write) {
+        (Some(true), Some(true)) => "read, write",
+        (Some(true), _) => "read",
+        (Some(false), _) => "no",
+        (None, _) => "not known",
+    }
+}
+
 /// The table of `srun --efa-profile=list`.
 pub fn table(config: &Config) -> String {
     let mut text = String::from(
-        "NAME                 EFA DEVICES  GPUDIRECT RDMA  FOR\n\
-         auto                                              whatever type the node says it is\n\
-         none                                              no profile, not the site's default either\n",
+        "NAME                 EFA DEVICES  RDMA        GPUDIRECT RDMA  FOR\n\
+         auto                                                          whatever type the node says it is\n\
+         none                                                          no profile, not the site's default either\n",
     );
-    let mut row = |name: &str, devices: &str, gpudirect: &str, what: &str| {
+    let mut row = |name: &str, devices: &str, [rdma, gpudirect]: [&str; 2], what: &str| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:<20} {devices:<12} {gpudirect:<15} {what}");
+        let _ = writeln!(
+            text,
+            "{name:<20} {devices:<12} {rdma:<11} {gpudirect:<15} {what}"
+        );
     };
     row(
         profile::GENERIC,
         "any",
-        "",
+        [""; 2],
         "a type that this table does not have",
     );
     for family in instance_types::families() {
-        row(family, "", "", &format!("every {family} type"));
+        row(family, "", [""; 2], &format!("every {family} type"));
         for spec in instance_types::family_specs(family) {
             let devices = spec
                 .efa_max
@@ -109,7 +125,7 @@ pub fn table(config: &Config) -> String {
                 GpuDirect::NotAvailable => "no",
                 GpuDirect::Unknown => "not known",
             };
-            row(spec.name, &devices, gpudirect, "");
+            row(spec.name, &devices, [rdma(spec), gpudirect], "");
         }
     }
     for (name, site) in &config.profiles {
@@ -123,7 +139,7 @@ pub fn table(config: &Config) -> String {
         row(
             name,
             &devices,
-            "",
+            [""; 2],
             &format!("this site ({}:{}){base}", config.path.display(), site.line),
         );
     }
@@ -135,4 +151,20 @@ pub fn table(config: &Config) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_without_a_version_is_called_the_kernels_own() {
+        let own = Stack {
+            is_kernels_driver: true,
+            ..Stack::default()
+        };
+        assert!(stack(&own).ends_with("EFA driver the kernel's own"));
+        let none = stack(&Stack::default());
+        assert!(none.ends_with("EFA driver unknown"), "{none}");
+    }
 }

@@ -121,7 +121,7 @@ fn evaluate(when: &When, node: &NodeFacts) -> Truth {
             Err(reason) => Truth::Unknown(format!("the instance type is not known: {reason}")),
         },
         When::GpuDirect => on_spec(&gpudirect, "GPUDirect RDMA"),
-        When::NoRdmaRead => match on_spec(&|spec| Some(spec.rdma_read), "RDMA read") {
+        When::NoRdmaRead => match on_spec(&|spec| spec.rdma_read, "RDMA read") {
             Truth::Yes(Some(reason)) => Truth::No(reason),
             Truth::No(reason) => Truth::Yes(Some(reason)),
             unknown => unknown,
@@ -550,7 +550,7 @@ fn may_hold(when: &When, fit: &Fit) -> bool {
         When::Always | When::Below(..) | When::AtLeast(..) | When::TunerInstalled => true,
         When::Family(families) => of_type(&|spec| families.contains(&spec.family())),
         When::GpuDirect => of_type(&|spec| gpudirect(spec) == Some(true)),
-        When::NoRdmaRead => of_type(&|spec| !spec.rdma_read),
+        When::NoRdmaRead => of_type(&|spec| spec.rdma_read == Some(false)),
         When::Nvidia => of_type(&|spec| matches!(spec.accelerator, Accelerator::Nvidia { .. })),
         When::Neuron => of_type(&|spec| matches!(spec.accelerator, Accelerator::Neuron { .. })),
         When::All(conditions) => conditions.iter().all(|condition| may_hold(condition, fit)),
