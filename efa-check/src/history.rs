@@ -302,6 +302,7 @@ mod tests {
         let device = Seen {
             name: "efa_0".into(),
             pci: Some("0000:10:1b.0".into()),
+            device_id: 0xefa0,
             has_p2p: None,
             uverbs: Uverbs::Fine,
             probe: Probe::Values(values.iter().copied().collect()),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use efa::devices::Devices;
-use efa::{InstanceType, instance_types, software};
+use efa::{InstanceType, dma_buf, instance_types, software};
 use host::BootId;
 use host::Deadline;
 use host::process::ProcessIdentity;
@@ -47,6 +48,8 @@ pub struct Seen {
     pub name: String,
     /// PCI address.
     pub pci: Option<String>,
+    /// PCI device id.
+    pub device_id: u16,
     /// See [`efa::devices::Device::has_p2p`].
     pub has_p2p: Option<bool>,
     /// Its character device.
@@ -66,8 +69,11 @@ pub struct Observation {
     pub skipped: Vec<(String, String)>,
     /// Those of [`MODULES`] that are not loaded.
     pub modules_missing: Vec<&'static str>,
-    /// The efa driver is the kernel's own: unlike AWS's, it states no version.
+    /// See [`software::is_kernels_driver`].
     pub kernels_driver: bool,
+    /// What decides whether GPUDirect goes by dma-buf; only looked for where a
+    /// device's `p2p` is empty.
+    pub dma_buf: Option<Arc<dma_buf::Software>>,
     /// Whether libfabric and NCCL's plugin are on the node; `None` where nobody asked.
     pub stack: Option<Software>,
     /// What a process of slurmd may lock, in bytes (`u64::MAX`: all);
@@ -140,6 +146,10 @@ pub fn observe(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
     let (devices, skipped) = list(sysroot);
     lap("devices");
     let mut node = None;
+    let without_p2p = devices.as_ref().is_ok_and(|found| {
+        let mut p2p = found.iter().map(|device| device.has_p2p);
+        p2p.any(|has_p2p| has_p2p == Some(false))
+    });
     let devices = devices.map(|found| {
         let names: Vec<&str> = found.iter().map(|d| d.name.as_str()).collect();
         let (limit, mut uverbs) = (settings.probe_limit, Vec::new());
@@ -152,6 +162,7 @@ pub fn observe(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
             .map(|((device, uverbs), probe)| Seen {
                 name: device.name,
                 pci: device.pci_address,
+                device_id: device.device_id,
                 has_p2p: device.has_p2p,
                 uverbs,
                 probe,
@@ -163,6 +174,7 @@ pub fn observe(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
     Observation {
         devices,
         skipped,
+        dma_buf: without_p2p.then(|| Arc::new(dma_buf::Software::probe(sysroot))),
         took,
         ..around
     }
@@ -174,8 +186,7 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
         .into_iter()
         .filter(|module| !sysroot.path(&format!("sys/module/{module}")).is_dir())
         .collect();
-    let module = sysroot.path("sys/module/efa");
-    let kernels_driver = module.is_dir() && !module.join("version").exists();
+    let kernels_driver = software::is_kernels_driver(sysroot);
     let stack = ask.stack.then(|| Software {
         libfabric: software::libfabric_file(sysroot).is_some(),
         plugin: software::plugin_file(sysroot).is_some(),
@@ -191,6 +202,7 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
         skipped: Vec::new(),
         modules_missing,
         kernels_driver,
+        dma_buf: None,
         stack,
         memlock,
         ptrace_scope: number(sysroot, "proc/sys/kernel/yama/ptrace_scope"),
@@ -372,6 +384,7 @@ impl Observation {
             skipped: Vec::new(),
             modules_missing: Vec::new(),
             kernels_driver: false,
+            dma_buf: None,
             stack: None,
             memlock: None,
             ptrace_scope: None,

@@ -1,6 +1,7 @@
 //! Each device: its number, its place in /dev, its peer memory, its own packets.
 
-use efa::instance_types::GpuDirect;
+use efa::dma_buf::DmaBuf;
+use efa::instance_types::{GpuDirect, Spec};
 use findings::Severity;
 use host::printable;
 
@@ -8,6 +9,7 @@ use super::date::utc;
 use super::facts::{CheckOutcome, Facts, devices, found, some, spec};
 use crate::baseline::{Known, Source};
 use crate::observe::{Seen, Uverbs};
+use crate::settings::StackPlace;
 
 pub(super) fn device_count(facts: &Facts<'_>) -> CheckOutcome {
     let seen = facts.seen;
@@ -141,25 +143,39 @@ pub(super) fn uverbs(facts: &Facts<'_>) -> CheckOutcome {
 }
 
 pub(super) fn gpudirect(facts: &Facts<'_>) -> CheckOutcome {
-    if spec(facts).is_none_or(|spec| spec.gpudirect != GpuDirect::Required) {
+    let required = |spec: &&Spec| spec.gpudirect == GpuDirect::Required;
+    let Some(spec) = spec(facts).filter(required) else {
         return CheckOutcome::NotApplicable;
-    }
+    };
     let devices = match devices(facts) {
         Ok(devices) => devices,
         Err(outcome) => return outcome,
     };
-    let those = |has_p2p: Option<bool>, what: &str| {
-        some(
-            devices
-                .iter()
-                .filter(|device| device.has_p2p == has_p2p)
-                .map(|device| (device, what.to_owned())),
-        )
-    };
-    if let Some(text) = those(Some(false), "has no GPUDirect: device/p2p is empty") {
-        return CheckOutcome::Found(text);
+    let empty = devices
+        .iter()
+        .filter(|device| device.has_p2p == Some(false));
+    let lost = empty.filter_map(|device| {
+        let dma_buf = match dma_buf(facts, spec, device) {
+            DmaBuf::Used => return None,
+            DmaBuf::NotUsed(reason) => format!("no dma-buf ({reason})"),
+            DmaBuf::Unknown(reason) => format!("dma-buf unknown ({reason})"),
+        };
+        Some((
+            device,
+            format!("has no GPUDirect: device/p2p is empty, {dma_buf}"),
+        ))
+    });
+    if let Some(text) = some(lost) {
+        // The versions that decide are those of the jobs' images.
+        return if facts.settings.stack == StackPlace::Container {
+            CheckOutcome::Unknown(text)
+        } else {
+            CheckOutcome::Found(text)
+        };
     }
-    match those(None, "has no readable device/p2p") {
+    let absent = devices.iter().filter(|device| device.has_p2p.is_none());
+    let absent = some(absent.map(|device| (device, "has no readable device/p2p".to_owned())));
+    match absent {
         None => CheckOutcome::Fine,
         Some(_) if facts.seen.kernels_driver => CheckOutcome::Uncheckable(
             "the kernel's own efa driver has no p2p file; GPUDirect goes by dma-buf there and \
@@ -167,6 +183,17 @@ pub(super) fn gpudirect(facts: &Facts<'_>) -> CheckOutcome {
                 .to_owned(),
         ),
         Some(text) => CheckOutcome::Unknown(format!("{text}, so GPUDirect cannot be checked")),
+    }
+}
+
+/// Whether GPUDirect goes by dma-buf on this device.
+fn dma_buf(facts: &Facts<'_>, spec: &Spec, device: &Seen) -> DmaBuf {
+    let of_image = || DmaBuf::Unknown("jobs bring their own libfabric and aws-ofi-nccl".into());
+    match &facts.seen.dma_buf {
+        Some(software) if facts.settings.stack == StackPlace::Host => {
+            software.dma_buf(spec.accelerator, device.device_id)
+        }
+        _ => of_image(),
     }
 }
 

@@ -81,15 +81,17 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         id: "gpudirect",
-        proves: "the driver found the accelerators' peer memory on every device (device/p2p)",
+        proves: "accelerators and EFA share memory: by the driver's peer memory (device/p2p), or by dma-buf",
         severity: Severity::Fatal,
-        cost: "none: read with the device",
-        source: "aws-ofi-nccl refuses to run without it on these types",
+        cost: "none: read with the device; where p2p is empty, the versions of the software",
+        source: "aws-ofi-nccl refuses to run without GPUDirect on these types; its pull requests 848, 1245",
         remedy: "Empty: load the GPU driver before efa, or reload efa (`rmmod efa; modprobe efa`) on \
-                 an idle node; the efa driver must be built with GPUDirect support. Absent: unknown, \
-                 and no reason to drain. The kernel's own efa driver never has the file and does \
-                 GPUDirect by dma-buf; there prolog and health check leave this check out, and `disable = \
-                 [\"gpudirect\"]` makes `efa-check node` do the same.",
+                 an idle node; the efa driver must be built with GPUDirect support. An empty file is no \
+                 loss where GPUDirect goes by dma-buf: libfabric 1.20, kernel 5.12, NVIDIA's open kernel \
+                 module, and aws-ofi-nccl 1.19.2 (1.16 with PCI device id 0xefa3 and later), or newer. \
+                 Absent: unknown, and no reason to drain. The kernel's own efa driver never has the file and \
+                 does GPUDirect by dma-buf; there prolog and health check leave this check out, and `disable \
+                 = [\"gpudirect\"]` makes `efa-check node` do the same.",
         judge: devices::gpudirect,
     },
     Check {

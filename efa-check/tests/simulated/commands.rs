@@ -1026,3 +1026,68 @@ fn a_ledger_that_cannot_be_read_is_told_and_neither_drains_nor_keeps_a_node_drai
     fs::remove_file(node.path("state/hugepages/baseline.json")).unwrap();
     assert_eq!(node.findings(), [""; 0]);
 }
+
+/// A p6-b200 whose driver found no peer memory, with this aws-ofi-nccl, and with
+/// this text about NVIDIA's kernel module.
+fn without_peer_memory(plugin: &str, module: &str) -> Node {
+    let mut spec = Spec::named("p6-b200.48xlarge").unwrap();
+    spec.p2p = String::new();
+    let folder = "opt/amazon/ofi-nccl/lib/x86_64-linux-gnu".to_owned();
+    spec.stack.ofi = Some((plugin.to_owned(), folder));
+    let node = Node::new(&spec);
+    node.sim
+        .write("proc/driver/nvidia/version", module)
+        .unwrap();
+    node
+}
+
+const OPEN_MODULE: &str = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15\n";
+const CLOSED_MODULE: &str = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15\n";
+
+#[test]
+fn an_empty_p2p_is_no_loss_where_gpudirect_goes_by_dma_buf() {
+    assert_eq!(
+        without_peer_memory("1.16.2", OPEN_MODULE).findings(),
+        [""; 0]
+    );
+}
+
+#[test]
+fn an_empty_p2p_drains_where_dma_buf_is_ruled_out() {
+    for (plugin, module, why) in [
+        ("1.16.2", CLOSED_MODULE, "kernel module is not the open one"),
+        ("1.14.0", OPEN_MODULE, "aws-ofi-nccl 1.14.0"),
+    ] {
+        let node = without_peer_memory(plugin, module);
+        assert_eq!(node.findings(), ["gpudirect: fatal"]);
+        let said = node.run(&["prolog"]);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.contains(why), "{said:?}");
+    }
+}
+
+#[test]
+fn an_empty_p2p_is_unknown_where_jobs_bring_their_own_plugin() {
+    let node = without_peer_memory("1.14.0", OPEN_MODULE);
+    node.configure("stack = \"container\"");
+    assert_eq!(node.findings(), ["gpudirect: unknown"]);
+    assert_eq!(node.run(&["prolog"]).code, 0);
+}
+
+#[test]
+fn a_type_for_which_efa_is_an_option_is_not_drained_without_it() {
+    let mut spec = Spec::named("g5.8xlarge").unwrap();
+    spec.product_name = "c6in.32xlarge".into();
+    spec.efa.clear();
+    let node = Node::new(&spec);
+    assert_eq!(node.findings(), ["device-count: unknown"]);
+    assert_eq!(node.run(&["prolog"]).code, 0);
+}
+
+#[test]
+fn a_type_that_can_have_no_efa_is_healthy_without_it() {
+    let mut spec = Spec::named("g5.8xlarge").unwrap();
+    spec.product_name = "g5.xlarge".into();
+    spec.efa.clear();
+    assert_eq!(Node::new(&spec).findings(), [""; 0]);
+}

@@ -8,6 +8,7 @@
 
 pub mod counters;
 pub mod devices;
+pub mod dma_buf;
 pub mod instance_types;
 pub mod software;
 pub mod version;
