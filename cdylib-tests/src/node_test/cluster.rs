@@ -6,8 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ADDRESSES;
-use super::image::Image;
+use super::image::{ADDRESSES, Image};
 use mock_nvml::Machine as Gpus;
 
 use super::machine::{Hardware, Machine, ip};

@@ -3,9 +3,15 @@
 
 use std::path::PathBuf;
 
-use super::ADDRESSES;
 use crate::machines::Verdict;
 use crate::machines::image::Recipe;
+
+/// The machines and their addresses. No other machine is on their network.
+pub const ADDRESSES: [(&str, &str); 3] = [
+    ("controller", "10.77.0.1"),
+    ("login", "10.77.0.2"),
+    ("compute", "10.77.0.3"),
+];
 
 /// Users of the cluster. The last one administers it.
 pub const USERS: [&str; 3] = ["alice", "bob", "ubuntu"];

@@ -19,13 +19,6 @@ use scenes::SCENES;
 
 pub use crate::machines::in_own_namespaces;
 
-/// The machines and their addresses. No other machine is on their network.
-const ADDRESSES: [(&str, &str); 3] = [
-    ("controller", "10.77.0.1"),
-    ("login", "10.77.0.2"),
-    ("compute", "10.77.0.3"),
-];
-
 /// What is run.
 #[derive(Debug, Default)]
 pub struct Selection {
