@@ -13,7 +13,8 @@
 //!   [`sigkill`]: a program killed after each of its system calls;
 //!   [`stuck`]: a file that hangs its readers in the kernel; [`load`]: a CPU
 //!   that others keep to themselves.
-//! - [`logins`]: a real sshd with the PAM module inside a testbed.
+//! - [`logins`]: a real sshd with the PAM module inside a testbed; [`libpam`]: the
+//!   machine's libpam without sshd.
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
 //! - [`comparison`]: programs measured side by side; [`statistics`]: what the
 //!   measurements say.
@@ -25,6 +26,7 @@ pub mod efa_cluster;
 pub mod gres;
 pub mod health;
 pub mod kernel_pages;
+pub mod libpam;
 pub mod load;
 pub mod logins;
 mod machines;
