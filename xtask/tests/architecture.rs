@@ -43,7 +43,7 @@ const NOT_IN_OBJECTS: &[&str] = &[
 ];
 
 /// Tests and chores: they may know everybody, and nobody may know them.
-const TOOLS: &[&str] = &["cdylib-tests", "mock-nvml", "xtask"];
+const TOOLS: &[&str] = &["cdylib-tests", "efa-device", "mock-nvml", "xtask"];
 
 #[derive(Deserialize)]
 struct Metadata {
