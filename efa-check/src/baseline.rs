@@ -10,17 +10,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::observe::{Observation, Seen};
 use crate::settings::Settings;
+use crate::site::Site;
+
+/// The newest form of the record that this release reads and the one that it
+/// writes. The first form had no number, no node and no instance.
+const VERSION: u32 = 2;
 
 /// What `efa-check baseline` writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
+    #[serde(default)]
+    version: u32,
+    /// See [`Identity::node`].
+    #[serde(default)]
+    node: Option<String>,
+    /// See [`Identity::instance_id`].
+    #[serde(default)]
+    instance_id: Option<String>,
     /// The type, so that an image taken from another node is told apart.
     pub instance_type: String,
     /// The devices.
     pub devices: Vec<Known>,
     /// When, in seconds of the wall clock.
     pub recorded_at: u64,
+}
+
+/// Which node this is, by two names that change at different times: an instance
+/// is replaced under the same name, and a person may run the program under another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Slurm's name of the node.
+    pub node: Option<String>,
+    /// EC2's id of the instance.
+    pub instance_id: Option<String>,
+}
+
+impl Identity {
+    /// This node.
+    #[must_use]
+    pub fn of(site: &Site) -> Self {
+        Self {
+            node: site.node.as_ref().map(ToString::to_string),
+            instance_id: instance_types::instance_id(&site.sysroot),
+        }
+    }
+
+    /// Whether the two are certain to be different nodes: no name is the same, and
+    /// both names of both are known.
+    fn is_other_than(&self, here: &Self) -> bool {
+        let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+        differ(&self.node, &here.node) && differ(&self.instance_id, &here.instance_id)
+    }
 }
 
 /// A device by name and place.
@@ -51,8 +92,11 @@ pub enum Source {
     Configuration,
     /// `efa-check baseline`.
     Recorded(Vec<Known>),
-    /// The instance table.
+    /// The instance table, because nothing was recorded on this node.
     Type,
+    /// The instance table, because what was recorded cannot be read: it may be
+    /// another number.
+    Unreadable,
 }
 
 /// How many devices a node shall have, and who says so.
@@ -72,42 +116,57 @@ impl Expectation {
     pub fn of(
         settings: &Settings,
         instance: Option<&InstanceType>,
+        here: &Identity,
         record: Result<Option<Record>, String>,
     ) -> Self {
-        let (record, note) = match record {
-            Ok(Some(record)) if instance.is_some_and(|t| t.as_str() != record.instance_type) => {
-                let note = format!(
-                    "the record is of a {} and not used",
-                    printable(&record.instance_type, 40)
-                );
-                (None, Some(note))
-            }
-            Ok(record) => (record, None),
-            Err(reason) => (None, Some(format!("the record is not used: {reason}"))),
-        };
         if let Some(count) = settings.expected_devices(instance.map(InstanceType::as_str)) {
-            let source = Source::Configuration;
-            let count = Some(count);
             return Self {
-                count,
-                source,
+                count: Some(count),
+                source: Source::Configuration,
                 note: None,
             };
         }
-        if let Some(record) = record {
-            return Self {
-                count: u32::try_from(record.devices.len()).ok(),
-                source: Source::Recorded(record.devices),
-                note: None,
-            };
-        }
-        Self {
+        let by_type = |source, note| Self {
             count: instance
                 .and_then(instance_types::efa_expected)
                 .map(u32::from),
-            source: Source::Type,
+            source,
             note,
+        };
+        match record {
+            Ok(Some(record)) => match record.is_foreign(instance, here) {
+                Some(note) => by_type(Source::Type, Some(note)),
+                None => Self {
+                    count: u32::try_from(record.devices.len()).ok(),
+                    source: Source::Recorded(record.devices),
+                    note: None,
+                },
+            },
+            Ok(None) => by_type(Source::Type, None),
+            Err(reason) => by_type(Source::Unreadable, Some(reason)),
         }
+    }
+}
+
+impl Record {
+    fn identity(&self) -> Identity {
+        Identity {
+            node: self.node.clone(),
+            instance_id: self.instance_id.clone(),
+        }
+    }
+
+    /// Why this is the record of another node, if it is.
+    fn is_foreign(&self, instance: Option<&InstanceType>, here: &Identity) -> Option<String> {
+        if instance.is_some_and(|t| t.as_str() != self.instance_type) {
+            let of = printable(&self.instance_type, 40);
+            return Some(format!("the record is of a {of} and not used"));
+        }
+        if self.identity().is_other_than(here) {
+            let of = printable(self.node.as_deref().unwrap_or_default(), 60);
+            return Some(format!("the record is of node {of} and not used"));
+        }
+        None
     }
 }
 
@@ -121,6 +180,16 @@ pub enum Refusal {
         have: usize,
         /// What was named.
         expected: u32,
+    },
+    /// The last record may have more devices.
+    #[error("{reason}; if {have} EFA devices are right, run `{command}`")]
+    LastUnreadable {
+        /// What is there.
+        have: usize,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        command: String,
     },
     /// Fewer devices than the node should have, and nobody confirmed the number.
     #[error(
@@ -145,7 +214,7 @@ pub enum Refusal {
 /// It would.
 pub fn confirm(
     record: &Record,
-    last: Option<&Record>,
+    last: Result<Option<&Record>, &str>,
     expected: Option<u32>,
     settings: &Settings,
     command: &str,
@@ -175,10 +244,25 @@ pub fn confirm(
         };
     }
     let confirm = format!("run `{command}`");
-    let recorded = last.filter(|last| last.instance_type == record.instance_type);
-    let recorded = recorded.map_or(0, |last| last.devices.len());
     let most = instance.as_ref().and_then(instance_types::efa_max);
     let most = most.map_or(0, usize::from);
+    let recorded = match last {
+        Ok(last) => last
+            .filter(|last| {
+                last.is_foreign(instance.as_ref(), &record.identity())
+                    .is_none()
+            })
+            .map_or(0, |last| last.devices.len()),
+        // All that the type can have is enough, whatever was recorded.
+        Err(_) if most > 0 && have >= most => 0,
+        Err(reason) => {
+            return Err(Refusal::LastUnreadable {
+                have,
+                reason: reason.to_owned(),
+                command: command.to_owned(),
+            });
+        }
+    };
     if have < recorded {
         return refuse(format!("{recorded} are recorded"), confirm);
     }
@@ -201,10 +285,31 @@ pub fn read(path: &Path) -> Result<Option<Record>, String> {
     let Some(bytes) = folder.read(name).map_err(|error| error.to_string())? else {
         return Ok(None);
     };
-    let shown = printable(&path.to_string_lossy(), 300);
-    let record: Record = serde_json::from_slice(&bytes)
-        .map_err(|error| format!("{shown}: {}", printable(&error.to_string(), 200)))?;
-    Ok(Some(record))
+    parse(&bytes).map(Some).map_err(|reason| {
+        let shown = printable(&path.to_string_lossy(), 200);
+        format!("the record {shown} {reason}")
+    })
+}
+
+/// A record's text; an error is the end of a sentence.
+fn parse(bytes: &[u8]) -> Result<Record, String> {
+    #[derive(Deserialize)]
+    struct Form {
+        #[serde(default)]
+        version: u32,
+    }
+    let damaged = |error: serde_json::Error| {
+        let error = printable(&error.to_string(), 100);
+        format!("is damaged ({error})")
+    };
+    let form: Form = serde_json::from_slice(bytes).map_err(damaged)?;
+    if form.version > VERSION {
+        return Err(format!(
+            "was written by a newer release (version {}, this one reads up to {VERSION})",
+            form.version
+        ));
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
 }
 
 /// Writes the record of a node.
@@ -223,10 +328,13 @@ pub fn write(path: &Path, record: &Record) -> Result<(), String> {
 ///
 /// # Errors
 /// Type or devices are not known.
-pub fn record_of(seen: &Observation, unix: u64) -> Result<Record, String> {
+pub fn record_of(seen: &Observation, of: Identity, unix: u64) -> Result<Record, String> {
     let instance = seen.instance.as_ref().map_err(Clone::clone)?;
     let devices = seen.devices.as_ref().map_err(Clone::clone)?;
     Ok(Record {
+        version: VERSION,
+        node: of.node,
+        instance_id: of.instance_id,
         instance_type: instance.as_str().to_owned(),
         devices: devices
             .iter()

@@ -49,14 +49,29 @@ pub(super) fn device_count(facts: &Facts<'_>) -> CheckOutcome {
     if let Some((name, reason)) = seen.skipped.first() {
         text.push_str(&format!(", {} unreadable ({reason})", printable(name, 40)));
     }
-    if facts.expected.source == Source::Type {
-        text.push_str(&format!(
-            "; {want} is the most for the type and nothing is recorded: if {have} is right, \
-             run `efa-check baseline --expect {have}`{}",
-            note(facts)
-        ));
+    // Where it is known which device is missing, the number is not right.
+    if !gone.is_empty() {
+        return CheckOutcome::Found(text);
     }
-    CheckOutcome::Found(text)
+    match facts.expected.source {
+        Source::Configuration | Source::Recorded(_) => CheckOutcome::Found(text),
+        Source::Type => {
+            text.push_str(&format!(
+                "; {want} is the most for the type and nothing is recorded: if {have} is right, \
+                 run `efa-check baseline --expect {have}`{}",
+                note(facts)
+            ));
+            CheckOutcome::Found(text)
+        }
+        Source::Unreadable => {
+            let note = facts.expected.note.as_deref().unwrap_or_default();
+            text.push_str(&format!(
+                "; {want} is the most for the type, and {note}: if {have} is right, run `efa-check \
+                 baseline --expect {have}`"
+            ));
+            CheckOutcome::Unknown(text)
+        }
+    }
 }
 
 /// An expectation that was too low: from a record of a broken node, for example.
@@ -68,7 +83,7 @@ fn too_many(have: usize, want: u32, facts: &Facts<'_>) -> String {
         Source::Recorded(_) => format!(
             "{have} devices, and {want} are recorded: run `efa-check baseline` if {have} is right"
         ),
-        Source::Type => format!(
+        Source::Type | Source::Unreadable => format!(
             "{have} devices, and {want} is the most that is known of the type: run `efa-check \
              baseline` if {have} is right"
         ),

@@ -3,6 +3,7 @@
 use clap::Args;
 use efa_check::EX_CANTCREAT;
 use efa_check::baseline;
+use efa_check::baseline::Identity;
 use efa_check::counters::Wanted;
 use efa_check::site::Site;
 use findings::Severity;
@@ -52,17 +53,17 @@ pub fn run(site: &Site, place: &Place, arguments: &Arguments) -> u8 {
         );
         return round.report.findings.exit_code();
     }
-    let record = match baseline::record_of(&round.seen, round.now.unix) {
+    let record = match baseline::record_of(&round.seen, Identity::of(site), round.now.unix) {
         Ok(record) => record,
         Err(reason) => {
             complain(&format!("nothing was recorded: {reason}"));
             return Severity::Unknown.exit_code();
         }
     };
-    // One that cannot be used is none.
-    let last = baseline::read(&site.record).ok().flatten();
+    let last = baseline::read(&site.record);
+    let known = last.as_ref().map(Option::as_ref).map_err(String::as_str);
     let command = confirming(place, record.devices.len());
-    let confirmed = baseline::confirm(&record, last.as_ref(), expect, &site.settings, &command);
+    let confirmed = baseline::confirm(&record, known, expect, &site.settings, &command);
     if let Err(reason) = confirmed {
         complain(&format!("nothing was recorded: {reason}"));
         return Severity::Fatal.exit_code();
@@ -71,7 +72,11 @@ pub fn run(site: &Site, place: &Place, arguments: &Arguments) -> u8 {
         complain(&format!("nothing was recorded: {reason}"));
         return EX_CANTCREAT;
     }
-    let before = last.map_or_else(|| "none".to_owned(), |last| last.devices.len().to_string());
+    let before = match last {
+        Ok(None) => "none".to_owned(),
+        Ok(Some(last)) => last.devices.len().to_string(),
+        Err(_) => "unreadable".to_owned(),
+    };
     print(&format!(
         "{}: {before} -> {} EFA devices of a {}\n",
         printable(&site.record.to_string_lossy(), 300),

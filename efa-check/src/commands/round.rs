@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use efa_check::baseline::{self, Expectation};
+use efa_check::baseline::{self, Expectation, Identity};
 use efa_check::checks::Facts;
 use efa_check::counters::Wanted;
 use efa_check::history::{Now, Rounds};
@@ -78,6 +78,7 @@ pub fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds
     let mut expected = Expectation::of(
         settings,
         seen.instance.as_ref().ok(),
+        &Identity::of(site),
         baseline::read(&site.record),
     );
     expected.count = how.confirmed.or(expected.count);
@@ -147,7 +148,12 @@ fn wait_for_late_devices(site: &Site, confirmed: Option<u32>) {
     }
     let instance = efa::instance_types::detect(&site.sysroot).ok();
     let record = baseline::read(&site.record);
-    let expected = Expectation::of(&site.settings, instance.as_ref(), record);
+    let expected = Expectation::of(
+        &site.settings,
+        instance.as_ref(),
+        &Identity::of(site),
+        record,
+    );
     let Some(want) = confirmed.or(expected.count) else {
         return;
     };

@@ -613,6 +613,106 @@ fn more_devices_than_are_recorded_are_a_warning_until_they_are_recorded() {
     assert_eq!(node.findings(), [""; 0]);
 }
 
+/// A p4d with three of four EFA devices, which a person confirmed.
+fn confirmed_three() -> Node {
+    let node = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
+    assert_eq!(node.run(&["baseline", "--expect", "3"]).code, 0);
+    assert_eq!(node.findings(), [""; 0]);
+    node
+}
+
+fn edit_record(node: &Node, edit: impl Fn(&str) -> String) {
+    let record = node.path("record/efa.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let edited = edit(&text);
+    assert_ne!(text, edited);
+    fs::write(&record, edited).unwrap();
+}
+
+#[test]
+fn a_record_that_cannot_be_read_drains_nothing() {
+    let torn = |text: &str| text[..text.len() / 2].to_owned();
+    let newer = |text: &str| text.replace("\"version\": 2", "\"version\": 3, \"more\": 1");
+    for (is_newer, why) in [
+        (false, "is damaged"),
+        (true, "was written by a newer release (version 3"),
+    ] {
+        let node = confirmed_three();
+        edit_record(
+            &node,
+            |text| if is_newer { newer(text) } else { torn(text) },
+        );
+        let said = node.run(&["node"]);
+        assert_eq!(said.code, 3, "{said:?}");
+        assert!(said.out.contains(why), "{said:?}");
+        assert_eq!(node.run(&["prolog"]).code, 0);
+        let refused = node.run(&["baseline"]);
+        assert_eq!(refused.code, 2, "{refused:?}");
+        let recorded = type_what_is_advised(&node, &refused.err);
+        assert_eq!(recorded.code, 0, "{recorded:?}");
+        assert_eq!(node.findings(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_since_boot_drains_whatever_the_record_says() {
+    let mut node = confirmed_three();
+    assert_eq!(node.run(&["prolog"]).code, 0);
+    edit_record(&node, |text| text[..9].to_owned());
+    node.sim.remove_device(0).unwrap();
+    assert_eq!(node.findings(), ["device-count: fatal"]);
+    assert_eq!(node.run(&["prolog"]).code, 2);
+}
+
+const ASSET_TAG: &str = "sys/devices/virtual/dmi/id/board_asset_tag";
+
+#[test]
+fn the_record_of_another_node_in_a_copied_image_is_not_used() {
+    let node = confirmed_three();
+    node.sim.write(ASSET_TAG, "i-0123456789abcdef0\n").unwrap();
+    assert_eq!(node.run(&["baseline", "--expect", "3"]).code, 0);
+    let record = node.path("record/efa.json");
+    let copy = Node::new(&Spec::named("p4d.24xlarge").unwrap().with_devices(3));
+    fs::create_dir(copy.path("record")).unwrap();
+    fs::copy(&record, copy.path("record/efa.json")).unwrap();
+    copy.sim.write(ASSET_TAG, "i-0fedcba9876543210\n").unwrap();
+    let look = |name: &str| said(copy.command(&["node"]).env("SLURMD_NODENAME", name));
+    let foreign = look("n2");
+    assert_eq!(foreign.code, 2, "{foreign:?}");
+    let why = "the record is of node n1 and not used";
+    assert!(foreign.out.contains(why), "{foreign:?}");
+    // A new instance under the old name, whose record lies on a shared folder.
+    assert_eq!(look("n1").code, 0);
+    // The same instance under another name.
+    copy.sim.write(ASSET_TAG, "i-0123456789abcdef0\n").unwrap();
+    assert_eq!(look("ip-10-0-0-1").code, 0);
+}
+
+#[test]
+fn a_record_of_the_first_release_is_still_used() {
+    let node = confirmed_three();
+    edit_record(&node, |text| {
+        let lines = text.lines().filter(|line| {
+            let new = ["\"version\"", "\"node\"", "\"instance_id\""];
+            !new.iter().any(|key| line.contains(key))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    assert_eq!(node.findings(), [""; 0]);
+}
+
+#[test]
+fn the_advice_for_confirming_a_number_is_not_given_where_devices_were_seen_to_go() {
+    let mut node = Node::named("p5.48xlarge");
+    assert_eq!(node.run(&["prolog"]).code, 0);
+    for _ in 0..3 {
+        node.sim.remove_device(0).unwrap();
+    }
+    let said = node.run(&["node"]);
+    assert!(said.out.contains("29/32 devices, "), "{said:?}");
+    assert!(said.out.contains(" and 1 more\n"), "{said:?}");
+}
+
 #[test]
 fn more_devices_than_expected_keep_no_node_drained() {
     let node = Node::named("p4d.24xlarge");

@@ -94,6 +94,19 @@ pub fn detect(sysroot: &Sysroot) -> Result<InstanceType, DetectError> {
     Ok(sysroot.read_small(PRODUCT_NAME)?.parse::<InstanceType>()?)
 }
 
+/// Where the firmware names the instance, below the sysroot.
+const BOARD_ASSET_TAG: &str = "sys/devices/virtual/dmi/id/board_asset_tag";
+
+/// The instance's id (`i-0123456789abcdef0`), from DMI, as Nitro instances show it;
+/// `None` where it is not there or something else.
+#[must_use]
+pub fn instance_id(sysroot: &Sysroot) -> Option<String> {
+    let tag = sysroot.read_small(BOARD_ASSET_TAG).ok()?;
+    let digits = tag.strip_prefix("i-")?;
+    let is_id = (8..=32).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_id.then_some(tag)
+}
+
 /// Whether NCCL over EFA moves data between device memory and network
 /// directly on this type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
