@@ -366,12 +366,25 @@ fn slurmd_limits(sysroot: &Sysroot) -> Option<String> {
     let pids = sysroot.list("proc").ok()?;
     pids.iter()
         .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
-        .find(|pid| {
-            sysroot
-                .read_small(&format!("proc/{pid}/comm"))
-                .is_ok_and(|comm| comm == "slurmd")
-        })
+        .find(|pid| is_slurmd(sysroot, pid))
         .map(|pid| format!("proc/{pid}/limits"))
+}
+
+/// Whether this process is slurmd. Any user may call a process so: it must be
+/// root's and, where that can be read, run a program of that name.
+fn is_slurmd(sysroot: &Sysroot, pid: &str) -> bool {
+    let read = |file: &str| sysroot.read_bounded(&format!("proc/{pid}/{file}"), 16 * 1024);
+    if !read("comm").is_ok_and(|comm| comm.trim() == "slurmd") {
+        return false;
+    }
+    let is_root = |status: String| {
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        uids.is_some_and(|uids| uids.split_ascii_whitespace().all(|uid| uid == "0"))
+    };
+    // After an upgrade the kernel shows `slurmd (deleted)`.
+    let exe = sysroot.link_target_name(&format!("proc/{pid}/exe"));
+    let runs_slurmd = exe.is_none_or(|exe| exe.split(' ').next() == Some("slurmd"));
+    runs_slurmd && read("status").is_ok_and(is_root)
 }
 
 #[cfg(test)]

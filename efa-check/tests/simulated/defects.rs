@@ -75,6 +75,18 @@ fn kernels_driver(node: &mut Node) {
     node.sim.remove("sys/module/efa/version").unwrap();
 }
 
+/// A process that calls itself slurmd.
+fn slurmd(node: &mut Node, pid: u32, uid: u32, exe: &str) {
+    let place = format!("proc/{pid}");
+    let write = |file: &str, text: &str| node.sim.write(&format!("{place}/{file}"), text).unwrap();
+    write("comm", "slurmd\n");
+    write(
+        "status",
+        &format!("Name:\tslurmd\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"),
+    );
+    std::os::unix::fs::symlink(exe, node.sim.path(&format!("{place}/exe"))).unwrap();
+}
+
 /// Rounds of `watch`, since only a second round can find that something rose.
 fn rose(node: &mut Node, counter: &str, by: u64) {
     node.run(&["prolog"]);
@@ -140,12 +152,18 @@ const DEFECTS: &[Defect] = &[
     defect("nothing ever comes back", has_new_driver,
         |n| { n.add(0, "tx_pkts", 500); n.add(0, "unresponsive_remote_events", 5); }, "security-group: warning"),
     defect("slurmd may lock little memory", any,
-        |n| { n.sim.write("proc/77/comm", "slurmd\n").unwrap();
+        |n| { slurmd(n, 77, 0, "/usr/sbin/slurmd");
               n.sim.write("proc/77/limits", "Limit Soft Hard Units\nMax locked memory  65536  65536  bytes\n").unwrap(); },
         "memlock: warning"),
     defect("slurmd may lock all memory", any,
-        |n| { n.sim.write("proc/77/comm", "slurmd\n").unwrap();
+        |n| { slurmd(n, 77, 0, "/usr/sbin/slurmd");
               n.sim.write("proc/77/limits", "Max locked memory  unlimited  unlimited  bytes\n").unwrap(); }, ""),
+    defect("a user's process is called slurmd", any,
+        |n| { slurmd(n, 77, 1000, "/home/u/slurmd");
+              n.sim.write("proc/77/limits", "Max locked memory  65536  65536  bytes\n").unwrap(); }, ""),
+    defect("another program of root's is called slurmd", any,
+        |n| { slurmd(n, 77, 0, "/usr/bin/bash");
+              n.sim.write("proc/77/limits", "Max locked memory  65536  65536  bytes\n").unwrap(); }, ""),
     defect("ptrace is restricted", any,
         |n| n.sim.write("proc/sys/kernel/yama/ptrace_scope", "1\n").unwrap(), "ptrace-scope: warning"),
     defect("ptrace is free", any,
