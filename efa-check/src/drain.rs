@@ -33,12 +33,14 @@ const WORKER: Worker = Worker {
     waiting: health::SLURM_NEXT_LOCK,
 };
 
-/// What the site's `on_fatal` means to Slurm.
-pub fn drain_as(on_fatal: OnFatal) -> DrainAs {
+/// What the site's `on_fatal` means to Slurm; `None`: the site only observes.
+#[must_use]
+pub fn drain_as(on_fatal: OnFatal) -> Option<DrainAs> {
     match on_fatal {
-        OnFatal::Drain => DrainAs::Drain,
-        OnFatal::HyperpodReplace => DrainAs::HyperpodReplace,
-        OnFatal::HyperpodReboot => DrainAs::HyperpodReboot,
+        OnFatal::Drain => Some(DrainAs::Drain),
+        OnFatal::HyperpodReplace => Some(DrainAs::HyperpodReplace),
+        OnFatal::HyperpodReboot => Some(DrainAs::HyperpodReboot),
+        OnFatal::Log => None,
     }
 }
 
@@ -86,11 +88,15 @@ fn speak(config: &Path, node: &str, how: &str, reason: Option<String>) -> Result
         Some(node.clone()),
         crate::site::Named::Perhaps,
     )?;
+    // The site may have gone over to observing meanwhile.
+    let Some(drain_as) = drain_as(site.settings.on_fatal) else {
+        return Ok(());
+    };
     let action = match reason {
         None => NodeAction::Resume,
         Some(reason) => NodeAction::Drain {
             reason,
-            drain_as: drain_as(site.settings.on_fatal),
+            drain_as,
             after: (how == "prolog").then_some(Failed::Prolog),
         },
     };

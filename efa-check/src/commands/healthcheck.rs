@@ -13,7 +13,7 @@ use slurm::drain_policy::NodeAction;
 
 use super::output::{complain, print};
 use super::round::{How, Keep, is_young, round, write_metrics};
-use super::slurm::ask_slurm;
+use super::slurm::{ask_slurm, log_only};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -34,11 +34,12 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
         confirmed: None,
     };
     let every = site.settings.pingpong_every;
+    let drain_as = drain::drain_as(site.settings.on_fatal);
     let early = site::now(&site.sysroot);
     let mut to_test = false;
     let round = round(site, &how, |report, rounds| {
         if report.worst() == Severity::Fatal {
-            rounds.drained = true;
+            rounds.drained |= drain_as.is_some();
         } else if let Some(every) = every {
             let loopback = rounds.loopback.get_or_insert_default();
             to_test = loopback.is_due(every, &early);
@@ -60,16 +61,17 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
     let settings = &site.settings;
     let late = still_young(site, report);
     let reason = report.findings.reason(Domain::Efa);
-    if let Some(reason) = reason.filter(|_| !late) {
-        let drain_as = drain::drain_as(settings.on_fatal);
-        ask_slurm(
+    match (reason.filter(|_| !late), drain_as) {
+        (Some(reason), Some(drain_as)) => ask_slurm(
             site,
             &NodeAction::Drain {
                 reason,
                 drain_as,
                 after: None,
             },
-        );
+        ),
+        (Some(reason), None) => log_only(&reason),
+        (None, _) => {}
     }
     if let (true, Some(node)) = (to_test, &site.node)
         && let Err(error) = pingpong::send(&site.config, node)
@@ -77,7 +79,7 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
         complain(&format!("no loopback test could be started: {error}"));
     }
     let healed = round.rounds.healthy >= settings.resume_after;
-    if settings.resume && healed && round.rounds.drained {
+    if settings.resume && healed && round.rounds.drained && drain_as.is_some() {
         ask_slurm(site, &NodeAction::Resume);
     }
     if written {

@@ -11,7 +11,7 @@ use slurm::drain_policy::{Failed, NodeAction};
 
 use super::output::complain;
 use super::round::{How, Keep, round};
-use super::slurm::ask_slurm;
+use super::slurm::{ask_slurm, log_only};
 
 pub fn run(site: &Site) -> u8 {
     let profile = site::job_profile();
@@ -32,8 +32,9 @@ pub fn run(site: &Site) -> u8 {
         keep: Keep::State,
         confirmed: None,
     };
+    let drain_as = drain::drain_as(site.settings.on_fatal);
     let round = round(site, &how, |report, rounds| {
-        if report.worst() == Severity::Fatal {
+        if report.worst() == Severity::Fatal && drain_as.is_some() {
             rounds.healthy = 0;
             rounds.drained = true;
         }
@@ -45,11 +46,15 @@ pub fn run(site: &Site) -> u8 {
     let Some(reason) = report.findings.reason(Domain::Efa) else {
         return 0;
     };
+    let Some(drain_as) = drain_as else {
+        log_only(&reason);
+        return 0;
+    };
     ask_slurm(
         site,
         &NodeAction::Drain {
             reason,
-            drain_as: drain::drain_as(site.settings.on_fatal),
+            drain_as,
             after: Some(Failed::Prolog),
         },
     );

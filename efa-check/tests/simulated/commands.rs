@@ -44,6 +44,18 @@ fn called(node: &Node) -> String {
 }
 
 #[test]
+fn a_site_that_only_observes_gets_its_findings_and_no_drain() {
+    let node = sick("on_fatal = \"log\"\nresume = true\nresume_after = 1");
+    let prolog = node.run(&["prolog"]);
+    assert_eq!(prolog.code, 0, "{prolog:?}");
+    assert!(prolog.err.contains("device-count: 3/4"), "{prolog:?}");
+    assert_eq!(node.run(&["healthcheck"]).code, 2);
+    // A process that asks Slurm runs still, or has left its lock.
+    assert!(!is_running(&node, "slurm-speaker"));
+    assert!(!node.path("state/efa-check-slurm.lock").exists());
+}
+
+#[test]
 fn a_report_in_json_has_version_node_time_findings() {
     let node = sick("");
     let said = node.run(&["node", "--json"]);
@@ -942,16 +954,20 @@ fn untested(shown: &str) -> Node {
     node
 }
 
-/// Waits for the end of the process that `watch` leaves behind to test.
-fn wait_for_tester(node: &Node) {
+/// Whether a process that a command of this node left behind for `what` runs.
+fn is_running(node: &Node, what: &str) -> bool {
     let config = node.config().display().to_string();
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains(what) && line.contains(&config)
+    })
+}
+
+/// Waits for the end of the process that `healthcheck` leaves behind to test.
+fn wait_for_tester(node: &Node) {
     eventually("the end of the loopback test", || {
-        let running = fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line);
-            line.contains("loopback-tester") && line.contains(&config)
-        });
-        (!running).then_some(())
+        (!is_running(node, "loopback-tester")).then_some(())
     });
 }
 

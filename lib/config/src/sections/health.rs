@@ -37,6 +37,8 @@ pub enum OnFatal {
     HyperpodReplace,
     /// `State=FAIL Reason="Action:Reboot"`: HyperPod reboots the instance.
     HyperpodReboot,
+    /// Nothing but a line in the system's log: jobs start all the same.
+    Log,
 }
 
 /// Where jobs find libfabric and NCCL's plugin.
