@@ -206,7 +206,7 @@ impl Rounds {
                     state.advance(&device.name, values, rates, elapsed, &mut changes);
                 }
                 Probe::Stuck { holder } => state.holder = Some(*holder).filter(|it| it.is_alive()),
-                Probe::Failed { .. } | Probe::Unknown { .. } => {}
+                Probe::Failed { .. } | Probe::Dead { .. } | Probe::Unknown { .. } => {}
             }
         }
         let here: BTreeSet<&str> = devices.iter().map(|d| d.name.as_str()).collect();

@@ -58,6 +58,11 @@ pub enum Probe {
         /// Counter and reason.
         reason: String,
     },
+    /// A read failed because the device does not answer its driver.
+    Dead {
+        /// Counter and reason.
+        reason: String,
+    },
     /// A read never came back.
     Stuck {
         /// The process that hangs.
@@ -297,6 +302,9 @@ impl Reader {
             Some(("!", reason)) => Probe::Failed {
                 reason: printable(reason, 200),
             },
+            Some(("!!", reason)) => Probe::Dead {
+                reason: printable(reason, 200),
+            },
             Some((name, value)) => {
                 if let (Some(name), Ok(value)) = (counters::find(name), value.parse()) {
                     self.values.insert(name, value);
@@ -315,7 +323,8 @@ impl Reader {
 }
 
 /// The child: `counter-reader all|judged SYSROOT DEVICE…`. First a line of
-/// [`BEGUN`]; then for each device lines of `COUNTER VALUE`, then `.`, or `! REASON` in place of all.
+/// [`BEGUN`]; then for each device lines of `COUNTER VALUE`, then `.`, or in place of all
+/// `! REASON`, or `!! REASON` if the device is dead.
 #[must_use]
 pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     // Without its parent nobody reads what it says.
@@ -337,7 +346,10 @@ pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCo
         let mut text = String::new();
         match read_device(&sysroot, &device, wanted, &mut text) {
             Ok(()) => text.push_str(".\n"),
-            Err(reason) => text = format!("! {}\n", printable(&reason, 200)),
+            Err(failure) => {
+                let mark = if failure.is_dead { "!!" } else { "!" };
+                text = format!("{mark} {}\n", printable(&failure.reason, 200));
+            }
         }
         if out
             .write_all(text.as_bytes())
@@ -350,17 +362,42 @@ pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCo
     ExitCode::SUCCESS
 }
 
+/// Why a device's counters were not read.
+struct Failure {
+    reason: String,
+    /// The device does not answer its driver.
+    is_dead: bool,
+}
+
+impl Failure {
+    fn of(reason: String) -> Self {
+        let is_dead = false;
+        Self { reason, is_dead }
+    }
+
+    /// What the driver answers once its admin queue is closed (`ENODEV`), for the
+    /// command on which it closes (`ETIME`), and for a device that fell off the bus.
+    fn of_read(counter: &str, errno: Errno) -> Self {
+        let dead = [Errno::NODEV, Errno::NXIO, Errno::IO, Errno::TIME];
+        Self {
+            reason: format!("{counter}: {errno}"),
+            is_dead: dead.contains(&errno) || errno == Errno::TIMEDOUT,
+        }
+    }
+}
+
 fn read_device(
     sysroot: &Sysroot,
     device: &str,
     wanted: Wanted,
     text: &mut String,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let base = format!("{}/{device}", efa::devices::CLASS);
     let port = folder(sysroot, &format!("{base}/ports/1/hw_counters"))?;
     let own = folder(sysroot, &format!("{base}/hw_counters"))?;
     let Some(port) = port else {
-        return Err("ports/1/hw_counters: no such directory".to_owned());
+        let reason = "ports/1/hw_counters: no such directory";
+        return Err(Failure::of(reason.to_owned()));
     };
     let mut any = false;
     for counter in wanted.port() {
@@ -370,7 +407,8 @@ fn read_device(
         }
     }
     if !any {
-        return Err("ports/1/hw_counters: none of EFA's counters".to_owned());
+        let reason = "ports/1/hw_counters: none of EFA's counters";
+        return Err(Failure::of(reason.to_owned()));
     }
     for counter in wanted.device() {
         let value = match &own {
@@ -389,33 +427,36 @@ fn read_device(
     Ok(())
 }
 
-fn folder(sysroot: &Sysroot, rel: &str) -> Result<Option<OwnedFd>, String> {
+fn folder(sysroot: &Sysroot, rel: &str) -> Result<Option<OwnedFd>, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(sysroot.path(rel), flags, Mode::empty()) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(errno) => Err(format!("{rel}: {errno}")),
+        Err(errno) => Err(Failure::of(format!("{rel}: {errno}"))),
     }
 }
 
 /// A counter's value; `None` where the driver does not have it.
-fn read_counter(folder: &OwnedFd, counter: &str) -> Result<Option<u64>, String> {
+fn read_counter(folder: &OwnedFd, counter: &str) -> Result<Option<u64>, Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let failed = |why: &dyn std::fmt::Display| format!("{counter}: {why}");
+    let failed = |errno| Failure::of_read(counter, errno);
     let file = match rustix::fs::openat(folder, counter, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(failed(&errno)),
+        Err(errno) => return Err(failed(errno)),
     };
     // sysfs gives a whole attribute to one read.
     let mut bytes = [0; LARGEST];
-    let length = rustix::io::read(&file, &mut bytes).map_err(|errno| failed(&errno))?;
+    let length = rustix::io::read(&file, &mut bytes).map_err(failed)?;
     let text = String::from_utf8_lossy(&bytes[..length]);
     let text = text.trim();
     // `parse` would take a sign.
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
         Ok(value) if digits => Ok(Some(value)),
-        _ => Err(format!("{counter}: `{}` is no number", printable(text, 40))),
+        _ => {
+            let text = printable(text, 40);
+            Err(Failure::of(format!("{counter}: `{text}` is no number")))
+        }
     }
 }

@@ -9,13 +9,21 @@ pub(super) fn counters(facts: &Facts<'_>) -> CheckOutcome {
         Ok(devices) => devices,
         Err(outcome) => return outcome,
     };
+    let dead = some(devices.iter().filter_map(|device| match &device.probe {
+        Probe::Stuck { .. } => Some((device, "does not answer: a read hangs".to_owned())),
+        Probe::Dead { reason } => Some((device, format!("does not answer: {reason}"))),
+        _ => None,
+    }));
     let bad = some(devices.iter().filter_map(|device| match &device.probe {
         Probe::Failed { reason } => Some((device, format!("cannot be read: {reason}"))),
-        Probe::Stuck { .. } => Some((device, "does not answer: a read hangs".to_owned())),
-        Probe::Values(_) | Probe::Unknown { .. } => None,
+        _ => None,
     }));
-    if let Some(bad) = bad {
-        return CheckOutcome::Found(format!("counters of {bad}"));
+    // The other devices are not usable either, so this must not sound like a partial loss.
+    let dead = dead.map(|dead| format!("libfabric fails on the whole node: {dead}"));
+    let bad = bad.map(|bad| format!("counters of {bad}"));
+    let found: Vec<String> = [dead, bad].into_iter().flatten().collect();
+    if !found.is_empty() {
+        return CheckOutcome::Found(found.join("; "));
     }
     let unknown = some(devices.iter().filter_map(|device| match &device.probe {
         Probe::Unknown { reason } => Some((device, format!("not read: {reason}"))),

@@ -46,8 +46,10 @@ pub const CHECKS: &[Check] = &[
         severity: Severity::Fatal,
         cost: "11 counters for each device, in a process of its own (all 34 outside the prolog)",
         source: "EFA driver: a read of a port counter is an admin command to the device",
-        remedy: "Look for \"Admin queue is closed\" or timeouts of efa in `dmesg`. Reboot or replace \
-                 the instance.",
+        remedy: "One device that does not answer takes EFA from the whole node: libfabric opens every \
+                 device when it starts, and fails if one of them fails. The other devices are well, and no \
+                 job can use them. Look for \"Admin queue is closed\" or timeouts of efa in `dmesg`. Reboot or \
+                 replace the instance.",
         judge: counters::counters,
     },
     Check {

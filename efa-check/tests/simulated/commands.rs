@@ -1207,3 +1207,23 @@ fn a_type_that_can_have_no_efa_is_healthy_without_it() {
     spec.efa.clear();
     assert_eq!(Node::new(&spec).findings(), [""; 0]);
 }
+
+#[test]
+fn one_dead_device_of_many_is_not_reported_as_a_partial_loss() {
+    let node = Node::named("p5.48xlarge");
+    let counter = node.counter(7, "rx_drops");
+    fs::remove_file(&counter).unwrap();
+    // A read fails with EIO, as a driver without its device lets it.
+    symlink("/proc/self/mem", &counter).unwrap();
+    let said = node.run(&["prolog"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    let device = &node.sim.devices()[7];
+    let start = format!("counters: libfabric fails on the whole node: {device} (pci ");
+    assert!(said.err.contains(&start), "{said:?}");
+    assert!(said.err.contains("does not answer: rx_drops: "), "{said:?}");
+    let explained = node.run(&["explain", "counters"]);
+    assert!(
+        explained.out.contains("takes EFA from the whole node"),
+        "{explained:?}"
+    );
+}
