@@ -66,6 +66,10 @@ pub struct Rounds {
     /// Whether Slurm may hold this node drained by us. True at first: a drain
     /// outlives a reboot, this file does not.
     pub drained: bool,
+    /// The last round was of a node without a job, and no job came since: each
+    /// job's prolog is a round.
+    #[serde(default)]
+    pub is_idle: bool,
     /// The active test.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub loopback: Option<Loopback>,
@@ -131,6 +135,8 @@ pub struct Changes {
     pub excess: Vec<Excess>,
     /// Devices with new commands that were never answered, and how many.
     pub unanswered: Vec<(String, u64)>,
+    /// No job can have caused any of it.
+    pub without_job: bool,
 }
 
 impl Rounds {
@@ -144,6 +150,7 @@ impl Rounds {
             devices: BTreeMap::new(),
             healthy: 0,
             drained: true,
+            is_idle: false,
             loopback: None,
         }
     }
@@ -182,7 +189,13 @@ impl Rounds {
         next.boot.clone_from(&now.boot);
         next.at = milliseconds(now.uptime);
         let elapsed = Duration::from_millis(next.at.saturating_sub(self.at));
-        let mut changes = Changes::default();
+        let is_idle = seen.is_idle.unwrap_or(false);
+        next.is_idle = is_idle;
+        let mut changes = Changes {
+            // Who does not look for jobs is a prolog, whose job has not begun.
+            without_job: self.is_idle && seen.is_idle.unwrap_or(true),
+            ..Changes::default()
+        };
         let Ok(devices) = &seen.devices else {
             return (changes, next);
         };
@@ -385,7 +398,7 @@ mod tests {
         }
         let later = String::from_utf8(bytes)
             .unwrap()
-            .replace("\"version\":1", "\"version\":2");
+            .replace("\"version\":2", "\"version\":3");
         assert_eq!(
             Rounds::parse(later.as_bytes(), &at(11)),
             Rounds::first(&at(11))

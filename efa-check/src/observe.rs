@@ -84,6 +84,8 @@ pub struct Observation {
     /// Pools of hugepages of which somebody wants something, or why that is
     /// not known.
     pub hugepages: Result<Vec<HugePool>, String>,
+    /// No step of a job is on the node; `None` where nobody asked.
+    pub is_idle: Option<bool>,
     /// How long each part took.
     pub took: Vec<(&'static str, Duration)>,
 }
@@ -128,6 +130,8 @@ pub struct Ask<'a> {
     pub stack: bool,
     /// Whether this process has slurmd's limits.
     pub from_slurmd: bool,
+    /// Whether a job is on the node.
+    pub jobs: bool,
     /// Processes that hang since an earlier round.
     pub held: &'a BTreeMap<String, ProcessIdentity>,
     /// Where the ledger of hugepages lies.
@@ -207,6 +211,7 @@ fn look_around(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
         memlock,
         ptrace_scope: number(sysroot, "proc/sys/kernel/yama/ptrace_scope"),
         hugepages: hugepages(sysroot, settings, ask.state_dir),
+        is_idle: ask.jobs.then(|| is_idle(sysroot)),
         took: Vec::new(),
     }
 }
@@ -362,29 +367,50 @@ fn memlock(sysroot: &Sysroot, rel: &str) -> Option<u64> {
 
 /// The limits of the slurmd of this node, for who was not started by it.
 fn slurmd_limits(sysroot: &Sysroot) -> Option<String> {
-    // A node runs thousands of processes at most; `list` has a bound anyway.
-    let pids = sysroot.list("proc").ok()?;
-    pids.iter()
-        .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
-        .find(|pid| is_slurmd(sysroot, pid))
-        .map(|pid| format!("proc/{pid}/limits"))
+    let pid = processes(sysroot)?
+        .into_iter()
+        .find(|pid| is_roots(sysroot, pid, "slurmd"))?;
+    Some(format!("proc/{pid}/limits"))
 }
 
-/// Whether this process is slurmd. Any user may call a process so: it must be
-/// root's and, where that can be read, run a program of that name.
-fn is_slurmd(sysroot: &Sysroot, pid: &str) -> bool {
-    let read = |file: &str| sysroot.read_bounded(&format!("proc/{pid}/{file}"), 16 * 1024);
-    if !read("comm").is_ok_and(|comm| comm.trim() == "slurmd") {
+/// Whether no step of a job is on the node, as far as its processes show; `false`
+/// where they cannot be looked at.
+fn is_idle(sysroot: &Sysroot) -> bool {
+    // With cgroup v2 one that belongs to no job keeps slurmd's scope: `slurmstepd infinity`.
+    let is_step = |pid: &String| {
+        is_roots(sysroot, pid, "slurmstepd")
+            && !of_process(sysroot, pid, "cmdline").is_some_and(|it| it.ends_with("\0infinity\0"))
+    };
+    processes(sysroot).is_some_and(|pids| !pids.iter().any(is_step))
+}
+
+fn processes(sysroot: &Sysroot) -> Option<Vec<String>> {
+    // A node runs thousands of processes at most; `list` has a bound anyway.
+    let mut pids = sysroot.list("proc").ok()?;
+    pids.retain(|pid| pid.bytes().all(|b| b.is_ascii_digit()));
+    Some(pids)
+}
+
+fn of_process(sysroot: &Sysroot, pid: &str, file: &str) -> Option<String> {
+    sysroot
+        .read_bounded(&format!("proc/{pid}/{file}"), 16 * 1024)
+        .ok()
+}
+
+/// Whether this process is root's and runs the program of this name. Any user may
+/// call a process so.
+fn is_roots(sysroot: &Sysroot, pid: &str, name: &str) -> bool {
+    if of_process(sysroot, pid, "comm").is_none_or(|comm| comm.trim() != name) {
         return false;
     }
     let is_root = |status: String| {
         let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
         uids.is_some_and(|uids| uids.split_ascii_whitespace().all(|uid| uid == "0"))
     };
-    // After an upgrade the kernel shows `slurmd (deleted)`.
+    // After an upgrade the kernel shows `slurmd (deleted)`. Only root may read it.
     let exe = sysroot.link_target_name(&format!("proc/{pid}/exe"));
-    let runs_slurmd = exe.is_none_or(|exe| exe.split(' ').next() == Some("slurmd"));
-    runs_slurmd && read("status").is_ok_and(is_root)
+    let runs_it = exe.is_none_or(|exe| exe.split(' ').next() == Some(name));
+    runs_it && of_process(sysroot, pid, "status").is_some_and(is_root)
 }
 
 #[cfg(test)]
@@ -402,6 +428,7 @@ impl Observation {
             memlock: None,
             ptrace_scope: None,
             hugepages: Ok(Vec::new()),
+            is_idle: None,
             took: Vec::new(),
         }
     }

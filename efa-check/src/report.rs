@@ -8,6 +8,8 @@ use serde::Serialize;
 use slurm::NodeName;
 
 use crate::checks::{CHECKS, Check, CheckOutcome, Facts};
+use crate::history::Changes;
+use crate::settings::CAUSED_BY_JOBS;
 
 /// All results of one look.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,13 +93,34 @@ impl Report {
             .retain(|finding| !left_out.contains(&finding.id));
     }
 
-    /// Makes these warnings fatal.
-    pub fn hold(&mut self, ids: &[String]) {
-        for finding in &mut self.findings.0 {
-            if finding.severity == Severity::Warning && ids.iter().any(|id| id == finding.id) {
+    /// Makes these warnings fatal, but for those that a job may have caused: no
+    /// job's fault takes a node out of service.
+    pub fn hold(&mut self, ids: &[String], changes: &Changes) {
+        let holding: Vec<bool> = self
+            .findings
+            .0
+            .iter()
+            .map(|finding| self.holds(finding, ids, changes))
+            .collect();
+        for (finding, holds) in self.findings.0.iter_mut().zip(holding) {
+            if holds && finding.severity == Severity::Warning {
                 finding.severity = Severity::Fatal;
             }
         }
+    }
+
+    /// Whether `hold` names this finding and no job can have caused it.
+    #[must_use]
+    pub fn holds(&self, finding: &Finding, ids: &[String], changes: &Changes) -> bool {
+        let is_confirmed = match finding.id {
+            // It is about all packets since the driver was loaded.
+            "security-group" => {
+                let mut all = self.findings.0.iter();
+                all.any(|other| other.id == "loopback" && other.severity != Severity::Ok)
+            }
+            id => changes.without_job || !CAUSED_BY_JOBS.contains(&id),
+        };
+        is_confirmed && ids.iter().any(|id| id == finding.id)
     }
 
     /// For a terminal: findings, or every check, and a last line that sums up.

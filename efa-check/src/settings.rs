@@ -1,6 +1,6 @@
 //! The `[health]` section of the configuration.
 
-pub use config::sections::health::{OnFatal, Settings, StackPlace, has_profile};
+pub use config::sections::health::{CAUSED_BY_JOBS, OnFatal, Settings, StackPlace, has_profile};
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ pub enum Named {
 pub struct Site {
     /// The configuration's path.
     pub config: PathBuf,
-    /// Old spellings in `[health]`, as sentences.
+    /// Old spellings in `[health]` and what is doubtful there, as sentences.
     pub warnings: Vec<String>,
     /// The `[health]` section.
     pub settings: Settings,
@@ -63,9 +63,11 @@ impl Site {
         let sysroot = config.sysroot(node.as_ref()).map_err(unknown)?;
         let state_dir = config.state_dir(node.as_ref()).map_err(unknown)?;
         let record = settings.record.on(node.as_ref()).map_err(unknown)?;
+        let mut warnings = config.warnings_of("health");
+        warnings.extend(settings.warnings());
         Ok(Self {
             config: path.to_owned(),
-            warnings: config.warnings_of("health"),
+            warnings,
             settings,
             node,
             sysroot,

@@ -30,12 +30,13 @@ pub fn run(site: &Site, place: &Place, arguments: &Arguments) -> u8 {
         hold: &[],
         stack: false,
         from_slurmd: false,
+        jobs: false,
         uncheckable: false,
         wait: true,
         keep: Keep::Nothing,
         confirmed: expect,
     };
-    let round = round(site, &how, |_, _| {});
+    let round = round(site, &how, |_, _, _| {});
     // How many there are is what is being written down.
     let findings: Vec<_> = round
         .report

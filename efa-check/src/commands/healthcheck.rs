@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use efa_check::checks;
 use efa_check::counters::Wanted;
+use efa_check::history::Changes;
 use efa_check::report::Report;
 use efa_check::site::{self, Site};
 use efa_check::{EX_CANTCREAT, drain, pingpong};
@@ -28,6 +29,7 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
         hold: &[],
         stack: true,
         from_slurmd: true,
+        jobs: true,
         uncheckable: false,
         wait: false,
         keep: Keep::State,
@@ -37,7 +39,7 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
     let drain_as = drain::drain_as(site.settings.on_fatal);
     let early = site::now(&site.sysroot);
     let mut to_test = false;
-    let round = round(site, &how, |report, rounds| {
+    let round = round(site, &how, |report, changes, rounds| {
         if report.worst() == Severity::Fatal {
             rounds.drained |= drain_as.is_some();
         } else if let Some(every) = every {
@@ -47,7 +49,7 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
                 loopback.ask(&early);
             }
         }
-        rounds.healthy = match worst_for_jobs(site, report) {
+        rounds.healthy = match worst_for_jobs(site, report, changes) {
             Severity::Ok => rounds.healthy.saturating_add(1),
             // Neither healthy nor the opposite.
             Severity::Unknown => rounds.healthy,
@@ -91,12 +93,12 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
 
 /// The worst that any job may be held for: a warning that holds none, or one
 /// that could not be looked for, keeps no node out of service.
-fn worst_for_jobs(site: &Site, report: &Report) -> Severity {
+fn worst_for_jobs(site: &Site, report: &Report, changes: &Changes) -> Severity {
     let holds = |finding: &&Finding| {
         let fatal = |check: &checks::Check| check.severity == Severity::Fatal;
         finding.severity == Severity::Fatal
             || finding.severity == Severity::Unknown && checks::find(finding.id).is_some_and(fatal)
-            || site.settings.hold.iter().any(|id| id == finding.id)
+            || report.holds(finding, &site.settings.hold, changes)
     };
     let findings = report.findings.0.iter().filter(holds);
     findings

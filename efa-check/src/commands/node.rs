@@ -16,12 +16,13 @@ pub fn run(site: &Site, json: bool, verbose: bool, file: Option<&Path>) -> u8 {
         hold: &[],
         stack: true,
         from_slurmd: false,
+        jobs: false,
         uncheckable: true,
         wait: false,
         keep: Keep::Nothing,
         confirmed: None,
     };
-    let round = round(site, &how, |_, _| {});
+    let round = round(site, &how, |_, _, _| {});
     let report = &round.report;
     if json {
         print_json(&report.document(site.node.as_ref(), round.now.unix));

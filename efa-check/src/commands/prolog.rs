@@ -27,13 +27,14 @@ pub fn run(site: &Site) -> u8 {
         // Fatal only where every job has a profile; then any job that comes.
         stack: wants_efa || site.settings.default_profile,
         from_slurmd: true,
+        jobs: false,
         uncheckable: false,
         wait: true,
         keep: Keep::State,
         confirmed: None,
     };
     let drain_as = drain::drain_as(site.settings.on_fatal);
-    let round = round(site, &how, |report, rounds| {
+    let round = round(site, &how, |report, _, rounds| {
         if report.worst() == Severity::Fatal && drain_as.is_some() {
             rounds.healthy = 0;
             rounds.drained = true;

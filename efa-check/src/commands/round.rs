@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use efa_check::baseline::{self, Expectation, Identity};
 use efa_check::checks::Facts;
 use efa_check::counters::Wanted;
-use efa_check::history::{Now, Rounds};
+use efa_check::history::{Changes, Now, Rounds};
 use efa_check::metrics;
 use efa_check::observe::{self, Ask, Observation};
 use efa_check::report::Report;
@@ -48,6 +48,8 @@ pub struct How<'a> {
     pub hold: &'a [String],
     pub stack: bool,
     pub from_slurmd: bool,
+    /// Whether to look for jobs on the node.
+    pub jobs: bool,
     /// Whether to report also what no round on this node can find out.
     pub uncheckable: bool,
     pub wait: bool,
@@ -56,7 +58,11 @@ pub struct How<'a> {
     pub confirmed: Option<u32>,
 }
 
-pub fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds)) -> Round {
+pub fn round(
+    site: &Site,
+    how: &How<'_>,
+    after: impl FnOnce(&Report, &Changes, &mut Rounds),
+) -> Round {
     let settings = &site.settings;
     let early = site::now(&site.sysroot);
     // Read twice: now for what hangs, and below under the lock.
@@ -68,6 +74,7 @@ pub fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds
         counters: how.counters,
         stack: how.stack,
         from_slurmd: how.from_slurmd,
+        jobs: how.jobs,
         held: &held,
         state_dir: &site.state_dir,
     };
@@ -95,8 +102,8 @@ pub fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds
         if !how.uncheckable {
             report.leave_out_uncheckable();
         }
-        report.hold(how.hold);
-        (report, next)
+        report.hold(how.hold, &changes);
+        (report, changes, next)
     };
     let kept = match how.keep {
         Keep::Nothing => None,
@@ -104,12 +111,12 @@ pub fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds
             .and_then(|mut state| {
                 let _lock = state.lock(health::ROUNDS_LOCK, Deadline::after(STATE_LIMIT))?;
                 let last = load(&state, &now);
-                let (report, mut next) = judge(&last);
-                after(&report, &mut next);
+                let (report, changes, mut next) = judge(&last);
+                after(&report, &changes, &mut next);
                 if let (true, Ok(bytes)) = (last.is_before(&now), next.bytes()) {
                     state.write(health::ROUNDS, &bytes)?;
                 }
-                Ok((report, next))
+                Ok((report, changes, next))
             })
             .map_err(|error| {
                 complain(&format!(
@@ -118,7 +125,7 @@ pub fn round(site: &Site, how: &How<'_>, after: impl FnOnce(&Report, &mut Rounds
             })
             .ok(),
     };
-    let (report, rounds) = kept.unwrap_or_else(|| {
+    let (report, _, rounds) = kept.unwrap_or_else(|| {
         let last = match StateDir::open_existing(&site.state_dir) {
             Ok(Some(state)) => load(&state, &now),
             _ => Rounds::first(&now),

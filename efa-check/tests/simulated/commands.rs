@@ -257,6 +257,65 @@ fn only_a_warning_that_the_site_names_holds_a_job_and_only_one_with_a_profile() 
     assert_eq!(exits("disable = [\"ptrace-scope\"]", Some("p5")), 0);
 }
 
+/// A process of the node, as slurmd starts one for each step.
+fn process(node: &Node, pid: u32, uid: u32, cmdline: &str) {
+    let write = |file: &str, text: &str| {
+        let place = format!("proc/{pid}/{file}");
+        node.sim.write(&place, text).unwrap();
+    };
+    write("comm", "slurmstepd\n");
+    write("status", &format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n"));
+    write("cmdline", cmdline);
+}
+
+/// The exit code of a prolog of a job with a profile, where packets were dropped
+/// between a health check and it.
+fn prolog_after_drops(jobs: impl Fn(&Node)) -> i32 {
+    let node = Node::named("g5.8xlarge");
+    node.configure("scontrol = \"/nonexistent\"\nhold = [\"rx-drops\"]");
+    jobs(&node);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
+    node.add(0, "rx_drops", 1_000);
+    let mut prolog = node.command(&["prolog"]);
+    prolog.env("SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile", "g5");
+    said(&mut prolog).code
+}
+
+#[test]
+fn what_a_job_can_cause_holds_no_other_job() {
+    assert_eq!(prolog_after_drops(|_| {}), 2);
+    let step = "slurmstepd: [18.batch]\0";
+    assert_eq!(prolog_after_drops(|node| process(node, 77, 0, step)), 0);
+    // It belongs to no job, and a user's process to none that Slurm knows.
+    let infinity = "/usr/sbin/slurmstepd\0infinity\0";
+    assert_eq!(prolog_after_drops(|node| process(node, 77, 0, infinity)), 2);
+    assert_eq!(prolog_after_drops(|node| process(node, 77, 1000, step)), 2);
+}
+
+#[test]
+fn a_job_that_came_after_the_last_health_check_may_have_caused_what_is_found() {
+    let code = prolog_after_drops(|node| {
+        assert_eq!(node.run(&["healthcheck"]).code, 0);
+    });
+    assert_eq!(code, 2);
+    let node = Node::named("g5.8xlarge");
+    node.configure("scontrol = \"/nonexistent\"\nhold = [\"rx-drops\"]");
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
+    assert_eq!(node.run(&["prolog"]).code, 0);
+    node.add(0, "rx_drops", 1_000);
+    let mut prolog = node.command(&["prolog"]);
+    prolog.env("SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile", "g5");
+    assert_eq!(said(&mut prolog).code, 0);
+}
+
+#[test]
+fn a_hold_that_any_job_can_cause_is_pointed_out() {
+    let node = Node::named("g5.8xlarge");
+    node.configure("hold = [\"rx-drops\"]");
+    let said = node.run(&["node"]);
+    assert!(said.err.contains("any job can cause rx-drops"), "{said:?}");
+}
+
 #[test]
 fn no_profile_that_a_user_makes_up_helps_on_a_sick_node_or_hurts_on_a_healthy_one() {
     use std::ffi::OsStr;

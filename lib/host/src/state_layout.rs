@@ -88,7 +88,7 @@ pub mod health {
     /// efa-check writes and reads it; it counts for one boot.
     pub const ROUNDS: &str = "efa-check.json";
     /// The version of that file.
-    pub const ROUNDS_VERSION: u32 = 1;
+    pub const ROUNDS_VERSION: u32 = 2;
     /// Held while that file is replaced.
     pub const ROUNDS_LOCK: &str = "efa-check.lock";
     /// Held by the process that tests an idle node's devices.

@@ -126,6 +126,17 @@ pub const WARNING_CHECKS: &[&str] = &[
     "hugepages",
 ];
 
+/// Those of [`WARNING_CHECKS`] that any job can cause, by what it sends to whom.
+/// `hold` believes them only where no job can have done so.
+pub const CAUSED_BY_JOBS: &[&str] = &[
+    "rx-drops",
+    "rdma-errors",
+    "unresponsive-remote",
+    "impaired-remote",
+    "retransmissions",
+    "security-group",
+];
+
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RateSetting {
@@ -281,6 +292,22 @@ impl Settings {
             pingpong_every: section.pingpong_every,
             default_profile: has_profile(config.default_profile.as_deref()),
         })
+    }
+
+    /// What a site should know of its settings, though they are right.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let held = |check: &&str| self.hold.iter().any(|id| id == check);
+        let caused = CAUSED_BY_JOBS.iter().copied().filter(held);
+        let caused: Vec<&str> = caused.collect();
+        if caused.is_empty() {
+            return Vec::new();
+        }
+        vec![format!(
+            "[health] hold: any job can cause {}; a node is held for it only where the counters rose while no \
+             job ran, or (security-group) where the loopback test failed",
+            caused.join(", ")
+        )]
     }
 
     /// The site's `expected_devices` for this type.
@@ -440,6 +467,17 @@ mod tests {
         assert!(refusal("[health]\npingpong_every = \"5s\"").contains("1m to 7d"));
         let rate = "[health.rates]\nrx_dropz = { burst = 1, per_minute = 1 }";
         assert!(refusal(rate).contains("rx_drops"));
+    }
+
+    #[test]
+    fn a_held_warning_that_any_job_can_cause_is_pointed_out() {
+        let of = |hold: &str| settings(&format!("[health]\nhold = [{hold}]")).unwrap();
+        assert!(of("'memlock', 'loopback'").warnings().is_empty());
+        let warnings = of("'memlock', 'rx-drops'").warnings();
+        assert!(warnings[0].contains("can cause rx-drops;"), "{warnings:?}");
+        for check in CAUSED_BY_JOBS {
+            assert!(WARNING_CHECKS.contains(check), "{check}");
+        }
     }
 
     #[test]
