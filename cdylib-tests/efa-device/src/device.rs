@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::admin_queue::AdminQueue;
 use crate::bytes::u32_at;
@@ -110,11 +110,10 @@ impl Efa {
     fn send(&self, what: Happening) {
         let after = match what {
             Happening::Command { .. } => self.faults.slow,
-            Happening::Posted(_) => std::time::Duration::ZERO,
+            Happening::Posted(_) => Duration::ZERO,
         };
-        let due = Instant::now() + after;
         // Without a fabric, nothing moves.
-        let _ = self.fabric.send(Event { due, what });
+        let _ = self.fabric.send(Event { after, what });
     }
 
     fn forget_queues(&mut self) {

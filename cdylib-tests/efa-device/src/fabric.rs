@@ -154,7 +154,7 @@ impl Fabric {
                 None => Duration::from_secs(3600),
             };
             match self.events.recv_timeout(wait) {
-                Ok(event) => self.accept(event),
+                Ok(event) => self.accept(event, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
                 // The devices, which hold the other end, are this fabric's own.
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -165,7 +165,7 @@ impl Fabric {
     /// Gives everything that is due one turn. Returns when the next thing is due.
     pub fn turn(&mut self, now: Instant) -> Option<Instant> {
         while let Ok(event) = self.events.try_recv() {
-            self.accept(event);
+            self.accept(event, now);
         }
         let last = self.order;
         // What is put back in this turn has a higher order, and waits for the next.
@@ -187,9 +187,10 @@ impl Fabric {
         self.waiting.peek().map(|waiting| waiting.due)
     }
 
-    fn accept(&mut self, event: Event) {
+    fn accept(&mut self, event: Event, now: Instant) {
+        let due = now + event.after;
         match event.what {
-            Happening::Command { device } => self.wait(event.due, Due::Command(device)),
+            Happening::Command { device } => self.wait(due, Due::Command(device)),
             Happening::Posted(work) => {
                 let delay = Duration::from_millis(self.settings.delay.load(Relaxed));
                 let transit = Transit {
@@ -199,7 +200,7 @@ impl Fabric {
                     offers: 0,
                     copied: 0,
                 };
-                self.wait(event.due + delay, Due::Work(transit));
+                self.wait(due + delay, Due::Work(transit));
             }
         }
     }

@@ -39,6 +39,8 @@ mod queues;
 mod registers;
 pub mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 mod timing;
 pub mod vfio_user;
 

@@ -1,6 +1,6 @@
 //! What a device leaves to the fabric, whose clock it has.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::queues::Work;
 
@@ -15,6 +15,7 @@ pub(crate) enum Happening {
 
 #[derive(Debug)]
 pub(crate) struct Event {
-    pub(crate) due: Instant,
+    /// When it is due, from the moment at which the fabric hears of it.
+    pub(crate) after: Duration,
     pub(crate) what: Happening,
 }
