@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 /// Which counters a device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CounterSet {
-    /// The 17 that every device has.
+    /// The 17 of the driver of 6.12: the device refuses the network's. A driver that
+    /// asks for those, too, can read no counter of it.
     Old,
     /// These, and the 5 of the network: retransmissions and remotes.
     Network,

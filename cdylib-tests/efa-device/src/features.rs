@@ -36,28 +36,23 @@ pub struct Model {
 ///   knows all four.
 /// - `rdma_read`, `rdma_write`: Nitro v4 and later have both; p4d reads only, which
 ///   is why aws-ofi-nccl sends messages there (EC2 guide, EFA, supported types).
-/// - `counters`: those of the network exist on Nitro v4 and later (EC2 guide,
-///   "Monitor an Elastic Fabric Adapter").
+/// - `counters`: every model answers for those of the network. The driver that shows
+///   them asks every device, and reads no counter at all of one that refuses.
 /// - `mtu`: as the driver of 6.12 was run with; the same everywhere.
 pub const MODELS: &[Model] = &[
-    model("p4d", 0xefa0, false, CounterSet::Old),
-    model("p5", 0xefa1, true, CounterSet::Network),
-    model("p5en", 0xefa2, true, CounterSet::Network),
-    model("p6", 0xefa3, true, CounterSet::Network),
+    model("p4d", 0xefa0, false),
+    model("p5", 0xefa1, true),
+    model("p5en", 0xefa2, true),
+    model("p6", 0xefa3, true),
 ];
 
-const fn model(
-    name: &'static str,
-    device_id: u16,
-    rdma_write: bool,
-    counters: CounterSet,
-) -> Model {
+const fn model(name: &'static str, device_id: u16, rdma_write: bool) -> Model {
     Model {
         name,
         device_id,
         rdma_read: true,
         rdma_write,
-        counters,
+        counters: CounterSet::Network,
         mtu: 8928,
     }
 }

@@ -32,10 +32,10 @@ struct Serve {
     /// The instance type whose devices these are: p4d, p5, p5en, p6.
     #[arg(long, default_value = "p5")]
     model: Model,
-    /// How many counters of the port the devices have, 17 or 22, if not those of
-    /// the model.
-    #[arg(long, value_parser = counters)]
-    counters: Option<CounterSet>,
+    /// How many counters of the port the devices have: 22, or 17 without those of the
+    /// network, which a driver newer than Linux 6.12 cannot do without.
+    #[arg(long, value_parser = counters, default_value = "22")]
+    counters: CounterSet,
     /// The time limit of the admin queue in milliseconds, up to 1500 in steps of 100;
     /// 0 leaves the driver its own 30 s.
     #[arg(long, value_name = "MS", default_value = "0", value_parser = admin_timeout)]
@@ -94,8 +94,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Serve) -> Result<(), String> {
+    server::allow_many_files();
     let mut model = arguments.model;
-    model.counters = arguments.counters.unwrap_or(model.counters);
+    model.counters = arguments.counters;
     let configuration = Configuration {
         model,
         admin_timeout: arguments.admin_timeout,

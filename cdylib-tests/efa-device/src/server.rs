@@ -21,6 +21,22 @@ pub fn control_socket(socket: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Each device needs some fifteen descriptors: raises this process's limit on open
+/// files as far as it may.
+pub fn allow_many_files() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a pointer to a live rlimit, which getrlimit fills in.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if read == 0 {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: a pointer to a live rlimit. Where it is refused, the old one stays.
+        let _ = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+}
+
 type Client = Arc<Mutex<Option<UnixStream>>>;
 
 /// Serves the devices of a fabric, one at each socket, for ever. Calls `ready` when
