@@ -97,6 +97,7 @@ fn main() -> ExitCode {
         Some(probe_worker::READER) => return probe_worker::reader_main(args.into_iter().skip(1)),
         Some(drain::SPEAKER) => return drain::speaker_main(args.into_iter().skip(1)),
         Some(pingpong::TESTER) => return pingpong::tester_main(args.into_iter().skip(1)),
+        Some(pingpong::PAIR) => return pingpong::pair_main(args.into_iter().skip(1)),
         _ => {}
     }
     // Slurm's Prolog= and HealthCheckProgram= take a path and no arguments.

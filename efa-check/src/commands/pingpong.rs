@@ -1,8 +1,7 @@
 //! `efa-check pingpong`.
 
-use std::time::Duration;
-
 use efa_check::pingpong;
+use efa_check::pingpong::Outcome;
 use efa_check::site::Site;
 use findings::{Envelope, Severity};
 use host::printable;
@@ -38,13 +37,16 @@ pub fn run(site: &Site, only: Option<&str>, json: bool) -> u8 {
         }
     };
     let mut results = Vec::new();
+    let mut worst = Severity::Ok;
     for (done, name) in names.iter().enumerate() {
         let shown = printable(name, 60);
-        let result = pingpong::test(&program, &site.settings, name);
-        let words = match &result {
-            Ok(took) => format!("fine, {} ms", took.as_millis()),
-            Err(reason) => format!("FAILED: {reason}"),
+        let outcome = pingpong::test(&program, site, name);
+        let (words, severity) = match &outcome {
+            Outcome::Fine(took) => (format!("fine, {} ms", took.as_millis()), Severity::Ok),
+            Outcome::Failed(reason) => (format!("FAILED: {reason}"), Severity::Fatal),
+            Outcome::Unknown(reason) => (format!("UNKNOWN: {reason}"), Severity::Unknown),
         };
+        worst = worst.max(severity);
         if !json {
             print(&format!(
                 "{:>3}/{} {shown}: {words}\n",
@@ -52,18 +54,22 @@ pub fn run(site: &Site, only: Option<&str>, json: bool) -> u8 {
                 names.len()
             ));
         }
-        results.push(serde_json::json!({
-            "device": name,
-            "ok": result.is_ok(),
-            "reason": result.as_ref().err(),
-            "seconds": result.as_ref().ok().map(Duration::as_secs_f64),
-        }));
+        results.push(entry(name, &outcome));
     }
     if json {
         let node = site.node.as_ref().map(NodeName::as_str);
         let devices = serde_json::json!({ "devices": results });
         print_json(&Envelope::of_now(node, devices));
     }
-    let failed = results.iter().any(|result| result["ok"] != true);
-    if failed { 2 } else { 0 }
+    worst.exit_code()
+}
+
+/// One device in JSON. `ok` is null where it could not be found out.
+fn entry(device: &str, outcome: &Outcome) -> serde_json::Value {
+    let (ok, reason, seconds) = match outcome {
+        Outcome::Fine(took) => (Some(true), None, Some(took.as_secs_f64())),
+        Outcome::Failed(reason) => (Some(false), Some(reason), None),
+        Outcome::Unknown(reason) => (None, Some(reason), None),
+    };
+    serde_json::json!({ "device": device, "ok": ok, "reason": reason, "seconds": seconds })
 }

@@ -1096,6 +1096,55 @@ fn pingpong_tests_each_device_and_names_the_one_that_fails() {
     assert_eq!(node.run(&["pingpong", "--device", "none"]).code, 3);
 }
 
+/// An fi_pingpong whose two ends meet on the port that they are given.
+const MEETING: &str = r#"#!/usr/bin/perl
+use IO::Socket::INET;
+my %o; while (@ARGV) { my $a = shift; $a =~ /^-/ ? ($o{$a} = shift) : ($o{to} = $a); }
+if ($o{to}) {
+    my $s = IO::Socket::INET->new(PeerAddr => $o{to}, PeerPort => $o{-P})
+        or die "connect: $!\n";
+    $s->sysread(my $answer, 3);
+    die "ctrl: a stranger answered\n" unless $answer eq "efa";
+} else {
+    my $l = IO::Socket::INET->new(LocalPort => $o{-B}, Listen => 1) or die "bind: $!\n";
+    $l->accept->syswrite("efa");
+}
+"#;
+
+#[test]
+fn a_local_user_on_the_port_of_the_loopback_test_blames_no_device() {
+    let node = Node::named("g5.8xlarge");
+    let program = node.path("fi_pingpong");
+    fs::write(&program, MEETING).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let health = format!(
+        "fi_pingpong = \"{}\"\npingpong_limit = \"20s\"",
+        program.display()
+    );
+    node.configure(&health);
+    // If another process has it already, so much the better.
+    let _taken = std::net::TcpListener::bind("0.0.0.0:47592");
+    let said = node.run(&["pingpong"]);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+#[test]
+fn a_loopback_test_that_another_user_may_have_disturbed_is_unknown() {
+    let node = untested("State=IDLE");
+    // Then the devices cannot be used in another network namespace.
+    let mode = "sys/module/ib_core/parameters/netns_mode";
+    node.sim.write(mode, "N\n").unwrap();
+    let said = node.run(&["pingpong", "--device", &node.sim.devices()[3]]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(
+        said.out.contains("UNKNOWN: no route; but another user"),
+        "{said:?}"
+    );
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
+    wait_for_tester(&node);
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
+}
+
 #[test]
 fn a_fi_pingpong_that_others_may_change_is_not_run_and_no_device_is_blamed() {
     let node = untested("State=IDLE");

@@ -233,8 +233,8 @@ impl Call {
         Ok(hear(&mut child, deadline))
     }
 
-    /// Starts it, without input and output, for a caller that ends it by
-    /// [`end`].
+    /// Starts it, without input and output but for its errors, for a caller that
+    /// ends it by [`end`] and reads them by [`errors`].
     ///
     /// # Errors
     /// It could not be started.
@@ -242,7 +242,7 @@ impl Call {
         self.command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         self.spawn()
     }
 
@@ -400,6 +400,26 @@ pub fn end(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
     status
 }
 
+/// What a child of [`Call::start`] has written to its standard error, as far as a
+/// pipe holds it. Never waits for more.
+pub fn errors(child: &mut Child) -> String {
+    let Some(pipe) = child.stderr.take() else {
+        return String::new();
+    };
+    let mut bytes = vec![0; PIPE];
+    let mut length = 0;
+    if rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK).is_ok() {
+        // It ends with the end of the output, or where there is no more by now.
+        while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty())
+            && let Ok(count @ 1..) = rustix::io::read(&pipe, rest)
+        {
+            length += count;
+        }
+    }
+    bytes.truncate(length);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Waits for the end of a child; `None` if it has not ended by then.
 pub fn ended_by(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
     let pidfd = pidfd(child);
@@ -538,6 +558,21 @@ mod tests {
         assert_eq!(sh("cat", PLENTY).stdout, "");
         let error = shell("cat").input(vec![b'x'; 4097]).run(PLENTY);
         assert!(matches!(error, Err(ExecError::Input { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn the_errors_of_a_child_that_runs_are_read_without_waiting() {
+        let mut child = shell("echo why >&2; exec sleep 600").start().unwrap();
+        let mut text = String::new();
+        let begun = Instant::now();
+        while text.is_empty() && begun.elapsed() < PLENTY {
+            let pipe = child.stderr.as_ref().unwrap();
+            let mut polled = [PollFd::new(pipe, PollFlags::IN)];
+            poll(&mut polled, Timespec::try_from(PLENTY).ok().as_ref()).unwrap();
+            text = errors(&mut child);
+        }
+        assert_eq!(text, "why\n");
+        assert!(end(&mut child, Instant::now()).is_none());
     }
 
     #[test]

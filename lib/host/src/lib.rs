@@ -15,6 +15,7 @@ mod gather;
 pub mod ids;
 pub mod interleaving;
 pub mod late;
+pub mod net_namespace;
 mod printable;
 pub mod process;
 pub mod state_dir;
