@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help check demo test modules bench dist matrix node-test fuzz linker
+.PHONY: help check demo test modules bench dist matrix node-test driver-test fuzz linker
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -84,6 +84,13 @@ node-test: linker ## Install the package on three virtual machines laid out as o
 	cargo build --quiet --package mock-nvml
 	cargo build --quiet --package cdylib-tests --bin hugemap
 	@$(RUN) node-test -- $(if $(ONLY),--only $(ONLY))
+
+# A part of it: make driver-test ONLY='dead admin queue'
+driver-test: linker ## Fail, move data and run jobs on the kernel's own efa driver and emulated devices (root; QEMU without KVM)
+	@$(XTASK) setup --for driver-test || exit 77
+	@$(XTASK) roots driver || exit 77
+	cargo build --quiet --release --package spank-efa --package efa-check --package slurm-efa --package efa-device
+	@$(RUN) driver-test -- $(if $(ONLY),--only '$(ONLY)')
 
 # cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP lets a stable one do.
 fuzz: export RUSTC_BOOTSTRAP := 1

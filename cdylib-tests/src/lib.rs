@@ -19,9 +19,11 @@
 //! - [`comparison`]: programs measured side by side; [`statistics`]: what the
 //!   measurements say.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
-//! - [`node_test`]: the package on whole machines.
+//! - [`node_test`]: the package on whole machines; [`driver_test`]: the kernel's own
+//!   efa driver on emulated devices.
 
 pub mod comparison;
+pub mod driver_test;
 pub mod efa_cluster;
 pub mod gres;
 pub mod health;

@@ -54,6 +54,18 @@ pub fn program(name: &str) -> PathBuf {
     built(&Path::new("debug").join(name), MODULES)
 }
 
+/// A program or object of the suite as cargo builds it for release, by its file's
+/// name.
+///
+/// # Panics
+/// When it has not been built.
+pub fn released(name: &str) -> PathBuf {
+    built(
+        &Path::new("release").join(name),
+        "`cargo build --release` with its package",
+    )
+}
+
 /// A program of this crate, which cargo builds before its tests.
 ///
 /// # Panics

@@ -1,0 +1,215 @@
+//! A node: a guest and its devices. One that was left whole serves the next scene.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::fabric::Fabric;
+use super::guest::{Guest, Hardware, Said};
+use super::image::Image;
+use crate::machines::Verdict;
+use crate::machines::scene::expect;
+
+/// What all scenes are played on.
+#[derive(Debug)]
+pub struct Stage {
+    pub image: Image,
+    pub dir: &'static Path,
+    node: Option<Node>,
+}
+
+/// The node that a scene wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub hardware: Hardware,
+    /// The generation of the devices.
+    pub model: &'static str,
+    /// Devices that it boots with, and how many more can be plugged in.
+    pub devices: usize,
+    pub spare: usize,
+    /// The driver's limit for an admin command; 0 is its own, 30 s.
+    pub limit: Duration,
+}
+
+/// An instance type with one device and no GPU.
+pub const ONE: Wanted = Wanted {
+    hardware: Hardware {
+        name: "one",
+        product: "c5n.18xlarge",
+        cpus: 2,
+        memory: &[512],
+        boot: "",
+        network: None,
+    },
+    model: "p4d",
+    devices: 1,
+    spare: 0,
+    limit: Duration::from_secs(1),
+};
+
+/// One with four.
+pub const FOUR: Wanted = Wanted {
+    hardware: Hardware {
+        name: "four",
+        product: "p4d.24xlarge",
+        ..ONE.hardware
+    },
+    devices: 4,
+    ..ONE
+};
+
+/// One with as many as there can be.
+pub const ALL: Wanted = Wanted {
+    hardware: Hardware {
+        name: "all",
+        product: "p5.48xlarge",
+        memory: &[1024],
+        ..ONE.hardware
+    },
+    model: "p5",
+    devices: 32,
+    ..ONE
+};
+
+/// A guest and its devices.
+#[derive(Debug)]
+pub struct Node {
+    pub guest: Guest,
+    pub fabric: Fabric,
+    wanted: Wanted,
+}
+
+impl Stage {
+    pub fn new(image: Image, dir: &'static Path) -> Self {
+        Self {
+            image,
+            dir,
+            node: None,
+        }
+    }
+
+    /// A node whose devices are well, with nothing remembered of earlier scenes:
+    /// the last scene's, if that was such a one.
+    ///
+    /// # Errors
+    /// It does not come up, or its devices do not get well.
+    pub fn node(&mut self, wanted: Wanted) -> Verdict<&mut Node> {
+        match self.node.take() {
+            Some(mut node) if node.wanted == wanted => {
+                node.heal()?;
+                Ok(self.node.insert(node))
+            }
+            // Switched off before the next is on.
+            last => {
+                drop(last);
+                Ok(self
+                    .node
+                    .insert(Node::start(&self.image, self.dir, wanted)?))
+            }
+        }
+    }
+
+    /// Ends the last node.
+    pub fn clear(&mut self) {
+        self.node = None;
+    }
+
+    /// What a node has to say about a failure. No other scene is played on it.
+    pub fn end_of_failure(&mut self) -> String {
+        match self.node.take() {
+            None => String::new(),
+            Some(mut node) => {
+                let dmesg = node.guest.output("dmesg | tail -n 25");
+                let dmesg = dmesg.map_or_else(|error| error.to_string(), |said| said.text);
+                format!("{}\n{dmesg}\n{}", node.guest.console(), node.fabric.log())
+            }
+        }
+    }
+}
+
+impl Node {
+    fn start(image: &Image, dir: &Path, wanted: Wanted) -> Verdict<Self> {
+        let all = wanted.devices + wanted.spare;
+        let fabric = Fabric::start(dir, wanted.hardware.name, wanted.model, all, wanted.limit)?;
+        let devices: Vec<&Path> = (0..wanted.devices).map(|it| fabric.socket(it)).collect();
+        let mut guest = Guest::start(image, wanted.hardware, &devices)?;
+        guest.wait_up()?;
+        Ok(Self {
+            guest,
+            fabric,
+            wanted,
+        })
+    }
+
+    /// Makes all devices well, and the node forget them.
+    fn heal(&mut self) -> Verdict {
+        const FAULTS: [&str; 9] = [
+            "dead-admin off",
+            "dead-registers off",
+            "not-ready off",
+            "slow 0",
+            "gone off",
+            "stuck-reset off",
+            "muted off",
+            "closed off",
+            "refuse off",
+        ];
+        for device in 0..self.wanted.devices {
+            for fault in FAULTS {
+                self.fabric.tell(device, fault)?;
+            }
+        }
+        self.guest.run(
+            "echo 1 >/sys/bus/pci/rescan; cd /sys/bus/pci/drivers/efa\n\
+             for device in 0*; do [ ! -e \"$device\" ] || echo $device >unbind; done\n\
+             for device in $(grep -lx 0x1d0f /sys/bus/pci/devices/*/vendor); do\n\
+             basename ${device%/vendor} >bind; done\n\
+             rm -rf /run/slurm-efa /var/lib/slurm-efa /var/log/slurm-efa; dmesg -C",
+        )?;
+        self.devices(self.wanted.devices)
+    }
+
+    /// Fails unless the driver has so many devices.
+    ///
+    /// # Errors
+    /// With those that it has.
+    pub fn devices(&mut self, count: usize) -> Verdict {
+        let said = self.guest.run("ls /sys/class/infiniband")?;
+        if said.split_whitespace().count() == count {
+            return Ok(());
+        }
+        let dmesg = self.guest.run("dmesg | tail -n 20")?;
+        Err(format!("not {count} devices but {said}\n{dmesg}").into())
+    }
+
+    /// Steers a device.
+    ///
+    /// # Errors
+    /// It does not understand.
+    pub fn tell(&self, device: usize, words: &str) -> Verdict {
+        self.fabric.tell(device, words).map(drop)
+    }
+
+    /// Runs efa-check, and fails unless it ends with this code within this time and
+    /// says this.
+    ///
+    /// # Errors
+    /// With what it said.
+    pub fn efa_check(
+        &mut self,
+        arguments: &str,
+        code: i32,
+        sentence: &str,
+        within: Duration,
+    ) -> Verdict<Said> {
+        let said = self.guest.output(&format!("efa-check {arguments}"))?;
+        expect(
+            said.code == code && said.text.contains(sentence) && said.took <= within,
+            &format!(
+                "exit code {code} and `{sentence}` within {} ms",
+                within.as_millis()
+            ),
+            &said,
+        )?;
+        Ok(said)
+    }
+}

@@ -1,0 +1,49 @@
+//! What is looked at.
+
+mod devices;
+mod faults;
+
+use super::node::Stage;
+use crate::machines::scene::Scene;
+
+/// A new scene is one entry and its function. Scenes in a row that want the same node
+/// share it.
+pub const SCENES: &[Scene<Stage>] = &[
+    Scene::new("one device", devices::one),
+    Scene::new("32 devices", devices::all),
+    Scene::new(
+        "one dead of 32 takes libfabric from the node",
+        faults::one_dead_of_32,
+    ),
+    Scene::new("four devices", devices::four),
+    Scene::new("removed from the bus, and rescanned", devices::rescan),
+    Scene::new("hot plug", devices::hot_plug),
+    Scene::new("dead admin queue", faults::dead_admin_queue),
+    Scene::new(
+        "dead admin queue while efa-check looks",
+        faults::dies_during_a_look,
+    ),
+    Scene::new("no interrupts", faults::no_interrupts),
+    Scene::new("off the bus", faults::off_the_bus),
+    Scene::new("slow: 300 ms for each command", faults::slow),
+    Scene::new("refused commands", faults::refused),
+    Scene::new("fatal event", faults::fatal_event),
+    Scene::new("not ready when the driver comes", faults::not_ready),
+    Scene::new("late device: a deferred probe", faults::late_device),
+    Scene::new(
+        "a removal waits for a reader that hangs",
+        faults::removed_while_read,
+    ),
+    Scene::new("counters that lie", faults::lies),
+    Scene::new("the device's process ends", faults::process_ends),
+    Scene::new(
+        "dead admin queue, with the driver's own 30 s",
+        faults::thirty_seconds,
+    ),
+    Scene::new(
+        "a second look sends no second reader",
+        faults::no_second_reader,
+    )
+    .not_yet("`efa-check node` remembers no reader that hangs"),
+    Scene::new("NUMA", devices::numa),
+];
