@@ -40,6 +40,7 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 # What the tests load into Slurm, where they look for it:
 #   target/debug/libspank_efa.so          the plugin
 #   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
+#   target/debug/efa-counter-reader       what the plugin starts, beside it
 #   target/debug/libpam_slurm_logout.so   the PAM module, and beside it its programs
 #   target/inject/debug/libpam_slurm_logout.so   the same, able to panic in any phase
 #   target/debug/libspank_gres.so         the plugin of shared GPUs
@@ -53,6 +54,7 @@ modules:
 	cargo build --quiet --package spank --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
+	ln -sf $(abspath $(TARGET))/debug/efa-counter-reader $(TARGET)/inject/debug/
 
 bench: linker ## Measure job steps, prolog and logins, each against its rivals
 	@$(XTASK) setup --for bench

@@ -11,7 +11,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::modules;
 use crate::simnode::Spec;
@@ -69,9 +69,21 @@ fn with_nodes(nodes: impl IntoIterator<Item = Spec>) -> Builder {
 }
 
 fn assemble(requirement: &str, toml: &str, nodes: impl IntoIterator<Item = Spec>) -> Builder {
+    let plugin = modules::plugin();
+    let place = plugin_of(Path::new("{dir}"));
     with_nodes(nodes)
-        .plugstack(&plugstack_line(requirement, &modules::plugin()))
+        .prepare(move |dir| modules::put_plugin(&plugin, &dir.join("plugin")))
+        .plugstack(&plugstack_line(requirement, &place))
         .file(CONFIG, &format!("{SYSROOTS}{toml}"))
+}
+
+/// Where the plugin of a cluster lies, whose directory this is.
+///
+/// # Panics
+/// When the plugin is not built.
+pub fn plugin_of(dir: &Path) -> PathBuf {
+    let name = modules::plugin().file_name().unwrap_or_default().to_owned();
+    dir.join("plugin").join(name)
 }
 
 /// A line of plugstack.conf: `required|optional PLUGIN config=…`.

@@ -46,6 +46,24 @@ pub fn example(name: &str) -> PathBuf {
     built(Path::new(&format!("debug/examples/lib{name}.so")), MODULES)
 }
 
+/// What a plugin starts to read counters, and looks for beside itself.
+#[must_use]
+pub fn reader_beside(plugin: &Path) -> PathBuf {
+    plugin.with_file_name(efa::counter_reader::PROGRAM)
+}
+
+/// Puts a plugin, as a link, and what it looks for beside itself into a folder
+/// of root's, which is made.
+///
+/// # Errors
+/// They cannot be put there.
+pub fn put_plugin(plugin: &Path, dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(dir)?;
+    let name = plugin.file_name().unwrap_or_default();
+    std::os::unix::fs::symlink(plugin, dir.join(name))?;
+    put(&reader_beside(plugin), dir).map(drop)
+}
+
 /// A program of the suite.
 ///
 /// # Panics

@@ -18,7 +18,7 @@ use efa::counters::{Moment, Snapshot};
 use gpu::shares;
 use host::state_dir::StateDir;
 use host::state_layout::gres;
-use host::{BootId, Deadline, Gid, Sysroot, Uid};
+use host::{BootId, Deadline, Gid, Uid};
 use hugepages::machine::{Due, Pages};
 use hugepages::pool::PoolError;
 use hugepages::{Claim, HugePages, NumaNode, PageClaim, PageSize, Pool, Pools, Spread};
@@ -96,11 +96,10 @@ impl Node {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("spool")).unwrap();
-        let nothing = Sysroot::new(dir.path().join("spool"));
         Self {
             kernel: Kernel(Arc::new(Mutex::new(BASELINE))),
             boot: BootId::current().unwrap(),
-            counters: Snapshot::traffic(&nothing, Moment::now(), limit()).unwrap(),
+            counters: Snapshot::empty(Moment::now()),
             next: AtomicU32::new(1),
             ended: AtomicBool::new(false),
             killed: Mutex::default(),

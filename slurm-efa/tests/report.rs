@@ -121,6 +121,7 @@ fn record(job: u32, node: &str, bytes: u64) -> UsageRecord {
         start: Some(1_795_320_000),
         end: 1_795_323_600,
         shared: Some(false),
+        first_reading: None,
         lustre: Some(false),
         problems: Vec::new(),
         devices: Usage(devices.into_iter().collect()),

@@ -1,6 +1,6 @@
 //! `slurmstepd spank prolog` and `epilog`: root, once for each job on each node.
 //!
-//! The prolog records the job, reserves its hugepages and keeps the counters;
+//! The prolog records the job, has the counters read and reserves its hugepages;
 //! the epilog reports, forgets the job and gives back. Neither ever returns an
 //! error: that would drain the node. What is wrong with a *job* is written into
 //! its record, and its tasks end with that sentence (see `slurmstepd.rs`); what is
@@ -30,7 +30,7 @@ use spank::{Spank, log};
 use crate::arguments::Arguments;
 use crate::options;
 use crate::options::OPTIONS;
-use crate::usage::{self, Books};
+use crate::usage::{self, Before, Books, Counters};
 use profiles::hugepage_request;
 use profiles::hugepage_request::{Source, Wanted};
 use profiles::profile;
@@ -77,6 +77,13 @@ impl Here {
 
     fn node(&self) -> &NodeName {
         &self.key.node
+    }
+
+    fn counters(&self) -> Counters<'_> {
+        Counters {
+            sysroot: &self.sysroot,
+            state: self.state.path(),
+        }
     }
 
     /// Where the sockets of this node's steps lie. Where that is not known, a
@@ -204,8 +211,9 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let mut job = Job::new(&here.key, start, Uid(uid), Gid(gid), here.spool());
     if let Some(profile) = &profile {
         job.profile = Some(profile.name.clone());
-        let devices = efa::devices::devices(&here.sysroot).unwrap_or_default();
-        job.devices = devices.iter().map(|device| device.name.clone()).collect();
+        let names = efa::devices::names(&here.sysroot).unwrap_or_default();
+        job.devices = names.efa;
+        job.counting = true;
     }
     // Known before the job has its pages: its steps can then tell that the
     // prolog did not come to its end.
@@ -225,26 +233,24 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     job.hugepages = wanted.as_ref().map(|wanted| wanted.request.to_string());
     // Before anything is taken in its name: what has no record may be taken back.
     registry.begin(&mut here.state, &job).map_err(said)?;
-    if profile.is_some() {
-        let kept = usage::count(&here.sysroot).and_then(|counters| {
-            registry
-                .keep_counters(&here.state, &job, &counters)
-                .map_err(said)
-        });
-        if let Err(reason) = kept {
-            complain("the job's counters", &reason);
-        }
+    let mut failed_to_count = false;
+    if profile.is_some()
+        && let Err(reason) = here.counters().keep(&job)
+    {
+        complain("the job's counters", &reason);
+        failed_to_count = true;
     }
     job.others_at_start = sweep_and_reserve(&here, &mut registry, &mut job, wanted.as_ref());
     if here.settings.isolate {
         fence(&here, job.reservation.as_ref());
     }
-    if job.others_at_start || wanted.is_some() {
+    if job.others_at_start || wanted.is_some() || failed_to_count {
         let (others, reservation) = (job.others_at_start, job.reservation);
         registry
             .amend(&here.key, &job.start, |job| {
                 job.others_at_start = others;
                 job.reservation = reservation;
+                job.counting &= !failed_to_count;
             })
             .map_err(said)?;
     }
@@ -428,9 +434,9 @@ fn try_epilog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
 
 /// Writes the record of the whole job on this node, if its prolog counted.
 fn report(here: &Here, job: &Job) -> Result<(), String> {
-    let Some(before) = usage::kept(&here.state, &here.key) else {
+    if !job.counting {
         return Ok(());
-    };
+    }
     let books = Books::of(&here.config, here.node())?;
     let mut record = usage::blank(job.job.0, here.node(), job.uid.0);
     record.profile.clone_from(&job.profile);
@@ -452,7 +458,9 @@ fn report(here: &Here, job: &Job) -> Result<(), String> {
     }
     record.shared = registry::shared(&here.state, job);
     record.lustre = usage::lustre(&here.sysroot);
-    usage::close(&mut record, &before, &here.sysroot);
+    let before = Before::Kept(&here.state, &here.key);
+    let start_ns = job.start.since_boot_ms.saturating_mul(1_000_000);
+    here.counters().close(&mut record, before, start_ns);
     books.write(&record);
     Ok(())
 }

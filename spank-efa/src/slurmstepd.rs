@@ -1,6 +1,6 @@
 //! slurmstepd: the node's side, as root, once for each step.
 //!
-//! `init_post_opt` decides, sets the environment and counts; `user_init`
+//! `init_post_opt` decides, sets the environment and has the counters read; `user_init`
 //! speaks, since from there words reach the user's stderr;
 //! `task_init_privileged` lifts the limit of locked memory; `task_init` fails
 //! the tasks of a job that cannot run here; `task_exit`, with the last task,
@@ -15,7 +15,8 @@ use std::process::Command;
 
 use ::usage::{Step, UsageRecord};
 use config::{Config, Memlock};
-use efa::counters::Snapshot;
+use efa::counter_reader::CounterReader;
+use efa::counters::since_boot_ns;
 use efa::{Stack, instance_types};
 use host::Sysroot;
 use host::exec;
@@ -33,7 +34,7 @@ use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE};
 use crate::components::{self, Listed};
 use crate::options;
 use crate::prolog_epilog;
-use crate::usage::{self, Books};
+use crate::usage::{self, Before, Books, Counters};
 use profiles::explain;
 use profiles::hugepage_request;
 use profiles::hugepage_request::{Source, Wanted};
@@ -98,8 +99,14 @@ struct Fence {
 struct Account {
     books: Books,
     record: UsageRecord,
-    before: Result<Snapshot, String>,
+    /// The step's own reading at its start; `None` where the job's is as good.
+    before: Option<Result<CounterReader, String>>,
+    /// When the tasks were about to start, in ns since boot.
+    start_ns: u64,
     sysroot: Sysroot,
+    /// The state directory.
+    state: PathBuf,
+    key: JobKey,
     job: Option<(StateDir, Job)>,
     /// Nobody else speaks for the job.
     alone: bool,
@@ -310,7 +317,7 @@ impl Stepd {
             step,
             config,
             in_force,
-            &key,
+            (place, key),
             registered.ok().flatten(),
         )?);
         Ok(())
@@ -337,8 +344,14 @@ impl Stepd {
         }
     }
 
-    /// Speaks to the user.
+    /// Speaks to the user. The tasks start next.
     pub fn user_init(&mut self, spank: &Spank<'_>) {
+        if let Some(account) = &mut self.account {
+            account.start_ns = since_boot_ns();
+            if let Some(Ok(reader)) = &mut account.before {
+                reader.reap();
+            }
+        }
         match &self.outcome {
             Outcome::Nothing => {}
             Outcome::Fail(sentence) => log::user(&format!("efa: error: {sentence}")),
@@ -429,7 +442,15 @@ impl Stepd {
         if let Some((state, job)) = &account.job {
             account.record.shared = registry::shared(state, job);
         }
-        usage::close(&mut account.record, &account.before, &account.sysroot);
+        let counters = Counters {
+            sysroot: &account.sysroot,
+            state: &account.state,
+        };
+        let before = match (account.before, &account.job) {
+            (None, Some((state, _))) => Before::Kept(state, &account.key),
+            (own, _) => Before::Own(own.unwrap_or_else(|| Err("none was begun".to_owned()))),
+        };
+        counters.close(&mut account.record, before, account.start_ns);
         for line in usage::lines(&account.record, account.alone) {
             log::user(&line);
         }
@@ -522,7 +543,7 @@ fn open_account(
     step: StepId,
     config: &Config,
     in_force: &InForce,
-    key: &JobKey,
+    (state, key): (PathBuf, JobKey),
     job: Option<(StateDir, Job)>,
 ) -> Result<Account, String> {
     let sysroot = config
@@ -534,10 +555,6 @@ fn open_account(
         String::from_utf8(value).ok()
     };
     let batch = step == StepId::Batch;
-    let of_job = job
-        .as_ref()
-        .filter(|_| batch)
-        .and_then(|(state, _)| usage::kept(state, key));
     let mut record = usage::blank(key.job.0, &key.node, uid);
     record.profile = Some(in_force.profile.name.clone());
     record.instance_type = in_force
@@ -563,15 +580,34 @@ fn open_account(
         record.nodes = spank.node_count().ok();
         record.node_list = text("SLURM_STEP_NODELIST").or_else(|| text("SLURM_JOB_NODELIST"));
     }
+    // Slurm sets this for batch scripts, and the steps inside inherit it.
+    let alone = batch || text("ENVIRONMENT").as_deref() != Some("BATCH");
+    let counters = Counters {
+        sysroot: &sysroot,
+        state: &state,
+    };
+    let first = batch || (alone && step == StepId::Number(0));
+    let own = !job.as_ref().is_some_and(|(_, job)| {
+        first && job.counting && (batch || has_just_started(job, since_boot_ns()))
+    });
     Ok(Account {
         books: Books::of(config, &key.node)?,
         record,
-        before: of_job.unwrap_or_else(|| usage::count(&sysroot)),
+        before: own.then(|| counters.start()),
+        start_ns: since_boot_ns(),
         sysroot,
+        state,
+        key,
         job,
-        // Slurm sets this for batch scripts, and the steps inside inherit it.
-        alone: batch || text("ENVIRONMENT").as_deref() != Some("BATCH"),
+        alone,
     })
+}
+
+/// Whether the job's first step has as good a reading in the job's own: nothing
+/// can have run in between.
+fn has_just_started(job: &Job, now_ns: u64) -> bool {
+    const LATELY_MS: u64 = 1000;
+    (now_ns / 1_000_000).saturating_sub(job.start.since_boot_ms) < LATELY_MS
 }
 
 fn container(spank: &Spank<'_>) -> Option<&'static str> {

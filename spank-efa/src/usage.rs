@@ -1,25 +1,31 @@
 //! What a job or a step moved over EFA: counters at its start and at its end,
 //! the record of the difference, where it is written, and what is said.
 //!
-//! A fault here costs a record, never a job. Reading counters may take long
-//! where a device is dead; see [`Snapshot::full`].
+//! A fault here costs a record, never a job. No counter is read in this process:
+//! see [`efa::counter_reader`]. The start is not waited for, the end for
+//! [`AT_END`] at most.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::usage::FirstReading;
 use config::Config;
+use efa::counter_reader::{AT_END, AT_START, CounterReader, PROGRAM, Reading};
 use efa::counters::{Moment, Snapshot, Usage};
 use host::Deadline;
 use host::Sysroot;
+use host::printable;
 use host::state_dir::StateDir;
 use jobs::counters_at_start;
+use jobs::registry::Job;
 use slurm::JobKey;
 use slurm::NodeName;
 use spank::log;
 use usage::UsageRecord;
 
-/// For reading all counters once: 32 devices take 0.1 s.
-const READ: Duration = Duration::from_secs(5);
+/// Where the program lies if the plugin was loaded by a relative path.
+const PROGRAM_DIR: &str = "/usr/lib/slurm-efa";
 
 /// For the lock of the node's log.
 const WRITE: Duration = Duration::from_secs(5);
@@ -57,29 +63,115 @@ impl Books {
     }
 }
 
-/// The counters now, or why they are not known.
-pub fn count(sysroot: &Sysroot) -> Result<Snapshot, String> {
-    Snapshot::traffic(sysroot, Moment::now(), Deadline::after(READ))
-        .map_err(|error| error.to_string())
+/// What a reading of the counters needs.
+#[derive(Clone, Copy)]
+pub struct Counters<'a> {
+    pub sysroot: &'a Sysroot,
+    /// The state directory.
+    pub state: &'a Path,
 }
 
-/// Adds to the record what was counted until now.
-pub fn close(record: &mut UsageRecord, before: &Result<Snapshot, String>, sysroot: &Sysroot) {
-    match (before, count(sysroot)) {
-        (Ok(before), Ok(after)) => {
-            record.start = Some(before.taken.unix_s);
-            record.end = after.taken.unix_s;
-            record.devices = Usage::between(before, &after);
+impl Counters<'_> {
+    /// Has them read at the start of a job, whose record must be there. Nobody
+    /// waits for it.
+    pub fn keep(self, job: &Job) -> Result<(), String> {
+        let program = reader()?;
+        let reading = self.reading(&program, AT_START);
+        // This process ends soon, and with it what the child leaves.
+        let child = reading.keep(job.node.as_str(), job.job.0, &job.start.nonce)?;
+        drop(child);
+        Ok(())
+    }
+
+    /// Has them read at the start of a step. Nobody waits for it.
+    pub fn start(self) -> Result<CounterReader, String> {
+        self.reading(&reader()?, AT_START).start()
+    }
+
+    fn reading<'a>(self, program: &'a Path, limit: Duration) -> Reading<'a>
+    where
+        Self: 'a,
+    {
+        Reading {
+            program,
+            sysroot: self.sysroot,
+            state: self.state,
+            limit,
         }
+    }
+
+    /// Reads them now, and adds to the record what was counted since `before`.
+    /// `start_ns`: when the job or the tasks of the step started, since boot.
+    pub fn close(self, record: &mut UsageRecord, before: Before<'_>, start_ns: u64) {
+        let deadline = Deadline::after(AT_END);
+        let after = reader().and_then(|program| self.reading(&program, AT_END).start());
+        let before = before.finish(deadline);
+        let after = after.and_then(|reader| reader.finish(deadline));
+        name_silent(&before, &after);
+        add(record, before, after, start_ns);
+    }
+}
+
+/// The reading at the start.
+pub enum Before<'a> {
+    /// It is kept with the job's record.
+    Kept(&'a StateDir, &'a JobKey),
+    /// It is the step's own.
+    Own(Result<CounterReader, String>),
+}
+
+impl Before<'_> {
+    fn finish(self, deadline: Deadline) -> Result<Snapshot, String> {
+        match self {
+            Self::Kept(state, key) => counters_at_start::kept_by(state, key, deadline)
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| "the process that reads them has not come to its end".to_owned()),
+            Self::Own(reader) => reader?.finish(deadline),
+        }
+    }
+}
+
+/// Beside this plugin, unless that was not loaded by its full path.
+fn reader() -> Result<PathBuf, String> {
+    let file = spank::host::own_file().ok_or("the plugin's own file is not known")?;
+    let beside = file.parent().filter(|dir| dir.is_absolute());
+    Ok(beside.unwrap_or(Path::new(PROGRAM_DIR)).join(PROGRAM))
+}
+
+/// Tells the administrator which processes hang.
+fn name_silent(before: &Result<Snapshot, String>, after: &Result<Snapshot, String>) {
+    let readings = [before, after].into_iter().flatten();
+    let silent: BTreeSet<_> = readings.flat_map(|reading| &reading.silent).collect();
+    for (device, process) in silent {
+        // As an error it would reach the user's terminal, too.
+        log::info(&format!(
+            "spank_efa: {} does not answer: process {process}, which reads its counters, has not \
+             come back; it is left alone, and ends when the driver gives up",
+            printable(device, 64)
+        ));
+    }
+}
+
+fn add(
+    record: &mut UsageRecord,
+    before: Result<Snapshot, String>,
+    after: Result<Snapshot, String>,
+    start_ns: u64,
+) {
+    record.end = Moment::now().unix_s;
+    if let Ok(before) = &before {
+        record.start = Some(before.taken.unix_s);
+        record.first_reading = Some(FirstReading::of(before, start_ns));
+    }
+    match (before, after) {
+        (Ok(before), Ok(after)) => record.devices = Usage::between(&before, &after),
         (Err(reason), Ok(after)) => {
-            record.end = after.taken.unix_s;
             record.devices = Usage::without_baseline(&after);
             record.add_problem(&format!(
                 "the counters at the start are not known: {reason}"
             ));
         }
         (_, Err(reason)) => {
-            record.end = Moment::now().unix_s;
             record.add_problem(&format!("the counters at the end are not known: {reason}"));
         }
     }
@@ -114,13 +206,6 @@ pub fn lustre(sysroot: &Sysroot) -> Option<bool> {
     }
 }
 
-/// The counters at the job's start; `None` where none were kept.
-pub fn kept(state: &StateDir, key: &JobKey) -> Option<Result<Snapshot, String>> {
-    counters_at_start::kept(state, key)
-        .map_err(|error| error.to_string())
-        .transpose()
-}
-
 /// A record in which nothing was counted yet.
 pub fn blank(job: u32, node: &NodeName, uid: u32) -> UsageRecord {
     UsageRecord {
@@ -138,6 +223,7 @@ pub fn blank(job: u32, node: &NodeName, uid: u32) -> UsageRecord {
         instance_type: None,
         start: None,
         end: 0,
+        first_reading: None,
         shared: None,
         lustre: None,
         problems: Vec::new(),

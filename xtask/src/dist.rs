@@ -136,6 +136,19 @@ pub const ARTIFACTS: &[Artifact] = &[
         of_host: &[],
         most: None,
     },
+    // The plugin starts it, and looks for it beside itself.
+    Artifact {
+        package: "efa-check",
+        built: "efa-counter-reader",
+        shipped: "efa-counter-reader",
+        kind: Kind::Program,
+        place: InstallDir::MODULES,
+        links: &[],
+        completes: false,
+        exports: &[],
+        of_host: &[],
+        most: None,
+    },
     Artifact {
         package: "slurm-efa",
         built: "slurm-efa",
@@ -204,11 +217,14 @@ pub enum Variant {
     Inject,
 }
 
+/// The plugin, and what it looks for beside itself.
+const INJECTED: [&str; 2] = ["spank_efa.so", "efa-counter-reader"];
+
 impl Variant {
     fn artifacts(self) -> impl Iterator<Item = &'static Artifact> {
         ARTIFACTS
             .iter()
-            .filter(move |it| self == Self::Shipped || it.shipped == "spank_efa.so")
+            .filter(move |it| self == Self::Shipped || INJECTED.contains(&it.shipped))
     }
 }
 
@@ -330,7 +346,7 @@ fn build(variant: Variant, arch: &str, tools: &Path) -> Result<()> {
     }
     zigbuild.arg("--target-dir").arg(build_dir(variant));
     if variant == Variant::Inject {
-        zigbuild.args(["--features", "panic-injection"]);
+        zigbuild.args(["--features", "spank-efa/panic-injection"]);
     }
     command::run(&mut zigbuild)
 }

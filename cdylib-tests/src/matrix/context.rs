@@ -76,6 +76,7 @@ pub(super) fn cluster(release: &Release, nodes: &[&str], plugin: &Path) -> Build
     builder
         .root(&release.root)
         .bind(plugin)
+        .bind(modules::reader_beside(plugin))
         .plugstack(&efa_cluster::plugstack_line("required", plugin))
         .file(
             efa_cluster::CONFIG,

@@ -479,6 +479,7 @@ fn misfit_of_sbatch(c: &Context) -> Verdict {
 fn panics_survived(c: &Context) -> Verdict {
     let tb = cluster(&c.release, &NODES[..1], &c.plugin)
         .bind(&c.injected)
+        .bind(modules::reader_beside(&c.injected))
         .start()?;
     for forced in panics::HOOKS {
         panics::survived(&tb, forced, &c.plugin, &c.injected)?;

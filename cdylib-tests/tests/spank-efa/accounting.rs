@@ -1,10 +1,14 @@
 //! What is told at the end of steps and jobs about the traffic of simulated
 //! EFA devices: on stderr, in the node's log, in the site's folder.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 
 use cdylib_tests::efa_cluster;
 use cdylib_tests::simnode::SimNode;
+use cdylib_tests::stuck::Stuck;
 use cdylib_tests::testbed::{JobId, JobState, LIMIT, Progress, Testbed};
 use efa::counters::{Amount, Measure, Unknown};
 use usage::{UsageRecord, load_job};
@@ -193,4 +197,128 @@ fn a_neighbours_job_is_not_taken_for_none() {
     });
     assert!(printed.contains("other jobs ran on this node"), "{printed}");
     assert_eq!(records(&tb, job, 1)[0].shared, Some(true));
+}
+
+// -------------------------------------------------------- a device that is dead
+
+/// Makes whoever reads this device's counters hang in the kernel.
+fn hang(stuck: &Stuck, sim: &SimNode, device: &str) {
+    let port = sim.path("sys/class/infiniband").join(device);
+    let counter = port.join("ports/1/hw_counters/tx_bytes");
+    fs::remove_file(&counter).unwrap();
+    symlink(stuck.file(), counter).unwrap();
+}
+
+/// The processes that a node's log says to hang on this device.
+fn hanging(tb: &Testbed, device: &str) -> BTreeSet<u32> {
+    let log = tb.log("slurmd n1");
+    let words = format!("spank_efa: {device} does not answer: process ");
+    let named = log.lines().filter_map(|line| {
+        let (_, after) = line.split_once(&words)?;
+        after.split_once(',')?.0.parse().ok()
+    });
+    named.collect()
+}
+
+/// A file of a process that the cluster's processes know by this number; empty
+/// when it has ended.
+fn of_process(tb: &Testbed, process: u32, file: &str) -> String {
+    let path = format!("/proc/{process}/{file}");
+    tb.run("root", &["cat", &path], &[]).unwrap().stdout
+}
+
+/// A step on a node with a dead device, and how long it took.
+fn quick_step(tb: &Testbed) -> String {
+    let begun = Instant::now();
+    let step = tb.srun("alice", &["--efa-profile=p4d", "true"]).unwrap();
+    assert!(step.success(), "{step}");
+    // The device never answers: whatever ends the wait is a limit.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{step}");
+    step.stderr
+}
+
+#[test]
+fn a_device_that_is_dead_before_a_job_is_left_alone_and_named_and_hangs_one_process_only() {
+    // Before the testbed's own mounts, which then have it.
+    let dir = tempfile::tempdir().unwrap();
+    let stuck = Stuck::mount(dir.path()).unwrap();
+    let tb = cluster(&["p4d.24xlarge"]);
+    // Gone before the testbed, which cannot end while a process hangs.
+    let stuck = stuck;
+    let sim = sim(&tb, "n1");
+    let dead = sim.devices()[1].clone();
+    hang(&stuck, &sim, &dead);
+    for _ in 0..3 {
+        let said = quick_step(&tb);
+        let line = "(4 devices): sent at least 0 B, received at least 0 B";
+        assert!(said.contains(line), "{said}");
+        let why = format!("; {dead}: the device did not answer at the start");
+        assert!(said.contains(&why), "{said}");
+        tb.wait_idle().unwrap();
+        let named = hanging(&tb, &dead);
+        assert_eq!(named.len(), 1, "{named:?}");
+    }
+    assert!(!tb.node_state("n1").unwrap().is_drained());
+    let reader = hanging(&tb, &dead);
+    let reader = reader.first().unwrap();
+    assert_ne!(of_process(&tb, *reader, "stat"), "");
+    drop(stuck);
+    tb.wait_until("the reader's end", LIMIT, || {
+        let stat = of_process(&tb, *reader, "stat");
+        Ok(match stat.is_empty() {
+            true => Progress::Done(()),
+            false => Progress::Waiting(stat),
+        })
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_device_that_dies_while_a_job_runs_costs_neither_its_end_nor_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let stuck = Stuck::mount(dir.path()).unwrap();
+    let tb = cluster(&["p4d.24xlarge"]);
+    let stuck = stuck;
+    let sim = sim(&tb, "n1");
+    let dead = sim.devices()[1].clone();
+    let (job, printed) = job_with(&tb, &["--efa-profile=p4d"], "srun true", || {
+        sim.add_traffic(&sim.devices()[0], 1 << 20).unwrap();
+        hang(&stuck, &sim, &dead);
+    });
+    let of_step = format!("; {dead}: the device did not answer at the start");
+    let of_job = format!("; {dead}: the device did not answer at the end");
+    assert!(printed.contains(&of_step), "{printed}");
+    assert!(printed.contains(&of_job), "{printed}");
+    assert!(printed.contains("sent at least 1.0 MiB"), "{printed}");
+    tb.wait_idle().unwrap();
+    let whole = records(&tb, job, 2)
+        .into_iter()
+        .find(|it| it.step.is_none());
+    let whole = whole.unwrap();
+    assert_eq!(
+        whole.devices.0[&dead].amount("tx_bytes"),
+        Amount::Unknown(Unknown::NoAnswerAfter)
+    );
+    assert_eq!(
+        whole.totals().of(Measure::SentBytes).at_least(),
+        Some(1 << 20)
+    );
+    // The step's reader hangs, and is nothing that the step's end waits for.
+    for reader in hanging(&tb, &dead) {
+        let groups = of_process(&tb, reader, "cgroup");
+        assert!(groups.contains(":/"), "{groups}");
+        assert!(!groups.contains("job_"), "{groups}");
+    }
+    assert!(!tb.node_state("n1").unwrap().is_drained());
+    drop(stuck);
+}
+
+#[test]
+fn a_record_says_how_late_its_first_reading_was() {
+    let tb = cluster(&["p4d.24xlarge"]);
+    let (job, _) = job_with(&tb, &["--efa-profile=p4d"], "srun true", || {});
+    for record in records(&tb, job, 2) {
+        let first = record.first_reading.unwrap();
+        assert!(first.late.is_empty(), "{first:?}");
+    }
 }

@@ -607,7 +607,7 @@ fn assert_only_configuration(
 ) {
     let plain = |path: &Path| without_numbers(&path.to_string_lossy());
     let config = tb.dir().join(efa_cluster::CONFIG);
-    let plugin = plain(&modules::plugin());
+    let plugin = plain(&efa_cluster::plugin_of(tb.dir()));
     assert!(with.contains(&plugin), "{what}: the plugin was not loaded");
     let state =
         |path: &str| what == "node" && (NODE_STATE.contains(&path) || path.starts_with(".tmp."));

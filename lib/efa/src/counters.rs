@@ -11,18 +11,18 @@
 //! whole directory costs one command, and a value may be that old.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::devices;
 use crate::devices::CLASS;
 use host::Deadline;
 use host::Gather;
-use host::{ReadError, Sysroot};
+use host::Sysroot;
 
 /// The counters of the port, in `ports/1/hw_counters`; the last five with
 /// driver 2.17 and later.
@@ -77,6 +77,9 @@ const MOST_COUNTERS: usize = 128;
 
 /// Longest name of a counter, in bytes; the longest of today has 27.
 const LONGEST_NAME: usize = 64;
+
+/// Most bytes that are read of a counter: a number of 64 bits has 20.
+const LONGEST_NUMBER: usize = 64;
 
 /// In `hw_counters`, but a setting: for how many ms the kernel keeps a value.
 const NOT_A_COUNTER: &str = "lifespan";
@@ -178,6 +181,9 @@ pub struct DeviceCounters {
     /// afresh: a device that was taken away and came back has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inode: Option<u64>,
+    /// When the last of them was read, in nanoseconds since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_ns: Option<u64>,
     /// By the kernel's names. Should the device itself have a counter of the
     /// same name as its port, that one is called `device.NAME`.
     pub counters: BTreeMap<String, Reading>,
@@ -208,22 +214,28 @@ impl Moment {
     /// Now, on this machine (never on a simulated one).
     #[must_use]
     pub fn now() -> Self {
-        let since_boot = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(since_boot.tv_sec).unwrap_or(0);
-        let nanoseconds = u64::try_from(since_boot.tv_nsec).unwrap_or(0);
         Self {
             boot_id: Sysroot::real()
                 .read_small("proc/sys/kernel/random/boot_id")
                 .ok()
                 .filter(|id| !id.is_empty() && id.len() <= 64),
-            since_boot_ns: seconds
-                .saturating_mul(1_000_000_000)
-                .saturating_add(nanoseconds),
+            since_boot_ns: since_boot_ns(),
             unix_s: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
         }
     }
+}
+
+/// Time since boot, suspension included, in nanoseconds.
+#[must_use]
+pub fn since_boot_ns() -> u64 {
+    let since_boot = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(since_boot.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(since_boot.tv_nsec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
 }
 
 /// The counters of every EFA device of a node at one moment.
@@ -238,50 +250,23 @@ pub struct Snapshot {
     /// RDMA devices of which it could not be told whether they are EFA.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unidentified: BTreeSet<String>,
+    /// Devices that did not answer, and the process that reads each, which may
+    /// still hang.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub silent: BTreeMap<String, u32>,
 }
 
 impl Snapshot {
-    /// Reads every counter of every device and its port (EFA has one port).
-    ///
-    /// `deadline` is looked at before each read; what is left then is
-    /// [`Reading::Failed`]. One read of a device whose admin queue is dead may
-    /// take the driver's own limit of 30 s beyond it.
-    ///
-    /// # Errors
-    /// The devices could not be listed.
-    pub fn full(sysroot: &Sysroot, taken: Moment, deadline: Deadline) -> Result<Self, ReadError> {
-        Self::take(sysroot, taken, Scope::Full, deadline)
-    }
-
-    /// As [`Snapshot::full`], but only the counters that reports need.
-    ///
-    /// # Errors
-    /// As [`Snapshot::full`].
-    pub fn traffic(
-        sysroot: &Sysroot,
-        taken: Moment,
-        deadline: Deadline,
-    ) -> Result<Self, ReadError> {
-        Self::take(sysroot, taken, Scope::Traffic, deadline)
-    }
-
-    fn take(
-        sysroot: &Sysroot,
-        taken: Moment,
-        scope: Scope,
-        deadline: Deadline,
-    ) -> Result<Self, ReadError> {
-        let found = devices::devices(sysroot)?;
-        let devices = found.devices.into_iter().map(|device| {
-            let counters = read_device(sysroot, &device.name, scope, deadline);
-            (device.name, counters)
-        });
-        Ok(Self {
+    /// One without any device yet.
+    #[must_use]
+    pub fn empty(taken: Moment) -> Self {
+        Self {
             taken,
-            scope,
-            devices: devices.gather(),
-            unidentified: found.skipped.into_iter().map(|(name, _)| name).gather(),
-        })
+            scope: Scope::Traffic,
+            devices: BTreeMap::new(),
+            unidentified: BTreeSet::new(),
+            silent: BTreeMap::new(),
+        }
     }
 
     /// One line of JSON, without a line break at its end.
@@ -304,35 +289,6 @@ impl Snapshot {
     }
 }
 
-fn read_device(sysroot: &Sysroot, name: &str, scope: Scope, deadline: Deadline) -> DeviceCounters {
-    let port = format!("{CLASS}/{name}/ports/1/hw_counters");
-    let mut device = DeviceCounters {
-        inode: fs::metadata(sysroot.path(&port))
-            .ok()
-            .map(|meta| meta.ino()),
-        counters: BTreeMap::new(),
-    };
-    match scope {
-        Scope::Traffic => {
-            for counter in reported() {
-                device.read(sysroot, &port, counter, deadline);
-            }
-        }
-        Scope::Full => {
-            for dir in [port, format!("{CLASS}/{name}/hw_counters")] {
-                // Without the directory there are no counters, as with a
-                // driver that has none.
-                let names = sysroot.list(&dir).unwrap_or_default();
-                let counters = names.iter().filter(|name| is_counter(name));
-                for counter in counters.take(MOST_COUNTERS) {
-                    device.read(sysroot, &dir, counter, deadline);
-                }
-            }
-        }
-    }
-    device
-}
-
 fn is_counter(name: &str) -> bool {
     name != NOT_A_COUNTER
         && (1..=LONGEST_NAME).contains(&name.len())
@@ -342,26 +298,93 @@ fn is_counter(name: &str) -> bool {
 }
 
 impl DeviceCounters {
-    fn read(&mut self, sysroot: &Sysroot, dir: &str, counter: &str, deadline: Deadline) {
+    /// Reads a device's counters, as `cat` would: whatever blocks there blocks
+    /// the caller. Only for a process that may hang.
+    #[must_use]
+    pub fn read(sysroot: &Sysroot, name: &str, scope: Scope, deadline: Deadline) -> Self {
+        let mut device = Self::default();
+        let base = format!("{CLASS}/{name}");
+        if let Some(port) = folder(sysroot, &format!("{base}/ports/1/hw_counters")) {
+            device.inode = rustix::fs::fstat(&port).ok().map(|stat| stat.st_ino);
+            match scope {
+                Scope::Traffic => {
+                    for counter in reported() {
+                        device.add(&port, counter, deadline);
+                    }
+                }
+                Scope::Full => device.add_all(&port, deadline),
+            }
+        }
+        // Without the folder there are no counters, as with a driver that has none.
+        if scope == Scope::Full
+            && let Some(own) = folder(sysroot, &format!("{base}/hw_counters"))
+        {
+            device.add_all(&own, deadline);
+        }
+        device.read_ns = Some(since_boot_ns());
+        device
+    }
+
+    fn add_all(&mut self, folder: &OwnedFd, deadline: Deadline) {
+        let list = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(list) =
+            rustix::fs::openat(folder, ".", list, Mode::empty()).and_then(rustix::fs::Dir::new)
+        else {
+            return;
+        };
+        let names = list.flatten().filter_map(|entry| {
+            let name = entry.file_name().to_str().ok()?;
+            is_counter(name).then(|| name.to_owned())
+        });
+        for counter in names.take(MOST_COUNTERS) {
+            self.add(folder, &counter, deadline);
+        }
+    }
+
+    fn add(&mut self, folder: &OwnedFd, counter: &str, deadline: Deadline) {
         let reading = if deadline.passed() {
             Reading::Failed("not read: out of time".to_owned())
         } else {
-            match sysroot.read_small(&format!("{dir}/{counter}")) {
-                Err(ReadError::Missing { .. }) => return,
-                Err(error) => Reading::Failed(in_few_words(&error)),
-                Ok(text) => match plain_number(&text) {
-                    Some(value) => Reading::Value(value),
-                    None => Reading::Failed("not a number".to_owned()),
-                },
+            match read_counter(folder, counter) {
+                Ok(None) => return,
+                Ok(Some(value)) => Reading::Value(value),
+                Err(reason) => Reading::Failed(reason),
             }
         };
-        let taken = self.counters.contains_key(counter);
-        let key = if taken {
-            format!("device.{counter}")
-        } else {
-            counter.to_owned()
+        let key = match self.counters.contains_key(counter) {
+            true => format!("device.{counter}"),
+            false => counter.to_owned(),
         };
         self.counters.insert(key, reading);
+    }
+}
+
+/// A folder to read counters in; `None` where it is missing.
+fn folder(sysroot: &Sysroot, rel: &str) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(sysroot.path(rel), flags, Mode::empty()).ok()
+}
+
+/// A counter's value; `None` where the driver does not have it. It may hang.
+///
+/// # Errors
+/// A few words without the path, which the counter's place already tells: a
+/// dead device has 34 of them.
+fn read_counter(folder: &OwnedFd, counter: &str) -> Result<Option<u64>, String> {
+    let failed = |errno: Errno| format!("os error {}", errno.raw_os_error());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = match rustix::fs::openat(folder, counter, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
+    };
+    // sysfs gives a whole attribute to one read.
+    let mut bytes = [0; LONGEST_NUMBER];
+    let length = rustix::io::read(&file, &mut bytes).map_err(failed)?;
+    let text = bytes.get(..length).unwrap_or_default().trim_ascii();
+    match std::str::from_utf8(text).ok().and_then(plain_number) {
+        Some(value) => Ok(Some(value)),
+        None => Err("not a number".to_owned()),
     }
 }
 
@@ -371,20 +394,6 @@ fn plain_number(text: &str) -> Option<u64> {
         .all(|b| b.is_ascii_digit())
         .then(|| text.parse().ok())
         .flatten()
-}
-
-/// The error without its path, which the counter's place already tells: a dead
-/// device has 34 of them.
-fn in_few_words(error: &ReadError) -> String {
-    match error {
-        ReadError::Io { source, .. } => match source.raw_os_error() {
-            Some(code) => format!("os error {code}"),
-            None => "read error".to_owned(),
-        },
-        ReadError::NotRegular { .. } => "not a regular file".to_owned(),
-        ReadError::TooLarge { .. } => "too large".to_owned(),
-        _ => "not a number".to_owned(),
-    }
 }
 
 /// Why a difference is not known.
@@ -407,6 +416,12 @@ pub enum Unknown {
     DeviceReloaded,
     /// At the start or at the end it could not be told what the device is.
     DeviceUnreadable,
+    /// The device did not answer at the start.
+    NoAnswerBefore,
+    /// The device did not answer at the end, in time.
+    NoAnswerAfter,
+    /// It was read so late at the start that it may have moved something before.
+    ReadLate,
     /// The driver has no such counter.
     NoSuchCounter,
     /// The driver has this counter at one of the two ends only.
@@ -434,6 +449,9 @@ impl Unknown {
             Self::DeviceAdded => "the device was added in between",
             Self::DeviceReloaded => "the device went away and came back (driver reload)",
             Self::DeviceUnreadable => "the device could not be identified",
+            Self::NoAnswerBefore => "the device did not answer at the start",
+            Self::NoAnswerAfter => "the device did not answer at the end",
+            Self::ReadLate => "it was read late at the start, what it moved before is missing",
             Self::NoSuchCounter => "the driver does not count it",
             Self::CounterChanged => "the driver counted it for a part of the time only",
             Self::UnreadableBefore => "a counter could not be read at the start",
@@ -452,6 +470,8 @@ impl Unknown {
             | Self::DeviceAdded
             | Self::DeviceReloaded
             | Self::DeviceUnreadable
+            | Self::NoAnswerBefore
+            | Self::NoAnswerAfter
             | Self::UnreadableBefore
             | Self::UnreadableAfter
             | Self::WentBackwards => true,
@@ -459,6 +479,7 @@ impl Unknown {
             | Self::OtherBoot
             | Self::BootUnknown
             | Self::OutOfOrder
+            | Self::ReadLate
             | Self::NoSuchCounter
             | Self::CounterChanged
             | Self::TooLarge => false,
@@ -512,11 +533,19 @@ impl Usage {
     pub fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let whole = incomparable(&before.taken, &after.taken);
         let both_full = before.scope == Scope::Full && after.scope == Scope::Full;
-        let names: BTreeSet<&String> = before.devices.keys().chain(after.devices.keys()).gather();
+        let answered = before.devices.keys().chain(after.devices.keys());
+        let silent = before.silent.keys().chain(after.silent.keys());
+        let names: BTreeSet<&String> = answered.chain(silent).gather();
         let devices = names.into_iter().map(|name| {
             let usage = match (before.devices.get(name), after.devices.get(name), whole) {
                 (_, _, Some(reason)) => DeviceUsage::Unknown(reason),
                 (Some(before), Some(after), None) => device_between(before, after, both_full),
+                _ if before.silent.contains_key(name) => {
+                    DeviceUsage::Unknown(Unknown::NoAnswerBefore)
+                }
+                _ if after.silent.contains_key(name) => {
+                    DeviceUsage::Unknown(Unknown::NoAnswerAfter)
+                }
                 _ if before.unidentified.contains(name) || after.unidentified.contains(name) => {
                     DeviceUsage::Unknown(Unknown::DeviceUnreadable)
                 }
@@ -532,7 +561,7 @@ impl Usage {
     #[must_use]
     pub fn without_baseline(after: &Snapshot) -> Self {
         let unknown = DeviceUsage::Unknown(Unknown::NoBaseline);
-        let names = after.devices.keys().cloned();
+        let names = after.devices.keys().chain(after.silent.keys()).cloned();
         Self(names.map(|name| (name, unknown.clone())).gather())
     }
 
@@ -722,6 +751,13 @@ impl Traffic {
         }
     }
 
+    /// All sums become lower bounds, for this reason.
+    pub fn doubt(&mut self, reason: Unknown) {
+        for sum in self.0.values_mut().filter(|sum| sum.known.is_some()) {
+            sum.unknown.insert(reason);
+        }
+    }
+
     /// Failed operations and remote events together, as far as the driver
     /// counts them.
     #[must_use]
@@ -744,6 +780,7 @@ impl Traffic {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
     use std::path::Path;
     use std::time::Duration;
 
@@ -779,8 +816,24 @@ mod tests {
         Deadline::after(Duration::from_secs(60))
     }
 
+    /// All devices, one after the other.
+    fn read(root: &Path, ns: u64, scope: Scope, deadline: Deadline) -> Snapshot {
+        let sysroot = Sysroot::new(root.into());
+        let found = crate::devices::names(&sysroot).unwrap();
+        let devices = found.efa.into_iter().map(|name| {
+            let counters = DeviceCounters::read(&sysroot, &name, scope, deadline);
+            (name, counters)
+        });
+        Snapshot {
+            scope,
+            devices: devices.collect(),
+            unidentified: found.unidentified.into_iter().collect(),
+            ..Snapshot::empty(moment(ns))
+        }
+    }
+
     fn full(root: &Path, ns: u64) -> Snapshot {
-        Snapshot::full(&Sysroot::new(root.into()), moment(ns), minute()).unwrap()
+        read(root, ns, Scope::Full, minute())
     }
 
     fn node(devices: usize, value: &str) -> tempfile::TempDir {
@@ -847,9 +900,8 @@ mod tests {
     #[test]
     fn after_the_deadline_nothing_more_is_read_and_that_is_said() {
         let dir = node(2, "7");
-        let sysroot = Sysroot::new(dir.path().into());
         let late = Deadline::after(Duration::ZERO);
-        let snapshot = Snapshot::full(&sysroot, moment(1), late).unwrap();
+        let snapshot = read(dir.path(), 1, Scope::Full, late);
         assert_eq!(snapshot.devices.len(), 2);
         let mut readings = snapshot.devices.values().flat_map(|d| d.counters.values());
         assert!(readings.all(|reading| matches!(reading, Reading::Failed(_))));
@@ -868,9 +920,8 @@ mod tests {
     #[test]
     fn the_narrow_snapshot_holds_what_reports_need() {
         let dir = node(32, "7");
-        let sysroot = Sysroot::new(dir.path().into());
-        let whole = Snapshot::full(&sysroot, moment(1), minute()).unwrap();
-        let narrow = Snapshot::traffic(&sysroot, moment(2), minute()).unwrap();
+        let whole = full(dir.path(), 1);
+        let narrow = read(dir.path(), 2, Scope::Traffic, minute());
         let counters = &narrow.devices["rdmap79s0"].counters;
         assert_eq!(counters.len(), reported().count());
         let usage = Usage::between(&whole, &narrow);
@@ -946,6 +997,23 @@ mod tests {
             usage.0["rdmap79s0"],
             DeviceUsage::Unknown(Unknown::DeviceUnreadable)
         );
+    }
+
+    #[test]
+    fn a_device_that_did_not_answer_did_not_vanish_and_was_not_added() {
+        let dir = node(3, "10");
+        let (mut before, mut after) = (full(dir.path(), 1), full(dir.path(), 2));
+        let silence = |snapshot: &mut Snapshot, name: &str| {
+            snapshot.devices.remove(name);
+            snapshot.silent.insert(name.to_owned(), 42);
+        };
+        silence(&mut before, "rdmap79s0");
+        silence(&mut after, "rdmap80s0");
+        let usage = Usage::between(&before, &after);
+        let unknown = DeviceUsage::Unknown;
+        assert_eq!(usage.0["rdmap79s0"], unknown(Unknown::NoAnswerBefore));
+        assert_eq!(usage.0["rdmap80s0"], unknown(Unknown::NoAnswerAfter));
+        assert_eq!(usage.traffic().of(Measure::SentBytes).at_least(), Some(0));
     }
 
     #[test]
@@ -1029,23 +1097,34 @@ mod tests {
             let counters = counters.filter_map(|(name, r)| Some(((*name).to_owned(), r?)));
             DeviceCounters {
                 inode,
+                read_ns: None,
                 counters: counters.collect(),
             }
         });
         let devices = proptest::collection::btree_map("d[0-3]", device, 0..4);
         let boot_id = proptest::option::of("[ab]");
         let unidentified = proptest::collection::btree_set("d[0-3]", 0..2);
-        (boot_id, 0u64..3, any::<bool>(), devices, unidentified).prop_map(
-            |(boot_id, ns, full, devices, unidentified)| Snapshot {
-                taken: Moment {
-                    boot_id,
-                    ..moment(ns)
-                },
-                scope: if full { Scope::Full } else { Scope::Traffic },
-                devices,
-                unidentified,
-            },
+        let silent = proptest::collection::btree_map("d[0-3]", any::<u32>(), 0..2);
+        (
+            boot_id,
+            0u64..3,
+            any::<bool>(),
+            devices,
+            unidentified,
+            silent,
         )
+            .prop_map(
+                |(boot_id, ns, full, devices, unidentified, silent)| Snapshot {
+                    taken: Moment {
+                        boot_id,
+                        ..moment(ns)
+                    },
+                    scope: if full { Scope::Full } else { Scope::Traffic },
+                    devices,
+                    unidentified,
+                    silent,
+                },
+            )
     }
 
     proptest! {

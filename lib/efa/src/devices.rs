@@ -77,6 +77,31 @@ pub fn count(sysroot: &Sysroot) -> Result<usize, ReadError> {
         .count())
 }
 
+/// The names of the EFA devices, in natural order.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// The EFA devices.
+    pub efa: Vec<String>,
+    /// RDMA devices whose ids could not be read.
+    pub unidentified: Vec<String>,
+}
+
+/// The names alone. Reads only what that takes.
+///
+/// # Errors
+/// As [`devices`].
+pub fn names(sysroot: &Sysroot) -> Result<Names, ReadError> {
+    let mut names = Names::default();
+    for (name, id) in rdma_devices(sysroot)? {
+        match id {
+            Ok(Some(_)) => names.efa.push(name),
+            Ok(None) => {}
+            Err(_) => names.unidentified.push(name),
+        }
+    }
+    Ok(names)
+}
+
 /// Every RDMA device in natural order with its EFA device id, `None` where
 /// it is something else.
 #[allow(clippy::type_complexity)]

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod counter_reader;
 pub mod counters;
 pub mod devices;
 pub mod dma_buf;

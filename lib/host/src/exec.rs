@@ -246,6 +246,21 @@ impl Call {
         self.spawn()
     }
 
+    /// Starts it for a caller that does not wait for it: what it says goes to
+    /// `output`, if to anywhere, and what is sent to the caller's process group
+    /// does not reach it.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn start_apart(mut self, output: Option<OwnedFd>) -> Result<Child, ExecError> {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(output.map_or_else(Stdio::null, Stdio::from))
+            .stderr(Stdio::null())
+            .process_group(0);
+        self.spawn()
+    }
+
     fn spawn(&mut self) -> Result<Child, ExecError> {
         self.command.spawn().map_err(|source| ExecError::Start {
             path: self.path.clone(),

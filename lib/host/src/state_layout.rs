@@ -13,6 +13,7 @@
 //! ├── counters/        JOB@NODE.json
 //! ├── hugepages/       JOB@NODE.json  baseline.json
 //! ├── latest/          UID
+//! ├── counter-readers.lock
 //! ├── last-start       hugepages.lock
 //! ├── sessions/        PID-START.json
 //! ├── logout/          UID.json
@@ -63,6 +64,14 @@ pub mod job {
     /// The directory of each user's latest job, in a file of the user's number.
     /// The plugin's prolog writes it; a login reads it; it goes with that job.
     pub const LATEST: &str = "latest";
+}
+
+/// What belongs to the processes that read counters.
+pub mod counters {
+    /// Each such process locks one byte of it for each device while it reads
+    /// that device's counters; whoever would read them too finds by that lock
+    /// which process hangs there. Never removed.
+    pub const READERS: &str = "counter-readers.lock";
 }
 
 /// What belongs to logins.

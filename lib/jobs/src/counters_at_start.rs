@@ -5,10 +5,16 @@
 //! and steps read the record. The file is written and removed under the
 //! registry's lock only, and only for the start that has the record.
 
+use std::time::Duration;
+
 use efa::counters::Snapshot;
+use host::Deadline;
 use host::state_dir::{Held, StateDir, StateError, Store};
 use host::state_layout::job::COUNTERS;
 use slurm::JobKey;
+
+/// How soon a reading that is not there yet is looked for again.
+const POLL: Duration = Duration::from_millis(2);
 
 /// Why a job's counters were not kept, or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,26 @@ pub fn kept(state: &StateDir, key: &JobKey) -> Result<Option<Snapshot>, KeepErro
         return Ok(None);
     };
     Ok(Some(Snapshot::from_json(&String::from_utf8_lossy(&bytes))?))
+}
+
+/// As [`kept`], for a job whose prolog has started the reading: waits for its
+/// end, until `deadline`.
+///
+/// # Errors
+/// As [`kept`].
+pub fn kept_by(
+    state: &StateDir,
+    key: &JobKey,
+    deadline: Deadline,
+) -> Result<Option<Snapshot>, KeepError> {
+    loop {
+        let found = kept(state, key)?;
+        let left = deadline.left();
+        if found.is_some() || left.is_zero() {
+            return Ok(found);
+        }
+        std::thread::sleep(left.min(POLL));
+    }
 }
 
 /// Removes them, under the registry's lock; fine if there are none.

@@ -99,6 +99,10 @@ pub struct Job {
     /// What became of that; `None` before the prolog knows.
     #[serde(default)]
     pub reservation: Option<Reservation>,
+    /// The prolog started a reading of the EFA counters, which is kept with the
+    /// record once it is done.
+    #[serde(default)]
+    pub counting: bool,
     /// Other jobs had a record when it started.
     #[serde(default)]
     pub others_at_start: bool,
@@ -133,6 +137,7 @@ impl Job {
             devices: Vec::new(),
             hugepages: None,
             reservation: None,
+            counting: false,
             others_at_start: false,
             contained: false,
             gpus: Vec::new(),
@@ -237,6 +242,7 @@ impl Registry {
     }
 
     /// Keeps the counters at a job's start, which must have its record already.
+    /// For the process that reads them, which may outlive the job.
     ///
     /// # Errors
     /// The job ends without knowing what it moved.

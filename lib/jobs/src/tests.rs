@@ -7,7 +7,6 @@ use crate::sweep::{Census, find, sweep};
 use efa::counters::{Moment, Snapshot};
 use host::BootId;
 use host::Deadline;
-use host::Sysroot;
 use host::interleaving::{Actor, every_order};
 use host::state_dir::StateDir;
 use host::state_layout::job::{COUNTERS, LATEST, RECORDS};
@@ -185,10 +184,7 @@ fn a_job_with_a_record_exists_although_it_has_no_step() {
 
 /// The counters of a node without a device.
 fn nothing_counted() -> Snapshot {
-    let empty = tempfile::tempdir().unwrap();
-    let sysroot = Sysroot::new(empty.path().to_owned());
-    let deadline = Deadline::after(Duration::from_secs(5));
-    Snapshot::traffic(&sysroot, Moment::now(), deadline).unwrap()
+    Snapshot::empty(Moment::now())
 }
 
 /// The state directory, and the registry in it as each process opens it.

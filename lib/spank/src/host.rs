@@ -5,7 +5,10 @@
 //! every function up keeps the list of undefined symbols free of Slurm's, and
 //! lets the same code load into a test program that has no Slurm at all.
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_long, c_void};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::SpankError;
@@ -29,6 +32,26 @@ pub fn slurm_api_version() -> Option<c_long> {
     let function: unsafe extern "C" fn() -> c_long = unsafe { std::mem::transmute(address) };
     // SAFETY: the function takes nothing, returns a constant and has no preconditions.
     Some(unsafe { function() })
+}
+
+/// The file that this plugin was loaded from, as its host named it.
+#[must_use]
+pub fn own_file() -> Option<PathBuf> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    let here: fn() -> Option<PathBuf> = own_file;
+    // SAFETY: dladdr(3) takes any address and fills in the structure, which is ours.
+    if unsafe { libc::dladdr(here as *const c_void, info.as_mut_ptr()) } == 0 {
+        return None;
+    }
+    // SAFETY: all zeros is a valid value of it, and dladdr has filled it in.
+    let info = unsafe { info.assume_init() };
+    if info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: dladdr(3): a NUL-terminated name that lives as long as the object,
+    // which is never unloaded.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
 /// Declares the table and, for each entry, a compile-time check that its type

@@ -11,13 +11,15 @@ pub mod folder;
 pub mod log;
 pub mod text;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use efa::counters::{Traffic, Usage};
+use efa::counters::{DeviceCounters, DeviceUsage, Snapshot, Traffic, Unknown, Usage};
 use host::printable;
 use host::state_dir::StateError;
 use host::sysroot::shown;
@@ -144,6 +146,10 @@ pub struct UsageRecord {
     pub start: Option<u64>,
     /// When they were read last, in seconds since 1970 UTC.
     pub end: u64,
+    /// How late the first reading was: it runs beside the job's start, which
+    /// does not wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_reading: Option<FirstReading>,
     /// Whether other jobs ran on the node meanwhile, whose traffic the same
     /// counters count.
     #[serde(default)]
@@ -156,6 +162,43 @@ pub struct UsageRecord {
     pub problems: Vec<String>,
     /// What each device counted.
     pub devices: Usage,
+}
+
+/// When the counters were read at the start of a job or step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstReading {
+    /// How long after the start of the job's prolog, or of the step's tasks, the
+    /// last device was read, in ms.
+    pub after_ms: u64,
+    /// Devices that were read so late that they may have moved something before,
+    /// which is missing in the record.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub late: BTreeSet<String>,
+}
+
+/// A device that was read later than this after the start may have moved
+/// something before: a program must be started and linked, open the device and
+/// set up a connection first.
+const LATE: Duration = Duration::from_millis(250);
+
+impl FirstReading {
+    /// Of this reading, for what started at `start_ns` since boot.
+    #[must_use]
+    pub fn of(reading: &Snapshot, start_ns: u64) -> Self {
+        let after = |device: &DeviceCounters| {
+            let read = device.read_ns.unwrap_or(reading.taken.since_boot_ns);
+            Duration::from_nanos(read.saturating_sub(start_ns))
+        };
+        let devices = reading.devices.iter();
+        let late = devices.filter(|(_, device)| after(device) > LATE);
+        let last = reading.devices.values().map(after).max();
+        Self {
+            after_ms: last.map_or(0, |last| {
+                u64::try_from(last.as_millis()).unwrap_or(u64::MAX)
+            }),
+            late: late.map(|(name, _)| name.clone()).collect(),
+        }
+    }
 }
 
 /// How a record is written: with the totals, for people with `jq`. They are
@@ -171,7 +214,22 @@ impl UsageRecord {
     /// The sum over the node's devices.
     #[must_use]
     pub fn totals(&self) -> Traffic {
-        self.devices.traffic()
+        let mut sum = Traffic::default();
+        for (name, device) in &self.devices.0 {
+            sum.merge(&self.traffic_of(name, device));
+        }
+        sum
+    }
+
+    /// What one of its devices moved.
+    #[must_use]
+    pub fn traffic_of(&self, name: &str, device: &DeviceUsage) -> Traffic {
+        let mut traffic = Traffic::of_device(device);
+        let first = self.first_reading.as_ref();
+        if first.is_some_and(|first| first.late.contains(name)) {
+            traffic.doubt(Unknown::ReadLate);
+        }
+        traffic
     }
 
     /// Adds a sentence about what went wrong, made safe to show. Those beyond
@@ -315,7 +373,7 @@ impl fmt::Display for Problem {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use efa::counters::{Amount, DeviceUsage, Unknown};
+    use efa::counters::{Amount, Measure, Moment};
     use proptest::prelude::*;
 
     /// A record of a job on two nodes, of which this one has two devices that
@@ -362,6 +420,7 @@ pub(crate) mod tests {
             instance_type: Some("p5.48xlarge".to_owned()),
             start: Some(1_795_320_000),
             end: 1_795_323_600,
+            first_reading: None,
             shared: Some(false),
             lustre: Some(false),
             problems: Vec::new(),
@@ -400,6 +459,45 @@ pub(crate) mod tests {
     fn a_record_with_a_node_name_that_is_a_path_is_refused() {
         let line = record(12, "n1", 1).to_line().unwrap();
         assert!(UsageRecord::from_line(&line.replace("\"n1\"", "\"../n1\"")).is_err());
+    }
+
+    #[test]
+    fn a_record_of_before_there_were_first_readings_is_still_read() {
+        let mut record = record(12, "n1", 1);
+        let old = record.to_line().unwrap();
+        assert!(!old.contains("first_reading"));
+        assert_eq!(UsageRecord::from_line(&old).unwrap(), record);
+        record.first_reading = Some(FirstReading {
+            after_ms: 7,
+            late: BTreeSet::new(),
+        });
+        let line = record.to_line().unwrap();
+        assert!(line.contains(r#""first_reading":{"after_ms":7}"#), "{line}");
+        assert_eq!(UsageRecord::from_line(&line).unwrap(), record);
+    }
+
+    #[test]
+    fn what_a_device_moved_that_was_read_late_is_a_lower_bound() {
+        const START: u64 = 1_000_000_000;
+        let read = |after_ms: u64| DeviceCounters {
+            read_ns: Some(START + after_ms * 1_000_000),
+            ..DeviceCounters::default()
+        };
+        let mut reading = Snapshot::empty(Moment::now());
+        let devices = [("rdmap79s0", read(40)), ("rdmap80s0", read(1200))];
+        reading.devices = devices.map(|(name, it)| (name.to_owned(), it)).into();
+        let first = FirstReading::of(&reading, START);
+        assert_eq!(first.after_ms, 1200);
+        assert_eq!(first.late, ["rdmap80s0".to_owned()].into());
+        let mut record = record(12, "n1", 100);
+        record.first_reading = Some(first);
+        let sent = record.totals().of(Measure::SentBytes);
+        assert_eq!((sent.exact(), sent.at_least()), (None, Some(200)));
+        assert!(one_line(&record).contains("rdmap80s0: it was read late at the start"));
+        // In time, or even before the tasks.
+        reading.devices.remove("rdmap80s0");
+        record.first_reading = Some(FirstReading::of(&reading, 2 * START));
+        assert_eq!(record.totals().of(Measure::SentBytes).exact(), Some(200));
     }
 
     #[test]

@@ -212,7 +212,7 @@ fn notes(record: &UsageRecord, totals: &Traffic) -> Vec<String> {
 pub fn unknown_devices(record: &UsageRecord) -> Vec<String> {
     let mut by_reason: BTreeMap<Unknown, Vec<&str>> = BTreeMap::new();
     for (name, device) in &record.devices.0 {
-        for reason in reasons(device) {
+        for reason in reasons(&record.traffic_of(name, device)) {
             by_reason.entry(reason).or_default().push(name);
         }
     }
@@ -234,8 +234,7 @@ pub fn unknown_devices(record: &UsageRecord) -> Vec<String> {
 
 /// Why parts of what a report says of a device are unknown. That a driver
 /// does not count something is no news of this job.
-fn reasons(device: &DeviceUsage) -> Vec<Unknown> {
-    let traffic = Traffic::of_device(device);
+fn reasons(traffic: &Traffic) -> Vec<Unknown> {
     let mut reasons: Vec<_> = Measure::all()
         .flat_map(|measure| traffic.of(measure).unknown().clone())
         .filter(|reason| *reason != Unknown::NoSuchCounter)
@@ -256,7 +255,10 @@ pub fn speaks(record: &UsageRecord, node_index: Option<u32>) -> bool {
     if node_index.unwrap_or(0) == 0 {
         return true;
     }
-    let faulty = |device: &DeviceUsage| reasons(device).into_iter().any(Unknown::is_fault);
+    let faulty = |device: &DeviceUsage| {
+        let reasons = reasons(&Traffic::of_device(device));
+        reasons.into_iter().any(Unknown::is_fault)
+    };
     let failed = record.totals().of(Measure::FailedOperations).at_least();
     record.devices.0.values().any(faulty) || failed.unwrap_or(0) > 0
 }

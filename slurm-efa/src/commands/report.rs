@@ -253,7 +253,11 @@ impl Report {
         for record in &self.nodes {
             let node = record.node.as_str();
             for (name, device) in &record.devices.0 {
-                rows.push(row(node, &printable(name, 32), &Traffic::of_device(device)));
+                rows.push(row(
+                    node,
+                    &printable(name, 32),
+                    &record.traffic_of(name, device),
+                ));
             }
             let all = format!("all {}", record.devices.0.len());
             rows.push(row(node, &all, &record.totals()));

@@ -79,6 +79,8 @@ fn boot(root: bool) -> Result<Testbed, Error> {
         )
         // Copies, since the demo's users may not be let into the checkout.
         .prepare(move |dir| {
+            let reader = modules::reader_beside(&plugin);
+            std::fs::copy(&reader, modules::reader_beside(&dir.join("spank_efa.so")))?;
             std::fs::copy(plugin, dir.join("spank_efa.so"))?;
             std::fs::copy(program, dir.join("efa-check"))?;
             std::fs::set_permissions(dir.join("healthcheck"), Permissions::from_mode(0o755))
