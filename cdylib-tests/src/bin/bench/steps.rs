@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use cdylib_tests::comparison::children_cpu;
 use cdylib_tests::efa_cluster::Vars;
+use cdylib_tests::modules::reader_beside;
 use cdylib_tests::simnode::Spec;
 use cdylib_tests::statistics::{median, ratio};
 use cdylib_tests::testbed::{NodeOptions, Testbed};
@@ -21,9 +22,17 @@ const WARM_UP: u32 = 3;
 /// How long the last process of a step may take to end.
 const STEP_END: Duration = Duration::from_secs(10);
 
+/// What a way may cost, as a ratio to a step without the plugin.
+#[derive(Clone, Copy)]
+struct Aim {
+    wall: f64,
+    cpu: f64,
+}
+
 /// One of the four ways.
 struct Way {
     title: &'static str,
+    aim: Option<Aim>,
     testbed: Testbed,
     args: &'static [&'static str],
     wall: Vec<f64>,
@@ -75,18 +84,21 @@ fn start(plugin: &Path) -> Outcome<Vec<Way>> {
     {
         return Err(format!("the TaskProlog does not export {missing}").into());
     }
-    let way = |title, testbed, args| Way {
+    let way = |title, testbed, args, aim| Way {
         title,
+        aim,
         testbed,
         args,
         wall: Vec::new(),
         cpu: Vec::new(),
     };
+    let aim = |wall, cpu| Some(Aim { wall, cpu });
+    let (without, with) = (aim(1.005, 1.03), aim(1.02, 1.10));
     Ok(vec![
-        way("a  no plugin", boot(None, None)?, &[]),
-        way("b  plugin, no option", with_plugin()?, &[]),
-        way("c  plugin, --efa-profile=auto", profile, auto),
-        way("d  no plugin, bash TaskProlog", prolog, &[]),
+        way("a  no plugin", boot(None, None)?, &[], None),
+        way("b  plugin, no option", with_plugin()?, &[], without),
+        way("c  plugin, --efa-profile=auto", profile, auto, with),
+        way("d  no plugin, bash TaskProlog", prolog, &[], None),
     ])
 }
 
@@ -104,7 +116,11 @@ fn boot(plugin: Option<&Path>, prolog: Option<&[String]>) -> Outcome<Testbed> {
         builder = builder
             .plugstack("required {dir}/spank_efa.so config={dir}/slurm-efa.toml")
             .file("slurm-efa.toml", "sysroot = \"{dir}/sysroots/%n\"\n")
-            .prepare(move |dir| fs::copy(plugin, dir.join("spank_efa.so")).map(drop));
+            .prepare(move |dir| {
+                let there = dir.join("spank_efa.so");
+                fs::copy(reader_beside(&plugin), reader_beside(&there))?;
+                fs::copy(plugin, there).map(drop)
+            });
     }
     if let Some(exports) = prolog {
         let mut script = "#!/bin/bash\n".to_owned();
@@ -218,25 +234,32 @@ fn report(ways: &[Way], rounds: u32) {
         "\n`srun true` under Slurm {}, one simulated p5.48xlarge each, {rounds} rounds of a b c d in \
          turn\nafter {WARM_UP} that were not counted. Medians in ms; ratio to a with the middle 95 % \
          of a bootstrap\nover rounds. CPU: user and system time of srun, slurmctld, slurmd, munged, \
-         every slurmstepd and\ntask, until the last slurmstepd has ended.\n",
+         every slurmstepd and\ntask, until the last slurmstepd has ended. \
+         A ratio should not be above its aim.\n",
         base.testbed.release()
     );
     println!(
-        "{:<32} {:>9}  {:<24} {:>9}  ratio",
-        "", "wall", "ratio", "CPU"
+        "{:<32} {:>9}  {:<24} {:<7} {:>9}  {:<24} aim",
+        "", "wall", "ratio", "aim", "CPU", "ratio"
     );
     for way in ways {
         let shown = |values: &[f64], base: &[f64]| {
             let found = ratio(values, base);
             format!("{:.3} ({:.3} to {:.3})", found.ratio, found.low, found.high)
         };
+        let aim = |part: fn(Aim) -> f64| {
+            way.aim
+                .map_or_else(String::new, |aim| format!("{:.3}", part(aim)))
+        };
         println!(
-            "{:<32} {:>9.2}  {:<24} {:>9.2}  {}",
+            "{:<32} {:>9.2}  {:<24} {:<7} {:>9.2}  {:<24} {}",
             way.title,
             median(&way.wall),
             shown(&way.wall, &base.wall),
+            aim(|aim| aim.wall),
             median(&way.cpu),
-            shown(&way.cpu, &base.cpu)
+            shown(&way.cpu, &base.cpu),
+            aim(|aim| aim.cpu)
         );
     }
 }
