@@ -45,13 +45,13 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 #   target/inject/debug/libpam_slurm_logout.so   the same, able to panic in any phase
 #   target/debug/libspank_gres.so         the plugin of shared GPUs
 #   target/debug/libmock_nvml.so          NVML over a machine in a file
-#   target/debug/examples/lib*.so         plugins and a libslurm made up for tests
+#   target/debug/examples/lib*.so         plugins, a PAM module and a libslurm made up for tests
 modules:
 	cargo build --quiet --package spank-efa
 	cargo build --quiet --package efa-check --package slurm-efa
 	cargo build --quiet --package pam-slurm-logout --package slurm-logoutd
 	cargo build --quiet --package spank-gres --package gres-helper --package mock-nvml
-	cargo build --quiet --package spank --examples
+	cargo build --quiet --package spank --package pam-stack --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
 	ln -sf $(abspath $(TARGET))/debug/efa-counter-reader $(TARGET)/inject/debug/

@@ -38,7 +38,8 @@ pub fn pam_injected() -> PathBuf {
     built(Path::new("inject/debug/libpam_slurm_logout.so"), MODULES)
 }
 
-/// An example of lib/spank: a plugin or a libslurm made up for tests.
+/// An example of lib/spank or lib/pam-stack: a plugin, a PAM module or a
+/// libslurm made up for tests.
 ///
 /// # Panics
 /// When it has not been built.

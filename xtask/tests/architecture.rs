@@ -15,7 +15,7 @@ use serde::Deserialize;
 /// layers, never on one of its own layer or above.
 const LAYERS: &[&[&str]] = &[
     &["guard", "host"],
-    &["efa", "pam", "slurm", "spank"],
+    &["efa", "pam", "pam-stack", "slurm", "spank"],
     &["cli", "config", "findings", "jobs"],
     &["gpu", "hugepages", "logins", "usage"],
     &["profiles"],

@@ -2,3 +2,4 @@
 
 mod libpam;
 mod logins;
+mod stacks;
