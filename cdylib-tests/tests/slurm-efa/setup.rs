@@ -727,7 +727,7 @@ const SABOTAGES: &[Sabotage] = &[
             "#",
         );
     }),
-    ("pam", "a sufficient line stands before ours", |site| {
+    ("pam", "a sufficient line comes before ours", |site| {
         let sshd = fs::read_to_string(site.path("etc/pam.d/sshd")).unwrap();
         let text = format!("account sufficient pam_localuser.so\n{sshd}");
         site.write("etc/pam.d/sshd", &text);
@@ -740,7 +740,7 @@ const SABOTAGES: &[Sabotage] = &[
     }),
     (
         "pam-session",
-        "pam_systemd stands behind our session line",
+        "pam_systemd comes after our session line",
         |site| {
             append(
                 &site.path("etc/pam.d/sshd"),
@@ -748,6 +748,23 @@ const SABOTAGES: &[Sabotage] = &[
             );
         },
     ),
+    (
+        "pam-session",
+        "a sufficient line in an included file ends the session stack before ours",
+        |site| {
+            append(
+                &site.path("etc/pam.d/common-session"),
+                "session sufficient pam_unix.so",
+            );
+        },
+    ),
+    ("pam-session", "a session line jumps over ours", |site| {
+        replace(
+            &site.path("etc/pam.d/sshd"),
+            "session    optional     /",
+            "session [success=1 default=ignore] pam_succeed_if.so uid = 0\nsession    optional     /",
+        );
+    }),
     (
         "pam-adopt",
         "pam_slurm_adopt is used with pam_systemd",

@@ -25,7 +25,7 @@ use crate::setup::paths;
 use crate::setup::role::Role;
 
 use self::devices::recorded;
-use self::logins::{MODULE_ACCOUNT, Stack};
+use self::logins::Stack;
 use self::look::{GRES, Look, SETUP, unknown};
 use self::programs::{
     executable, folder, health_check, health_link, names_epilogs, others, program_key,
@@ -138,9 +138,7 @@ impl Examination {
 
     fn logins(&mut self, site: &Site) {
         let stack = Stack::read(site);
-        let ours = stack
-            .as_ref()
-            .is_ok_and(|stack| stack.first(MODULE_ACCOUNT).is_some());
+        let ours = stack.as_ref().is_ok_and(Stack::has_ours);
         if !site.has_section("logout") && !ours {
             return;
         }

@@ -231,7 +231,8 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
             .push(format!("{SSHD} is not there, so logins are not judged"));
         return Ok(());
     };
-    match pam::edit(&before, &module) {
+    let folder = site.place("/etc/pam.d");
+    match pam::edit(&pam::Disk, &folder, &before, &module) {
         Ok(after) => plan.text(&path, |_| after)?,
         Err(refusal) => plan.notes.push(format!(
             "{} is not edited: {refusal}",

@@ -1,272 +1,192 @@
 //! `/etc/pam.d/sshd`, text to text: the two lines of pam_slurm_logout.
 //!
-//! The account line comes first of all account lines: behind a `sufficient`
+//! The account line comes first of all account lines: after a `sufficient`
 //! one, which RHEL's included files have, it would not be asked. It is
 //! `required`, so that what follows is asked too and cannot overrule it. The
-//! session line comes last, behind pam_loginuid and pam_systemd, whose work it
+//! session line comes last, after pam_loginuid and pam_systemd, whose work it
 //! records, and is `optional`: it can refuse nobody.
+//!
+//! How libpam reads the file and walks its rules is known to [`pam_stack`].
 
-use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use host::printable;
+use host::{Sysroot, printable};
+use pam_stack::Phase;
+use pam_stack::chain::{self, ChainError, Files, Link};
+use pam_stack::file::{self, Line, NotUnderstood, Rule, Says};
+use pam_stack::flow::{self, End};
 
 use super::edit::Lines;
 
 /// Our module's file.
 pub const MODULE: &str = "pam_slurm_logout.so";
 
+/// sshd's service.
+pub const SSHD: &str = "sshd";
+
+/// Largest file of PAM that is read, in bytes.
+const LARGEST: usize = 1024 * 1024;
+
 /// Why a stack is not edited.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A line means nothing that is known here.
     #[error(
-        "line {line}, `{}`, is not understood, so nothing is changed; add by hand what \
-         docs/logout.md shows",
-        printable(text, 120)
+        "line {}, `{}`, is not understood, so nothing is changed; add by hand what docs/logout.md \
+         shows",
+        .0.line,
+        printable(&.0.text, 120)
     )]
-    Line {
-        /// From 1.
-        line: usize,
-        /// The line.
-        text: String,
-    },
-    /// A session line may end the stack before ours.
+    Line(NotUnderstood),
+    /// A file that it includes is not understood.
+    #[error("{0}, so nothing is changed; add by hand what docs/logout.md shows")]
+    Included(ChainError),
+    /// A rule may lead past ours.
     #[error(
-        "line {line}, `{}`, may end the session stack before ours is asked, so nothing is changed; \
-         add by hand what docs/logout.md shows",
-        printable(text, 120)
+        "{}, line {line}, may end the {} stack before pam_slurm_logout is asked, or jump over it, \
+         so nothing is changed; add by hand what docs/logout.md shows",
+        printable(&file.to_string_lossy(), 200),
+        phase.name()
     )]
-    EndsEarly {
-        /// From 1.
-        line: usize,
-        /// The line.
-        text: String,
-    },
-    /// Nothing is there to stand before or behind.
-    #[error("it has no {0} lines, so nothing is changed; add by hand what docs/logout.md shows")]
-    Without(&'static str),
-}
-
-/// One rule of a stack.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rule {
-    /// `@include FILE`, with all of its phases.
-    Include(String),
-    /// A module or another file, in one phase.
-    Phase {
-        /// What it is for.
+    PassedOver {
+        /// The phase.
         phase: Phase,
-        /// `required`, `include`, `[success=1 default=ignore]`, …
-        control: String,
-        /// The module's path, or the file.
-        target: String,
-        /// The rest.
-        arguments: String,
+        /// The file of the rule that leads past.
+        file: PathBuf,
+        /// Its line, from 1.
+        line: usize,
     },
+    /// There is no line to put ours before or after.
+    #[error("it has no {} lines, so nothing is changed; add by hand what docs/logout.md shows", .0.name())]
+    Without(Phase),
 }
 
-/// What PAM asks a module for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Who is it?
-    Auth,
-    /// May they?
-    Account,
-    /// A new password.
-    Password,
-    /// Before and after.
-    Session,
+/// The files of this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn text(&self, path: &Path) -> Result<String, String> {
+        let text = Sysroot::real().read_bounded(&path.to_string_lossy(), LARGEST);
+        text.map_err(|error| error.to_string())
+    }
 }
 
-/// The rules of a text, with the number of each line, from 0.
+/// Files, one of which has another text.
+struct Changed<'a> {
+    files: &'a dyn Files,
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Files for Changed<'_> {
+    fn text(&self, path: &Path) -> Result<String, String> {
+        match path == self.path {
+            true => Ok(self.text.to_owned()),
+            false => self.files.text(path),
+        }
+    }
+}
+
+/// Whether a rule of a file calls our module.
+fn is_ours(rule: &Rule) -> bool {
+    matches!(&rule.says, Says::Module { module, .. } if is_module(module))
+}
+
+fn is_module(path: &str) -> bool {
+    Path::new(path)
+        .file_name()
+        .is_some_and(|name| name == MODULE)
+}
+
+/// sshd's stack, which is `text` in `folder`, with our two lines; `module` is
+/// our file or where it lies. A stack that names our module already, by the hand
+/// of somebody else, stays as it is.
 ///
 /// # Errors
-/// The first line that is none.
-pub fn rules(text: &str) -> Result<Vec<(usize, Rule)>, Refusal> {
-    // Here ours are lines like others.
-    let unmarked = text.replace(super::edit::MARK, "");
-    read(&logical(&Lines::theirs(&unmarked)))
-}
-
-/// A line as libpam sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Logical {
-    /// Which lines of the file.
-    lines: Range<usize>,
-    /// Its text, joined, without comment.
-    text: String,
-}
-
-/// The lines without their comments, joined where a backslash is the last
-/// character (pam.d(5)).
-fn logical(lines: &Lines) -> Vec<Logical> {
-    let lines = lines.physical();
-    let mut all = Vec::new();
-    let mut start = 0;
-    let mut text = String::new();
-    for (index, line) in lines.iter().enumerate() {
-        let bare = without_comment(line.trim_end_matches('\r'));
-        match bare.strip_suffix('\\') {
-            Some(part) if index + 1 < lines.len() => text.push_str(part),
-            _ => {
-                text.push_str(bare);
-                all.push(Logical {
-                    lines: start..index + 1,
-                    text: std::mem::take(&mut text),
-                });
-                start = index + 1;
-            }
-        }
-    }
-    all
-}
-
-/// Up to the first `#` without a backslash in front.
-fn without_comment(line: &str) -> &str {
-    let mut before = '\n';
-    for (at, c) in line.char_indices() {
-        if c == '#' && before != '\\' {
-            return &line[..at];
-        }
-        before = c;
-    }
-    line
-}
-
-fn read(logical: &[Logical]) -> Result<Vec<(usize, Rule)>, Refusal> {
-    let mut rules = Vec::new();
-    for line in logical {
-        if line.text.trim().is_empty() {
-            continue;
-        }
-        let at = line.lines.start;
-        let rule = rule(&line.text).ok_or_else(|| Refusal::Line {
-            line: at + 1,
-            text: line.text.clone(),
-        })?;
-        rules.push((at, rule));
-    }
-    Ok(rules)
-}
-
-/// pam.d(5): `[-]type control module-path arguments`, `@include FILE`.
-fn rule(text: &str) -> Option<Rule> {
-    let text = text.trim();
-    let (word, rest) = text.split_once(char::is_whitespace)?;
-    let rest = rest.trim();
-    if word == "@include" {
-        let one = !rest.contains(char::is_whitespace) && !rest.is_empty();
-        return one.then(|| Rule::Include(rest.to_owned()));
-    }
-    let phase = match word.trim_start_matches('-').to_ascii_lowercase().as_str() {
-        "auth" => Phase::Auth,
-        "account" => Phase::Account,
-        "password" => Phase::Password,
-        "session" => Phase::Session,
-        _ => return None,
-    };
-    let (control, rest) = if rest.starts_with('[') {
-        let end = rest.find(']')?;
-        let inside = rest.get(1..end)?;
-        if !inside.split_whitespace().all(is_value_and_action) {
-            return None;
-        }
-        (rest.get(..=end)?, rest.get(end + 1..)?)
-    } else {
-        let (control, rest) = rest.split_once(char::is_whitespace)?;
-        const CONTROLS: [&str; 6] = [
-            "required",
-            "requisite",
-            "sufficient",
-            "optional",
-            "include",
-            "substack",
-        ];
-        if !CONTROLS.contains(&control.to_ascii_lowercase().as_str()) {
-            return None;
-        }
-        (control, rest)
-    };
-    let rest = rest.trim();
-    let (target, arguments) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    (!target.is_empty()).then(|| Rule::Phase {
-        phase,
-        control: control.to_ascii_lowercase(),
-        target: target.to_owned(),
-        arguments: arguments.trim().to_owned(),
-    })
-}
-
-fn is_value_and_action(pair: &str) -> bool {
-    let Some((value, action)) = pair.split_once('=') else {
-        return false;
-    };
-    const ACTIONS: [&str; 6] = ["ignore", "bad", "die", "ok", "done", "reset"];
-    let known = ACTIONS.contains(&action) || action.parse::<u16>().is_ok();
-    known && !value.is_empty() && value.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-}
-
-/// sshd's stack with our two lines; `module` is our file or where it lies. A stack that names our module already, by
-/// the hand of somebody else, stays as it is.
-///
-/// # Errors
-/// A stack that is not understood; see [`Refusal`].
-pub fn edit(text: &str, module: &str) -> Result<String, Refusal> {
+/// A stack that is not understood, or in which ours would not be asked; see
+/// [`Refusal`].
+pub fn edit(files: &dyn Files, folder: &Path, text: &str, module: &str) -> Result<String, Refusal> {
     let mut lines = Lines::theirs(text);
-    let logical = logical(&lines);
-    let rules = read(&logical)?;
-    let named =
-        |rule: &Rule| matches!(rule, Rule::Phase { target, .. } if target.ends_with(MODULE));
-    if rules.iter().any(|(_, rule)| named(rule)) {
+    let logical = file::logical(lines.physical());
+    let rules = file::rules(&logical).map_err(Refusal::Line)?;
+    if rules.iter().any(is_ours) {
         return Ok(lines.into_text());
     }
-    let account = rules.iter().find(|(_, rule)| asks(rule, Phase::Account));
-    let session = rules
-        .iter()
-        .rev()
-        .find(|(_, rule)| asks(rule, Phase::Session));
-    let (account, _) = account.ok_or(Refusal::Without("account"))?;
-    let (session, _) = session.ok_or(Refusal::Without("session"))?;
-    for (at, rule) in &rules {
-        if let Rule::Phase {
-            phase: Phase::Session,
-            control,
-            ..
-        } = rule
-            && (control == "sufficient" || control.contains("=done") || control.contains("=die"))
-        {
-            let text = logical.iter().find(|line| line.lines.start == *at);
-            return Err(Refusal::EndsEarly {
-                line: at + 1,
-                text: text.map(|line| line.text.clone()).unwrap_or_default(),
-            });
-        }
-    }
-    let behind = logical.iter().find(|line| line.lines.start == *session);
-    let behind = behind.map_or(session + 1, |line| line.lines.end);
+    let asks = |rule: &&Rule, phase| asks(files, folder, rule, phase);
+    let account = rules.iter().find(|rule| asks(rule, Phase::Account));
+    let session = rules.iter().rfind(|rule| asks(rule, Phase::Session));
+    let account = account.ok_or(Refusal::Without(Phase::Account))?;
+    let session = session.ok_or(Refusal::Without(Phase::Session))?;
     // The later one first, so that the other's place stays.
     let mut ours = [
-        (behind, format!("session    optional     {module}")),
-        (*account, format!("account    required     {module}")),
+        (
+            end_of(&logical, session),
+            format!("session    optional     {module}"),
+        ),
+        (
+            account.lines.start,
+            format!("account    required     {module}"),
+        ),
     ];
     ours.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     for (at, line) in ours {
         lines.insert(at, &line);
     }
-    Ok(lines.into_text())
+    let edited = lines.into_text();
+    is_asked(files, folder, &edited)?;
+    Ok(edited)
 }
 
-fn asks(rule: &Rule, wanted: Phase) -> bool {
-    match rule {
-        Rule::Phase { phase, .. } => *phase == wanted,
-        // Debian's files of one phase are named after it; of any other file
-        // nobody can tell without reading it.
-        Rule::Include(file) => match wanted {
-            Phase::Account => file.ends_with("-account"),
-            Phase::Session => file.ends_with("-session"),
-            _ => false,
-        },
+/// The line after a rule.
+fn end_of(logical: &[Line], rule: &Rule) -> usize {
+    let line = logical
+        .iter()
+        .find(|line| line.lines.start == rule.lines.start);
+    line.map_or(rule.lines.end, |line| line.lines.end)
+}
+
+/// Whether a rule asks something in this phase.
+fn asks(files: &dyn Files, folder: &Path, rule: &Rule, wanted: Phase) -> bool {
+    match &rule.says {
+        Says::Module { phase, .. } | Says::Include(phase, _) | Says::Substack(phase, _) => {
+            *phase == wanted
+        }
+        Says::IncludeAll(file) => {
+            let chain = chain::read(files, folder, file, wanted);
+            // A file that cannot be read is reported by `is_asked`.
+            chain.is_ok_and(|chain| !chain.is_empty())
+        }
     }
+}
+
+/// Whether no login gets past our lines in sshd's stack with this text: none
+/// that the account phase admits, and none whose session phase succeeds.
+fn is_asked(files: &dyn Files, folder: &Path, text: &str) -> Result<(), Refusal> {
+    let path = folder.join(SSHD);
+    let files = Changed {
+        files,
+        path: &path,
+        text,
+    };
+    for phase in [Phase::Account, Phase::Session] {
+        let chain = chain::read(&files, folder, SSHD, phase).map_err(Refusal::Included)?;
+        let ours = chain.iter().position(|link| link.calls(MODULE));
+        let ours = ours.ok_or(Refusal::Without(phase))?;
+        if let Some(Link { file, line, .. }) = passed_over(&chain, ours, End::Success) {
+            return Err(Refusal::PassedOver {
+                phase,
+                file: file.clone(),
+                line: *line,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The link that may lead past the one `at`.
+pub fn passed_over(chain: &[Link], at: usize, end: End) -> Option<&Link> {
+    chain.get(flow::passed_over(chain, at, end)?)
 }
 
 #[cfg(test)]
@@ -274,6 +194,67 @@ mod tests {
     use super::super::edit::{has_ours, without_ours};
     use super::*;
     use proptest::prelude::*;
+
+    /// Files in memory; those that no test gives are as in [`COMMON`].
+    struct Memory(Vec<(&'static str, String)>);
+
+    const COMMON: &[(&str, &str)] = &[
+        ("common-auth", "auth required pam_unix.so\n"),
+        ("common-password", "password required pam_unix.so\n"),
+        (
+            "common-account",
+            "account [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\n\
+             account requisite pam_deny.so\naccount required pam_permit.so\n",
+        ),
+        (
+            "common-session",
+            "session [default=1] pam_permit.so\nsession requisite pam_deny.so\n\
+             session required pam_permit.so\nsession optional pam_systemd.so\n",
+        ),
+        (
+            "password-auth",
+            "account required pam_unix.so\naccount sufficient pam_localuser.so\n\
+             session optional pam_keyinit.so revoke\n-session optional pam_systemd.so\n\
+             session [success=1 default=ignore] pam_succeed_if.so service in crond quiet use_uid\n\
+             session required pam_unix.so\n",
+        ),
+        ("postlogin", "session optional pam_lastlog.so\n"),
+    ];
+
+    impl Files for Memory {
+        fn text(&self, path: &Path) -> Result<String, String> {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let given = self.0.iter().find(|(it, _)| *it == name);
+            let common = COMMON.iter().find(|(it, _)| *it == name);
+            let given = given.map(|(_, text)| text.clone());
+            given
+                .or_else(|| common.map(|(_, text)| (*text).to_owned()))
+                .ok_or_else(|| "no such file".to_owned())
+        }
+    }
+
+    fn edit(text: &str, module: &str) -> Result<String, Refusal> {
+        edit_with(&[], text, module)
+    }
+
+    fn edit_with(
+        files: &[(&'static str, &str)],
+        text: &str,
+        module: &str,
+    ) -> Result<String, Refusal> {
+        let files = files.iter().map(|(name, text)| (*name, (*text).to_owned()));
+        super::edit(
+            &Memory(files.collect()),
+            Path::new("/etc/pam.d"),
+            text,
+            module,
+        )
+    }
+
+    fn names_line(refusal: &Refusal, name: &str, wanted: usize) -> bool {
+        matches!(refusal, Refusal::PassedOver { file, line, .. }
+            if file.ends_with(name) && *line == wanted)
+    }
 
     const DEBIAN: &str = "# PAM for sshd\n@include common-auth\naccount    required     pam_nologin.so\n\
         # account  required     pam_access.so\n@include common-account\n\
@@ -299,18 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_as_its_reader_sees_it_has_no_comment_and_is_joined() {
-        let lines = Lines::theirs("A=1,\\\n2 # x\n# y \\\nB=\\#1\r\n");
-        let seen: Vec<(usize, String)> = logical(&lines)
-            .into_iter()
-            .map(|it| (it.lines.start, it.text))
-            .collect();
-        let want = [(0, "A=1,2 "), (2, ""), (3, "B=\\#1"), (4, "")];
-        assert_eq!(seen, want.map(|(at, text)| (at, text.to_owned())));
-    }
-
-    #[test]
-    fn the_account_line_stands_before_all_others_and_the_session_line_behind() {
+    fn the_account_line_comes_before_all_others_and_the_session_line_after_them() {
         let edited = edit(DEBIAN, MODULE).unwrap();
         let account = "account    required     pam_slurm_logout.so # slurm-efa";
         let session = "session    optional     pam_slurm_logout.so # slurm-efa";
@@ -346,24 +316,52 @@ mod tests {
         ] {
             let error = edit(&format!("{DEBIAN}{line}\n"), MODULE).unwrap_err();
             assert!(
-                matches!(error, Refusal::Line { line, .. } if line == at),
+                matches!(&error, Refusal::Line(it) if it.line == at),
                 "{error}"
             );
         }
-        let early = format!("{DEBIAN}session sufficient pam_x.so\n");
-        assert!(matches!(
-            edit(&early, MODULE).unwrap_err(),
-            Refusal::EndsEarly { line: 12, .. }
-        ));
         assert_eq!(
-            edit("@include site\n", MODULE).unwrap_err(),
-            Refusal::Without("account")
+            edit("@include common-auth\n", MODULE).unwrap_err(),
+            Refusal::Without(Phase::Account)
         );
         let account = "account required pam_unix.so\n";
         assert_eq!(
             edit(account, MODULE).unwrap_err(),
-            Refusal::Without("session")
+            Refusal::Without(Phase::Session)
         );
+    }
+
+    #[test]
+    fn a_stack_whose_session_may_end_before_ours_is_left_and_the_line_is_named() {
+        let early = format!("{DEBIAN}session sufficient pam_x.so\nsession optional pam_y.so\n");
+        assert!(names_line(&edit(&early, MODULE).unwrap_err(), "sshd", 13));
+        let jump = format!("{DEBIAN}session [success=1 default=ignore] pam_x.so\n");
+        assert!(names_line(&edit(&jump, MODULE).unwrap_err(), "sshd", 13));
+        let included = [("common-session", "session sufficient pam_unix.so\n")];
+        let refusal = edit_with(&included, DEBIAN, MODULE).unwrap_err();
+        assert!(names_line(&refusal, "common-session", 1), "{refusal}");
+    }
+
+    #[test]
+    fn what_ends_only_its_substack_leaves_the_stack_to_be_edited() {
+        let substack = AMAZON.replace(
+            "session    include      password-auth",
+            "session    substack     password-auth",
+        );
+        let included = [(
+            "password-auth",
+            "account required pam_unix.so\nsession sufficient pam_unix.so\n",
+        )];
+        assert!(edit_with(&included, &substack, MODULE).is_ok());
+        let refusal = edit_with(&included, AMAZON, MODULE).unwrap_err();
+        assert!(names_line(&refusal, "password-auth", 2), "{refusal}");
+    }
+
+    #[test]
+    fn a_stack_with_an_included_file_that_is_missing_is_left() {
+        let refusal = edit(&format!("{DEBIAN}@include site\n"), MODULE).unwrap_err();
+        let said = refusal.to_string();
+        assert!(said.contains("/etc/pam.d/site: no such file"), "{said}");
     }
 
     #[test]
@@ -398,7 +396,7 @@ mod tests {
             if let Ok(once) = edit(&text, MODULE) {
                 prop_assert_eq!(edit(&once, MODULE), Ok(once.clone()));
                 prop_assert_eq!(without_ours(&once), text);
-                prop_assert!(rules(&once).is_ok());
+                prop_assert!(file::read(&once).is_ok());
             }
         }
     }
