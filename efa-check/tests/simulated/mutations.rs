@@ -252,6 +252,6 @@ fn a_state_file_of_any_content_is_a_first_round() {
             String::from_utf8_lossy(&content)
         );
         // And the next is a second one.
-        assert!(fs::read(&state).unwrap().starts_with(b"{\"version\":1"));
+        assert!(fs::read(&state).unwrap().starts_with(b"{\"version\":2"));
     }
 }
