@@ -49,7 +49,25 @@ pub struct Device {
     /// The process that hangs on it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     holder: Option<ProcessIdentity>,
+    /// When and how it was last rebound.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rebound: Option<Rebound>,
 }
+
+/// What is known of a device's last rebind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rebound {
+    /// In milliseconds since boot.
+    at: u64,
+    /// In seconds of the wall clock.
+    pub unix: u64,
+    /// Whether it answered afterwards; `None` while that is not known.
+    pub healed: Option<bool>,
+}
+
+/// A device that dies again within this time is not rebound again.
+const REBIND_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// The state between rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -229,6 +247,34 @@ impl Rounds {
             }
         }
         (changes, next)
+    }
+
+    /// Whether this device, or what had its place under another name, was rebound
+    /// within a day.
+    #[must_use]
+    pub fn was_rebound(&self, name: &str, now: &Now) -> bool {
+        let pci = self.devices.get(name).and_then(|it| it.pci.as_deref());
+        let same = |(other, device): &(&String, &Device)| {
+            *other == name || pci.is_some() && device.pci.as_deref() == pci
+        };
+        let limit = milliseconds(REBIND_AGAIN);
+        let age = |rebound: Rebound| milliseconds(now.uptime).saturating_sub(rebound.at);
+        let mut rebound = self
+            .devices
+            .iter()
+            .filter(same)
+            .filter_map(|(_, it)| it.rebound);
+        rebound.any(|rebound| age(rebound) < limit)
+    }
+
+    /// Keeps that a device was rebound now, and what came of it.
+    pub fn rebind(&mut self, name: &str, healed: Option<bool>, now: &Now) {
+        let device = self.devices.entry(name.to_owned()).or_default();
+        device.rebound = Some(Rebound {
+            at: milliseconds(now.uptime),
+            unix: now.unix,
+            healed,
+        });
     }
 
     /// Whether a look at `now` is newer than this; a slow prolog may come late.

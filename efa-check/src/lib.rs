@@ -8,6 +8,7 @@
 //!         ── history.rs       what changed since the last round
 //!         ── checks/          the table, and each check's judgement (pure)
 //!         ── report.rs        text, JSON, drain reason ── metrics.rs
+//!         ── rebind.rs        brings back a device whose admin queue is closed
 //!         ── drain.rs         who asks Slurm (slurm::drain_policy: for what)
 //! ```
 //!
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod observe;
 pub mod pingpong;
 pub mod probe_worker;
+pub mod rebind;
 pub mod report;
 pub mod settings;
 pub mod site;

@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use cli::called;
 use cli::called::EFA_CHECK;
 use efa_check::site::{Named, Site};
-use efa_check::{EX_CONFIG, EX_USAGE, drain, pingpong, probe_worker};
+use efa_check::{EX_CONFIG, EX_USAGE, drain, pingpong, probe_worker, rebind};
 
 use crate::commands::output::complain;
 use crate::commands::place::Place;
@@ -78,6 +78,8 @@ enum Command {
     /// The shell's completions, for packages.
     #[command(hide = true)]
     Completions { shell: Shell },
+    /// Bring back a device whose admin queue is closed; only on an idle node.
+    Rebind(commands::rebind::Arguments),
     /// Send packets from each device to itself; only on an idle node.
     Pingpong {
         /// Only this device.
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Some(probe_worker::READER) => return probe_worker::reader_main(args.into_iter().skip(1)),
         Some(drain::SPEAKER) => return drain::speaker_main(args.into_iter().skip(1)),
         Some(pingpong::TESTER) => return pingpong::tester_main(args.into_iter().skip(1)),
+        Some(rebind::REBINDER) => return rebind::rebinder_main(args.into_iter().skip(1)),
         Some(pingpong::PAIR) => return pingpong::pair_main(args.into_iter().skip(1)),
         _ => {}
     }
@@ -189,6 +192,7 @@ fn run(line: &Line) -> u8 {
         Command::Prolog => prolog::run(&site),
         Command::Healthcheck(arguments) => healthcheck::run(&site, arguments),
         Command::Baseline(arguments) => baseline::run(&site, &line.place, arguments),
+        Command::Rebind(arguments) => commands::rebind::run(&site, arguments),
         Command::Pingpong { device, json } => {
             commands::pingpong::run(&site, device.as_deref(), *json)
         }

@@ -375,7 +375,8 @@ fn slurmd_limits(sysroot: &Sysroot) -> Option<String> {
 
 /// Whether no step of a job is on the node, as far as its processes show; `false`
 /// where they cannot be looked at.
-fn is_idle(sysroot: &Sysroot) -> bool {
+#[must_use]
+pub fn is_idle(sysroot: &Sysroot) -> bool {
     // With cgroup v2 one that belongs to no job keeps slurmd's scope: `slurmstepd infinity`.
     let is_step = |pid: &String| {
         is_roots(sysroot, pid, "slurmstepd")

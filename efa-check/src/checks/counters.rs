@@ -1,7 +1,9 @@
 //! What the devices count.
 
+use super::date::utc;
 use super::facts::{CheckOutcome, Facts, devices, found, some};
 use crate::counters::{PACKETS, UNRESPONSIVE};
+use crate::observe::Seen;
 use crate::probe_worker::Probe;
 
 pub(super) fn counters(facts: &Facts<'_>) -> CheckOutcome {
@@ -10,8 +12,14 @@ pub(super) fn counters(facts: &Facts<'_>) -> CheckOutcome {
         Err(outcome) => return outcome,
     };
     let dead = some(devices.iter().filter_map(|device| match &device.probe {
-        Probe::Stuck { .. } => Some((device, "does not answer: a read hangs".to_owned())),
-        Probe::Dead { reason } => Some((device, format!("does not answer: {reason}"))),
+        Probe::Stuck { .. } => {
+            let what = "does not answer: a read hangs".to_owned();
+            Some((device, what + &rebound(facts, device)))
+        }
+        Probe::Dead { reason } => {
+            let what = format!("does not answer: {reason}");
+            Some((device, what + &rebound(facts, device)))
+        }
         _ => None,
     }));
     let bad = some(devices.iter().filter_map(|device| match &device.probe {
@@ -33,6 +41,15 @@ pub(super) fn counters(facts: &Facts<'_>) -> CheckOutcome {
         Some(text) => CheckOutcome::Unknown(format!("counters of {text}")),
         None => CheckOutcome::Fine,
     }
+}
+
+/// That a device was rebound before, if it was.
+fn rebound(facts: &Facts<'_>, device: &Seen) -> String {
+    let known = facts.rounds.devices.get(&device.name);
+    let rebound = known.and_then(|known| known.rebound);
+    rebound.map_or_else(String::new, |rebound| {
+        format!(", though it was rebound at {}", utc(rebound.unix))
+    })
 }
 
 pub(super) fn admin_queue(facts: &Facts<'_>) -> CheckOutcome {

@@ -48,8 +48,9 @@ pub const CHECKS: &[Check] = &[
         source: "EFA driver: a read of a port counter is an admin command to the device",
         remedy: "One device that does not answer takes EFA from the whole node: libfabric opens every \
                  device when it starts, and fails if one of them fails. The other devices are well, and no \
-                 job can use them. Look for \"Admin queue is closed\" or timeouts of efa in `dmesg`. Reboot or \
-                 replace the instance.",
+                 job can use them. Look for \"Admin queue is closed\" or timeouts of efa in `dmesg`. On an idle \
+                 node `efa-check rebind DEVICE` brings such a device back. If it dies again, replace the \
+                 instance.",
         judge: counters::counters,
     },
     Check {

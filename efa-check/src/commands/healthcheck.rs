@@ -8,7 +8,7 @@ use efa_check::counters::Wanted;
 use efa_check::history::Changes;
 use efa_check::report::Report;
 use efa_check::site::{self, Site};
-use efa_check::{EX_CANTCREAT, drain, pingpong};
+use efa_check::{EX_CANTCREAT, drain, pingpong, rebind};
 use findings::{Domain, Finding, Severity, Show};
 use slurm::drain_policy::NodeAction;
 
@@ -74,6 +74,13 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
         ),
         (Some(reason), None) => log_only(&reason),
         (None, _) => {}
+    }
+    for device in rebind::dead(site, &round.seen, &round.rounds, &round.now) {
+        if let Some(node) = &site.node
+            && let Err(error) = rebind::send(&site.config, node, device)
+        {
+            complain(&format!("{device} cannot be rebound: {error}"));
+        }
     }
     if let (true, Some(node)) = (to_test, &site.node)
         && let Err(error) = pingpong::send(&site.config, node)

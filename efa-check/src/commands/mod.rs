@@ -10,5 +10,6 @@ pub mod output;
 pub mod pingpong;
 pub mod place;
 pub mod prolog;
+pub mod rebind;
 pub mod round;
 pub mod slurm;

@@ -1014,7 +1014,7 @@ fn untested(shown: &str) -> Node {
 }
 
 /// Whether a process that a command of this node left behind for `what` runs.
-fn is_running(node: &Node, what: &str) -> bool {
+pub fn is_running(node: &Node, what: &str) -> bool {
     let config = node.config().display().to_string();
     fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();

@@ -4,6 +4,7 @@
 mod commands;
 mod defects;
 mod mutations;
+mod rebind;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

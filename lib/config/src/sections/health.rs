@@ -41,6 +41,17 @@ pub enum OnFatal {
     Log,
 }
 
+/// When `efa-check healthcheck` brings a dead device back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RebindWhen {
+    /// Never.
+    #[default]
+    Never,
+    /// On a node that it drained and that has no job.
+    Idle,
+}
+
 /// Where jobs find libfabric and NCCL's plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -156,6 +167,8 @@ struct Section {
     probe_limit: Duration,
     #[serde(deserialize_with = "word")]
     on_fatal: OnFatal,
+    #[serde(deserialize_with = "word")]
+    rebind: RebindWhen,
     resume: bool,
     resume_after: u32,
     #[serde(deserialize_with = "program")]
@@ -189,6 +202,7 @@ impl Default for Section {
             wait_boot: Duration::from_secs(60),
             probe_limit: Duration::from_secs(4),
             on_fatal: OnFatal::default(),
+            rebind: RebindWhen::default(),
             resume: false,
             resume_after: 3,
             scontrol: None,
@@ -221,6 +235,9 @@ pub struct Settings {
     pub probe_limit: Duration,
     /// See [`OnFatal`].
     pub on_fatal: OnFatal,
+    /// Whether `efa-check healthcheck` rebinds a dead device of an idle node that it
+    /// drained.
+    pub rebind: bool,
     /// Whether `efa-check healthcheck` resumes what we drained.
     pub resume: bool,
     /// After this many rounds in a row without a fatal finding.
@@ -275,6 +292,7 @@ impl Settings {
             wait_boot: section.wait_boot,
             probe_limit: section.probe_limit,
             on_fatal: section.on_fatal,
+            rebind: section.rebind == RebindWhen::Idle,
             resume: section.resume,
             resume_after: section.resume_after.max(1),
             scontrol: section.scontrol,
@@ -300,14 +318,19 @@ impl Settings {
         let held = |check: &&str| self.hold.iter().any(|id| id == check);
         let caused = CAUSED_BY_JOBS.iter().copied().filter(held);
         let caused: Vec<&str> = caused.collect();
-        if caused.is_empty() {
-            return Vec::new();
+        let mut warnings = Vec::new();
+        if !caused.is_empty() {
+            warnings.push(format!(
+                "[health] hold: any job can cause {}; a node is held for it only where the counters rose while \
+                 no job ran, or (security-group) where the loopback test failed",
+                caused.join(", ")
+            ));
         }
-        vec![format!(
-            "[health] hold: any job can cause {}; a node is held for it only where the counters rose while no \
-             job ran, or (security-group) where the loopback test failed",
-            caused.join(", ")
-        )]
+        if self.rebind && self.on_fatal != OnFatal::Drain {
+            let text = "[health] rebind: has no effect unless `on_fatal` is \"drain\"";
+            warnings.push(text.to_owned());
+        }
+        warnings
     }
 
     /// The site's `expected_devices` for this type.
@@ -478,6 +501,20 @@ mod tests {
         for check in CAUSED_BY_JOBS {
             assert!(WARNING_CHECKS.contains(check), "{check}");
         }
+    }
+
+    #[test]
+    fn a_rebind_without_a_drain_is_pointed_out() {
+        let of = |text: &str| settings(&format!("[health]\n{text}")).unwrap();
+        assert!(!of("").rebind);
+        let idle = of("rebind = 'idle'");
+        assert!(idle.rebind && idle.warnings().is_empty());
+        let warnings = of("rebind = 'idle'\non_fatal = 'log'").warnings();
+        assert!(
+            warnings[0].contains("rebind: has no effect"),
+            "{warnings:?}"
+        );
+        assert!(refusal("[health]\nrebind = 'always'").contains("rebind"));
     }
 
     #[test]
