@@ -10,10 +10,11 @@ use crate::counters::Counters;
 use crate::faults::Faults;
 use crate::features::{Identity, Model};
 use crate::guest::Guest;
-use crate::limits::{CQ_DOORBELLS, LIMITS};
+use crate::limits::CQ_DOORBELLS;
 use crate::pci::{self, ConfigSpace};
-use crate::queues::{Counts, Gid, Queues, SEND_RING};
+use crate::queues::{Counts, Gid, Queues};
 use crate::registers::{self, Registers};
+use crate::send_rings::SendRings;
 use crate::timing::{Event, Happening};
 use crate::vfio_user::{CONFIG, PciDevice};
 
@@ -51,8 +52,7 @@ pub struct Efa {
     /// The commands of the admin queue so far, by opcode.
     pub commands: BTreeMap<u8, u64>,
     pub(crate) queues: Queues,
-    /// BAR 2.
-    send_rings: Vec<u8>,
+    send_rings: SendRings,
     fabric: Sender<Event>,
     pub(crate) in_transit: usize,
     verbose: bool,
@@ -62,7 +62,6 @@ impl Efa {
     pub(crate) fn new(index: usize, configuration: &Configuration, fabric: Sender<Event>) -> Self {
         let vectors = configuration.vectors.clamp(1, 128);
         let model = configuration.model;
-        let rings = (LIMITS.pairs as usize + 1) * SEND_RING as usize;
         Self {
             index,
             identity: Identity {
@@ -77,7 +76,7 @@ impl Efa {
             faults: Faults::default(),
             commands: BTreeMap::new(),
             queues: Queues::default(),
-            send_rings: vec![0; rings],
+            send_rings: SendRings::default(),
             fabric,
             in_transit: 0,
             verbose: configuration.verbose,
@@ -160,14 +159,11 @@ impl Efa {
             self.queues.pairs.posted(pair, producer);
             return;
         }
-        let ring = usize::from(pair) * SEND_RING as usize;
-        let Some(ring) = self.send_rings.get(ring..ring + SEND_RING as usize) else {
-            return;
-        };
         if self.in_transit >= MAX_IN_TRANSIT {
             return;
         }
         let from = (self.index, self.identity.gid());
+        let ring = self.send_rings.ring(pair);
         for work in self.queues.sends(from, pair, producer, ring) {
             self.in_transit += 1;
             self.send(Happening::Posted(Box::new(work)));
@@ -179,7 +175,7 @@ impl PciDevice for Efa {
     fn region_size(&self, region: u32) -> u64 {
         match region {
             pci::REGISTERS => pci::REGISTERS_SIZE,
-            pci::SEND_RINGS => self.send_rings.len() as u64,
+            pci::SEND_RINGS => SendRings::SIZE,
             pci::DOORBELLS => pci::DOORBELLS_SIZE,
             CONFIG => self.config.size(),
             _ => 0,
@@ -221,14 +217,7 @@ impl PciDevice for Efa {
                 let register = u16::try_from(offset).unwrap_or(u16::MAX);
                 self.set_register(register, u32_at(data, 0), guest);
             }
-            pci::SEND_RINGS => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX);
-                let end = from.checked_add(data.len());
-                let place = end.and_then(|end| self.send_rings.get_mut(from..end));
-                if let Some(place) = place {
-                    place.copy_from_slice(data);
-                }
-            }
+            pci::SEND_RINGS => self.send_rings.write(offset, data),
             pci::DOORBELLS if data.len() == 4 && offset < pci::DOORBELLS_SIZE => {
                 self.doorbell(offset as u32, u32_at(data, 0), guest);
             }

@@ -14,6 +14,7 @@
 //! | `guest.rs` | guest memory and interrupts | |
 //! | `pci.rs`, `registers.rs` | config space, BARs, registers | the driver |
 //! | `device.rs` | one device: its BARs | the driver |
+//! | `send_rings.rs` | BAR 2 | the driver |
 //! | `admin_queue.rs` | commands, completions, events | the driver's headers |
 //! | `features.rs` | models, and what a device says of itself | the driver; numbers chosen |
 //! | `counters.rs` | counters of the port | the driver |
@@ -37,6 +38,7 @@ mod limits;
 mod pci;
 mod queues;
 mod registers;
+mod send_rings;
 pub mod server;
 mod status;
 #[cfg(test)]

@@ -39,3 +39,7 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) const MAX_RDMA: u32 = 1 << 30;
 /// Entries of an event queue.
 pub(crate) const MAX_EVENTS: u32 = 1024;
+/// Bytes of an entry of a send ring.
+pub(crate) const SEND_ENTRY: u32 = 64;
+/// Bytes of BAR 2 for the send ring of one queue pair.
+pub(crate) const SEND_RING: u32 = LIMITS.send_depth * SEND_ENTRY;

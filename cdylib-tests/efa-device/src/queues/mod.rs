@@ -27,7 +27,7 @@ use pairs::Pairs;
 use regions::Regions;
 
 pub use handles::Gid;
-pub(crate) use pairs::{Arrival, SEND_RING};
+pub(crate) use pairs::Arrival;
 pub(crate) use regions::Access;
 pub(crate) use work::{Operation, Payload, Piece, Work};
 

@@ -7,12 +7,9 @@ use super::work::Entry;
 use super::{Operation, Payload, Queues, Work};
 use crate::bytes::{Fields, u8_at, u16_at, u32_at, u64_at};
 use crate::guest::Guest;
-use crate::limits::LIMITS;
+use crate::limits::{LIMITS, SEND_ENTRY, SEND_RING};
 use crate::status::{CompletionStatus, Status};
 
-/// Bytes of BAR 2 for the send ring of one queue pair.
-pub(crate) const SEND_RING: u32 = LIMITS.send_depth * SEND_ENTRY;
-const SEND_ENTRY: u32 = 64;
 const RECEIVE_ENTRY: u32 = 16;
 
 /// The head of a datagram's receive buffer that is left free, and counted.

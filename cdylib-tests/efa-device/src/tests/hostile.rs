@@ -5,8 +5,9 @@ use super::program::{
     Endpoint, Pair, RECEIVES, SENDS, SRD, What, completion_queue, create_pair, register, sent,
 };
 use super::{World, model};
-use crate::bytes::Fields;
-use crate::limits::LIMITS;
+use crate::bytes::{Fields, u32_at};
+use crate::limits::{LIMITS, SEND_RING};
+use crate::send_rings::SendRings;
 use crate::vfio_user::CONFIG;
 use crate::{Guest, Unmapped, pci, registers};
 
@@ -334,25 +335,38 @@ fn a_completion_queue_that_is_used_cannot_be_destroyed() {
 }
 
 #[test]
-fn doorbells_beyond_the_rings_break_their_own_queue_pair_only() {
+fn a_doorbell_beyond_a_ring_breaks_its_own_queue_pair_only() {
+    const FAILED: u32 = 6;
     let mut world = World::new(model("p5"), 2);
     let mut pair = Pair::new(&world, SRD, None);
-    let mut other = Endpoint::new(&mut pair.one, SRD, None);
-    other.sent = SENDS + 1;
-    other.ring_sends(&mut pair.one);
-    let beyond = u32::from(RECEIVES) + 1;
-    other.ring(&mut pair.one, u32::from(other.number) * 8 + 4, beyond);
+    let state = |driver: &mut Driver, handle: u32| {
+        let answer = driver.admin(3, &handle.to_le_bytes()).unwrap();
+        u32_at(&answer, 0)
+    };
+    let mut sender = Endpoint::new(&mut pair.one, SRD, None);
+    sender.sent = SENDS + 1;
+    sender.ring_sends(&mut pair.one);
+    assert_eq!(state(&mut pair.one, sender.handle), FAILED);
+    let receiver = Endpoint::new(&mut pair.one, SRD, None);
+    let doorbell = u32::from(receiver.number) * 8 + 4;
+    receiver.ring(&mut pair.one, doorbell, u32::from(RECEIVES) + 1);
+    assert_eq!(state(&mut pair.one, receiver.handle), FAILED);
     world.settle();
-    assert!(other.poll(&pair.one).is_empty());
+    assert!(sender.poll(&pair.one).is_empty());
     pair.b.post_receive(&mut pair.two, 1, 0, 100);
     pair.send(1, What::Inline(b"x"));
     world.settle();
     assert_eq!(pair.a.poll(&pair.one), [sent(1, 0)]);
-    // Doorbells of what is not there.
+}
+
+#[test]
+fn doorbells_of_what_is_not_there_are_not_heard() {
+    let world = World::new(model("p5"), 1);
+    let mut driver = world.driver(0);
     for at in (0..0x10000).step_by(4) {
-        let value = 0xffff_ffff_u32.to_le_bytes();
-        pair.one.write_region(pci::DOORBELLS, at, &value);
+        driver.write_region(pci::DOORBELLS, at, &u32::MAX.to_le_bytes());
     }
+    driver.stats(0).unwrap();
 }
 
 #[test]
@@ -369,4 +383,21 @@ fn a_queue_pair_never_has_more_work_on_its_way_than_its_ring_holds() {
     assert_eq!(in_transit(), usize::from(SENDS));
     world.settle();
     assert_eq!(world.port(0).lock().unwrap().device.in_transit, 0);
+}
+
+#[test]
+fn a_write_across_two_send_rings_fills_both() {
+    let mut rings = SendRings::default();
+    let border = u64::from(SEND_RING) * 2;
+    rings.write(border - 3, b"abcdef");
+    assert_eq!(rings.ring(1)[SEND_RING as usize - 3..], *b"abc");
+    assert_eq!(rings.ring(2)[..3], *b"def");
+    assert!(rings.ring(3).is_empty());
+    rings.write(SendRings::SIZE - 2, b"abcdef");
+    rings.write(SendRings::SIZE, b"abcdef");
+    rings.write(u64::MAX, b"abcdef");
+    assert_eq!(
+        rings.ring(LIMITS.pairs as u16)[SEND_RING as usize - 2..],
+        *b"ab"
+    );
 }

@@ -246,3 +246,12 @@ fn memory_in_pieces_is_one_memory_to_the_device() {
     driver.probe().unwrap();
     driver.stats(0).unwrap();
 }
+
+#[test]
+fn a_reset_forgets_where_registers_are_answered() {
+    let world = World::new(model("p5"), 1);
+    let mut driver = world.driver(0);
+    driver.set(registers::CONTROL, 1);
+    driver.set(registers::CONTROL, 0);
+    assert_eq!(driver.register(registers::VERSION), None);
+}
