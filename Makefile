@@ -96,11 +96,12 @@ driver-test: linker ## Fail, move data and run jobs on the kernel's own efa driv
 
 # cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP lets a stable one do.
 fuzz: export RUSTC_BOOTSTRAP := 1
-fuzz: linker ## Fuzz each parser for a while (FUZZ_SECONDS=30)
+fuzz: linker ## Fuzz each parser and the emulated device for a while (FUZZ_SECONDS=30)
 	@$(XTASK) setup --for fuzz
 	@set -e; for target in $$(cargo fuzz list --fuzz-dir fuzz); do \
 	    echo "== $$target"; \
-	    cargo fuzz run --fuzz-dir fuzz "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	    mkdir -p "fuzz/corpus/$$target"; seeds="fuzz/seeds/$$target"; [ -d "$$seeds" ] || seeds=; \
+	    cargo fuzz run --fuzz-dir fuzz "$$target" "fuzz/corpus/$$target" $$seeds -- -max_total_time=$(FUZZ_SECONDS); \
 	done
 
 # Rust alone cannot link: xtask, which installs the rest, needs a C linker first.
