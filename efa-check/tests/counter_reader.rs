@@ -83,6 +83,7 @@ impl Node {
             sysroot: &sysroot,
             state: &self.state(),
             limit,
+            known: &[],
         })
     }
 
@@ -101,6 +102,7 @@ impl Node {
             .arg(self.sim.root())
             .arg(self.state())
             .arg(limit.as_millis().to_string())
+            .args([""; 3])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -79,10 +79,11 @@ impl Here {
         &self.key.node
     }
 
-    fn counters(&self) -> Counters<'_> {
+    fn counters<'a>(&'a self, job: &'a Job) -> Counters<'a> {
         Counters {
             sysroot: &self.sysroot,
             state: self.state.path(),
+            known: &job.devices,
         }
     }
 
@@ -203,7 +204,7 @@ pub fn prolog(spank: &Spank<'_>, arguments: &Arguments) {
 fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let mut here = Here::new(spank, arguments)?;
     let asked = Asked::of(spank);
-    let profile = profile_in_force(&here, asked.profile);
+    let (profile, devices) = profile_in_force(&here, asked.profile).unzip();
     let mut registry = Registry::open(&here.state).map_err(said)?;
     let (spank::Uid(uid), spank::Gid(gid)) =
         (spank.uid().map_err(said)?, spank.gid().map_err(said)?);
@@ -211,10 +212,9 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     let mut job = Job::new(&here.key, start, Uid(uid), Gid(gid), here.spool());
     if let Some(profile) = &profile {
         job.profile = Some(profile.name.clone());
-        let names = efa::devices::names(&here.sysroot).unwrap_or_default();
-        job.devices = names.efa;
         job.counting = true;
     }
+    job.devices = devices.unwrap_or_default();
     // Known before the job has its pages: its steps can then tell that the
     // prolog did not come to its end.
     let wanted = match asked.hugepages {
@@ -235,7 +235,7 @@ fn try_prolog(spank: &Spank<'_>, arguments: &Arguments) -> Result<(), String> {
     registry.begin(&mut here.state, &job).map_err(said)?;
     let mut failed_to_count = false;
     if profile.is_some()
-        && let Err(reason) = here.counters().keep(&job)
+        && let Err(reason) = here.counters(&job).keep(&job)
     {
         complain("the job's counters", &reason);
         failed_to_count = true;
@@ -297,8 +297,9 @@ fn outcome(pages: Pages<'_>) -> Option<Result<Report, String>> {
     Some(outcome)
 }
 
-/// The profile that the job's steps will have on this node, if they will have one.
-fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<Profile> {
+/// The profile that the job's steps will have on this node, if they will have
+/// one, and the node's EFA devices.
+fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<(Profile, Vec<String>)> {
     let default = || {
         let default = here.config.default_profile.as_deref()?;
         ProfileRequest::parse(Some(default.as_bytes())).ok()
@@ -315,8 +316,8 @@ fn profile_in_force(here: &Here, asked: Option<ProfileRequest>) -> Option<Profil
     }
     .ok()?;
     let fits = instance.is_none_or(|instance| profile.fit.accepts(&instance));
-    let has_devices = efa::devices::count(&here.sysroot).is_ok_and(|count| count > 0);
-    (fits && has_devices).then_some(profile)
+    let devices = efa::devices::names(&here.sysroot, &[]).ok()?.efa;
+    (fits && !devices.is_empty()).then_some((profile, devices))
 }
 
 /// Why a job has no pages that this node should have given it.
@@ -460,7 +461,7 @@ fn report(here: &Here, job: &Job) -> Result<(), String> {
     record.lustre = usage::lustre(&here.sysroot);
     let before = Before::Kept(&here.state, &here.key);
     let start_ns = job.start.since_boot_ms.saturating_mul(1_000_000);
-    here.counters().close(&mut record, before, start_ns);
+    here.counters(job).close(&mut record, before, start_ns);
     books.write(&record);
     Ok(())
 }

@@ -445,6 +445,7 @@ impl Stepd {
         let counters = Counters {
             sysroot: &account.sysroot,
             state: &account.state,
+            known: account.job.as_ref().map_or(&[], |(_, job)| &job.devices),
         };
         let before = match (account.before, &account.job) {
             (None, Some((state, _))) => Before::Kept(state, &account.key),
@@ -585,6 +586,7 @@ fn open_account(
     let counters = Counters {
         sysroot: &sysroot,
         state: &state,
+        known: job.as_ref().map_or(&[], |(_, job)| &job.devices),
     };
     let first = batch || (alone && step == StepId::Number(0));
     let own = !job.as_ref().is_some_and(|(_, job)| {

@@ -69,6 +69,8 @@ pub struct Counters<'a> {
     pub sysroot: &'a Sysroot,
     /// The state directory.
     pub state: &'a Path,
+    /// The EFA devices that the job's prolog found.
+    pub known: &'a [String],
 }
 
 impl Counters<'_> {
@@ -97,6 +99,7 @@ impl Counters<'_> {
             sysroot: self.sysroot,
             state: self.state,
             limit,
+            known: self.known,
         }
     }
 

@@ -1,5 +1,7 @@
-//! `efa-counter-reader SYSROOT STATE_DIR LIMIT_MS [NODE JOB START]`: reads what
-//! reports need of the EFA devices' counters, for the plugin, and may hang.
+//! `efa-counter-reader SYSROOT STATE_DIR LIMIT_MS NODE JOB START [DEVICE…]`: reads
+//! what reports need of the EFA devices' counters, for the plugin, and may hang.
+//! NODE, JOB and START are empty if it is for no job; each DEVICE is known to be
+//! an EFA device.
 //!
 //! It says [`Line`]s on standard output or, for a job's prolog, writes what it
 //! read into the job's record. The process that was started ends at once: the
@@ -91,6 +93,7 @@ struct Task {
     state: PathBuf,
     limit: Duration,
     job: Option<(JobKey, String)>,
+    known: Vec<String>,
 }
 
 impl Task {
@@ -98,14 +101,15 @@ impl Task {
         let sysroot = Sysroot::new(args.next()?.into());
         let state = PathBuf::from(args.next()?);
         let limit = Duration::from_millis(args.next()?.to_str()?.parse().ok()?);
-        let job = match args.next() {
-            None => None,
-            Some(node) => {
+        let [node, job, start] = [args.next()?, args.next()?, args.next()?];
+        let job = match node.is_empty() {
+            true => None,
+            false => {
                 let key = JobKey {
                     node: node.to_str()?.parse().ok()?,
-                    job: JobId(args.next()?.to_str()?.parse().ok()?),
+                    job: JobId(job.to_str()?.parse().ok()?),
                 };
-                Some((key, args.next()?.into_string().ok()?))
+                Some((key, start.into_string().ok()?))
             }
         };
         Some(Self {
@@ -113,6 +117,7 @@ impl Task {
             state,
             limit,
             job,
+            known: args.filter_map(|name| name.into_string().ok()).collect(),
         })
     }
 
@@ -130,7 +135,7 @@ impl Task {
             // That there is none is known, too.
             has_news: true,
         };
-        let names = match efa::devices::names(&self.sysroot) {
+        let names = match efa::devices::names(&self.sysroot, &self.known) {
             Ok(names) => names,
             Err(error) => {
                 report.say(&Line::Failed(error.to_string()));

@@ -90,13 +90,17 @@ pub struct Reading<'a> {
     pub state: &'a Path,
     /// How long it waits for a device that does not answer.
     pub limit: Duration,
+    /// Devices that are known to be EFA devices, if they are still there.
+    pub known: &'a [String],
 }
 
 impl Reading<'_> {
-    fn call(&self) -> Result<Call, String> {
+    /// With the three words that name a start of a job, or none.
+    fn call(&self, job: [&str; 3]) -> Result<Call, String> {
         let call = Call::to(self.program).map_err(|error| error.to_string())?;
         let limit = self.limit.as_millis().to_string();
-        Ok(call.arg(self.sysroot.path("")).arg(self.state).arg(limit))
+        let call = call.arg(self.sysroot.path("")).arg(self.state).arg(limit);
+        Ok(call.args(job).args(self.known))
     }
 
     /// Starts it; it writes what it reads into the job's record, whose file has
@@ -105,7 +109,7 @@ impl Reading<'_> {
     /// # Errors
     /// A sentence.
     pub fn keep(&self, node: &str, job: u32, start: &str) -> Result<Child, String> {
-        let call = self.call()?.args([node, &job.to_string(), start]);
+        let call = self.call([node, &job.to_string(), start])?;
         call.start_apart(None).map_err(|error| error.to_string())
     }
 
@@ -115,7 +119,7 @@ impl Reading<'_> {
     /// A sentence.
     pub fn start(&self) -> Result<CounterReader, String> {
         let (pipe, output) = std::io::pipe().map_err(|error| format!("pipe: {error}"))?;
-        let child = self.call()?.start_apart(Some(OwnedFd::from(output)));
+        let child = self.call([""; 3])?.start_apart(Some(OwnedFd::from(output)));
         Ok(CounterReader {
             child: Some(child.map_err(|error| error.to_string())?),
             pipe,

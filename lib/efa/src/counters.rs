@@ -819,7 +819,7 @@ mod tests {
     /// All devices, one after the other.
     fn read(root: &Path, ns: u64, scope: Scope, deadline: Deadline) -> Snapshot {
         let sysroot = Sysroot::new(root.into());
-        let found = crate::devices::names(&sysroot).unwrap();
+        let found = crate::devices::names(&sysroot, &[]).unwrap();
         let devices = found.efa.into_iter().map(|name| {
             let counters = DeviceCounters::read(&sysroot, &name, scope, deadline);
             (name, counters)

@@ -86,14 +86,19 @@ pub struct Names {
     pub unidentified: Vec<String>,
 }
 
-/// The names alone. Reads only what that takes.
+/// The names alone. Reads only what that takes, and nothing of devices that are
+/// `known` to be EFA devices.
 ///
 /// # Errors
 /// As [`devices`].
-pub fn names(sysroot: &Sysroot) -> Result<Names, ReadError> {
+pub fn names(sysroot: &Sysroot, known: &[String]) -> Result<Names, ReadError> {
     let mut names = Names::default();
-    for (name, id) in rdma_devices(sysroot)? {
-        match id {
+    for name in rdma_names(sysroot)? {
+        if known.contains(&name) {
+            names.efa.push(name);
+            continue;
+        }
+        match efa_device_id(sysroot, &name) {
             Ok(Some(_)) => names.efa.push(name),
             Ok(None) => {}
             Err(_) => names.unidentified.push(name),
@@ -108,16 +113,21 @@ pub fn names(sysroot: &Sysroot) -> Result<Names, ReadError> {
 fn rdma_devices(
     sysroot: &Sysroot,
 ) -> Result<Vec<(String, Result<Option<u16>, ReadError>)>, ReadError> {
+    let identified = rdma_names(sysroot)?.into_iter().map(|name| {
+        let id = efa_device_id(sysroot, &name);
+        (name, id)
+    });
+    Ok(identified.collect())
+}
+
+/// Every RDMA device in natural order.
+fn rdma_names(sysroot: &Sysroot) -> Result<Vec<String>, ReadError> {
     let mut names = match sysroot.list(CLASS) {
         Err(ReadError::Missing { .. }) => return Ok(Vec::new()),
         names => names?,
     };
     names.sort_by(|a, b| natural_order(a, b));
-    let identified = names.into_iter().map(|name| {
-        let id = efa_device_id(sysroot, &name);
-        (name, id)
-    });
-    Ok(identified.collect())
+    Ok(names)
 }
 
 fn efa_device_id(sysroot: &Sysroot, name: &str) -> Result<Option<u16>, ReadError> {
@@ -256,6 +266,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let found = devices(&Sysroot::new(dir.path().into())).unwrap();
         assert!(found.is_empty() && found.skipped.is_empty());
+    }
+
+    #[test]
+    fn of_a_known_device_nothing_is_read_but_that_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        add(dir.path(), "efa_1", "0000:00:01.0", "0x1d0f", "0xefa2");
+        let pci = add(dir.path(), "efa_0", "0000:00:02.0", "0x1d0f", "0xefa2");
+        fs::remove_file(pci.join("vendor")).unwrap();
+        let root = Sysroot::new(dir.path().into());
+        let known = ["efa_0", "efa_gone"].map(str::to_owned);
+        let found = super::names(&root, &known).unwrap();
+        assert_eq!(found.efa, ["efa_0", "efa_1"]);
+        assert!(found.unidentified.is_empty());
+        let unknown = super::names(&root, &[]).unwrap();
+        assert_eq!(unknown.efa, ["efa_1"]);
+        assert_eq!(unknown.unidentified, ["efa_0"]);
     }
 
     #[test]
