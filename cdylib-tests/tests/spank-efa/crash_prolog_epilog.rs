@@ -2,11 +2,13 @@
 //! make, or meet a full `/run`; the next reconciliation finds every page again.
 //! (`slurm-efa reconcile` killed so: `slurm-efa/tests/reconcile.rs`.)
 
+use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use cdylib_tests::modules;
 use cdylib_tests::pages::{Alone, Node, key};
-use cdylib_tests::sigkill::{End, killed_after, sweep};
+use cdylib_tests::sigkill::{End, killed_after, killed_after_change, sweep};
+use cdylib_tests::simnode::{SimNode, Spec};
 
 /// A live job whose pages nothing may touch, and how many it has.
 const NEIGHBOUR: u32 = 1;
@@ -179,6 +181,61 @@ fn without_an_extern_step_an_epilog_killed_anywhere_is_made_good_by_its_repetiti
     })
     .unwrap();
     stage.close(calls, 100);
+}
+
+/// A node with EFA devices and a log of its own.
+fn with_devices(node: &Node) {
+    let dir = node.config().parent().unwrap().to_owned();
+    SimNode::build(&dir.join("root"), &Spec::named("p4d.24xlarge").unwrap()).unwrap();
+    let mut text = fs::read_to_string(node.config()).unwrap();
+    let log = dir.join("log/jobs.jsonl");
+    text.push_str(&format!("sysroot = '{}'\n", dir.join("root").display()));
+    text.push_str(&format!("[report]\nlog = '{}'\n", log.display()));
+    fs::write(node.config(), text).unwrap();
+}
+
+#[test]
+fn a_prolog_that_has_counters_read_killed_anywhere_leaves_its_job_all_its_pages_or_none() {
+    let stage = Stage::new();
+    with_devices(&stage.node);
+    let calls = sweep(|calls| {
+        let mut prolog = stage.prolog("10M");
+        let end = killed_after(calls, prolog.args(["--profile", "p4d"])).unwrap();
+        let has = stage.reconciled(calls);
+        assert!(has == 0 || has == 5, "{calls}: {has}");
+        assert!(!lived_well(end) || has == 5);
+        // The reader may be at work: what it reads is kept for no other start.
+        stage.node.end(JOB);
+        assert_eq!(stage.reconciled(calls), 0, "{calls}");
+        Ok::<_, ()>(end)
+    })
+    .unwrap();
+    stage.close(calls, 200);
+}
+
+#[test]
+fn an_epilog_that_has_counters_read_killed_after_any_change_is_made_good_by_its_repetition() {
+    let stage = Stage::new();
+    with_devices(&stage.node);
+    let calls = sweep(|calls| {
+        let mut prolog = stage.prolog("10M");
+        assert!(
+            prolog
+                .args(["--profile", "p4d"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let end = killed_after_change(calls, &mut stage.epilog()).unwrap();
+        let has = stage.reconciled(calls);
+        assert!(has == 0 || has == 5, "{calls}: {has}");
+        assert!(!lived_well(end) || has == 0);
+        assert!(stage.epilog().status().unwrap().success());
+        assert_eq!(stage.reconciled(calls), 0, "{calls}");
+        Ok::<_, ()>(end)
+    })
+    .unwrap();
+    stage.close(calls, 20);
 }
 
 #[test]
