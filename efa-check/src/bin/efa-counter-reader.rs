@@ -16,10 +16,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use efa::counter_reader::Line;
 use efa::counters::{DeviceCounters, Moment, Scope, Snapshot};
+use efa::reader_locks::ReaderLocks;
 use host::state_dir::StateDir;
-use host::state_layout::counters::READERS;
 use host::{Deadline, Pid, Sysroot, process};
 use jobs::registry::Registry;
 use slurm::{JobId, JobKey};
@@ -142,7 +141,9 @@ impl Task {
                 return report.write();
             }
         };
-        let locks = state.as_ref().and_then(|state| Locks::open(state.path()));
+        let locks = state
+            .as_ref()
+            .and_then(|state| ReaderLocks::open(state.path()));
         let work = Arc::new(Work {
             sysroot: self.sysroot,
             devices: names.efa,
@@ -160,7 +161,7 @@ impl Task {
 struct Work {
     sysroot: Sysroot,
     devices: Vec<String>,
-    locks: Option<Locks>,
+    locks: Option<ReaderLocks>,
     deadline: Instant,
     state: Mutex<State>,
     all_read: Condvar,
@@ -429,67 +430,5 @@ impl Report<'_> {
             // What is not kept is reported as not known at the job's end.
             let _ = registry.keep_counters(state, &job, &self.snapshot);
         }
-    }
-}
-
-/// A lock for each device: a byte of one file, whose place is made of the name.
-/// The kernel frees it when its process has really ended.
-struct Locks(File);
-
-impl Locks {
-    fn open(state: &Path) -> Option<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(state.join(READERS));
-        file.ok().map(Self)
-    }
-
-    /// Takes the lock; the process that has it, if another does.
-    fn take(&self, device: &str) -> Option<u32> {
-        let mut lock = byte(device, libc::F_WRLCK);
-        if self.control(libc::F_SETLK, &mut lock) {
-            return None;
-        }
-        let mut lock = byte(device, libc::F_WRLCK);
-        let other = self.control(libc::F_GETLK, &mut lock)
-            && i32::from(lock.l_type) != libc::F_UNLCK
-            && lock.l_pid > 0;
-        match other {
-            true => u32::try_from(lock.l_pid).ok(),
-            // It was let go meanwhile, or locks do not work here: it is read.
-            false => None,
-        }
-    }
-
-    fn release(&self, device: &str) {
-        self.control(libc::F_SETLK, &mut byte(device, libc::F_UNLCK));
-    }
-
-    fn control(&self, command: i32, lock: &mut libc::flock) -> bool {
-        // SAFETY: fcntl(2) with these commands reads and writes the structure,
-        // which is ours.
-        unsafe { libc::fcntl(self.0.as_raw_fd(), command, std::ptr::from_mut(lock)) == 0 }
-    }
-}
-
-/// The device's byte: FNV-1a of its name.
-fn byte(device: &str, kind: i32) -> libc::flock {
-    let hash = device
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    libc::flock {
-        l_type: i16::try_from(kind).unwrap_or_default(),
-        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
-        // Far below what an offset may be.
-        l_start: i64::try_from(hash >> 2).unwrap_or_default(),
-        l_len: 1,
-        l_pid: 0,
     }
 }

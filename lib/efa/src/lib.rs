@@ -4,13 +4,14 @@
 //! Everything is read below a [`host::Sysroot`], so that a whole node can be
 //! simulated by a directory tree.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod counter_reader;
 pub mod counters;
 pub mod devices;
 pub mod dma_buf;
 pub mod instance_types;
+pub mod reader_locks;
 pub mod software;
 pub mod version;
 
