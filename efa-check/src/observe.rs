@@ -157,10 +157,18 @@ pub fn observe(sysroot: &Sysroot, settings: &Settings, ask: Ask<'_>) -> Observat
     let devices = devices.map(|found| {
         let names: Vec<&str> = found.iter().map(|d| d.name.as_str()).collect();
         let (limit, mut uverbs) = (settings.probe_limit, Vec::new());
-        let probes = probe_worker::probe(sysroot, &names, ask.counters, limit, ask.held, || {
-            uverbs.extend(names.iter().map(|name| uverbs_of(sysroot, name)));
-            node = Some(look_around(sysroot, settings, ask));
-        });
+        let probes = probe_worker::probe(
+            sysroot,
+            ask.state_dir,
+            &names,
+            ask.counters,
+            limit,
+            ask.held,
+            || {
+                uverbs.extend(names.iter().map(|name| uverbs_of(sysroot, name)));
+                node = Some(look_around(sysroot, settings, ask));
+            },
+        );
         let parts = found.devices.into_iter().zip(uverbs).zip(probes);
         parts
             .map(|((device, uverbs), probe)| Seen {

@@ -17,13 +17,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use efa::reader_locks::{ReaderLocks, cannot_be_ended};
 use host::late;
 use host::late::Fate;
+use host::process;
 use host::process::ProcessIdentity;
-use host::{Sysroot, printable};
+use host::{Pid, Sysroot, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -78,11 +81,13 @@ pub enum Probe {
 /// Reads the counters of `devices`, in at most `limit` and twice
 /// [`late::PATIENCE`], and does something else `meanwhile`.
 ///
-/// A device in `held` is not read again while the process that hung on it
-/// last time still does: such processes must not pile up.
+/// A device is not read again while a process hangs on it, of whichever program:
+/// such processes must not pile up. `held` are those of an earlier round; others
+/// are known by their lock in `state_dir` ([`ReaderLocks`]).
 #[must_use]
 pub fn probe(
     sysroot: &Sysroot,
+    state_dir: &Path,
     devices: &[&str],
     wanted: Wanted,
     limit: Duration,
@@ -90,18 +95,18 @@ pub fn probe(
     meanwhile: impl FnOnce(),
 ) -> Vec<Probe> {
     let start = Instant::now();
+    let locks = ReaderLocks::open(state_dir);
     let mut found: Vec<Option<Probe>> = devices
         .iter()
         .map(|name| {
-            let holder = held
-                .get(*name)
-                .copied()
-                .filter(|holder| holder.is_alive())?;
+            let known = held.get(*name).copied().filter(|it| it.is_alive());
+            let holder = known.or_else(|| hanging(locks.as_ref()?, name))?;
             Some(Probe::Stuck { holder })
         })
         .collect();
     let mut readers = Readers {
         sysroot,
+        state_dir,
         devices,
         wanted,
         found: &mut found,
@@ -132,9 +137,20 @@ pub fn probe(
         .collect()
 }
 
+/// The process that hangs on a device, by its lock.
+fn hanging(locks: &ReaderLocks, device: &str) -> Option<ProcessIdentity> {
+    let pid = Pid(locks.holder(device)?);
+    if !cannot_be_ended(pid) {
+        return None;
+    }
+    let start = process::stat(pid).ok()??.start;
+    Some(ProcessIdentity { pid, start })
+}
+
 /// The children, and what they found so far.
 struct Readers<'a> {
     sysroot: &'a Sysroot,
+    state_dir: &'a Path,
     devices: &'a [&'a str],
     wanted: Wanted,
     found: &'a mut [Option<Probe>],
@@ -177,6 +193,7 @@ impl Readers<'_> {
                 Wanted::All => "all",
             })
             .arg(self.sysroot.path(""))
+            .arg(self.state_dir)
             .args(places.iter().map(|place| self.devices[*place]))
             .env_clear()
             .stdin(Stdio::null())
@@ -322,7 +339,7 @@ impl Reader {
     }
 }
 
-/// The child: `counter-reader all|judged SYSROOT DEVICE…`. First a line of
+/// The child: `counter-reader all|judged SYSROOT STATE_DIR DEVICE…`. First a line of
 /// [`BEGUN`]; then for each device lines of `COUNTER VALUE`, then `.`, or in place of all
 /// `! REASON`, or `!! REASON` if the device is dead.
 #[must_use]
@@ -336,7 +353,11 @@ pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCo
     let Some(root) = args.next() else {
         return ExitCode::from(crate::EX_USAGE);
     };
+    let Some(state_dir) = args.next() else {
+        return ExitCode::from(crate::EX_USAGE);
+    };
     let sysroot = Sysroot::new(root.into());
+    let locks = ReaderLocks::open(Path::new(&state_dir));
     let mut out = io::stdout().lock();
     let begun = writeln!(out, "{BEGUN}").and_then(|()| out.flush());
     if begun.is_err() {
@@ -344,7 +365,8 @@ pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCo
     }
     for device in args.filter_map(|name| name.into_string().ok()) {
         let mut text = String::new();
-        match read_device(&sysroot, &device, wanted, &mut text) {
+        let read = |text: &mut String| read_device(&sysroot, &device, wanted, text);
+        match alone(locks.as_ref(), &device, || read(&mut text)) {
             Ok(()) => text.push_str(".\n"),
             Err(failure) => {
                 let mark = if failure.is_dead { "!!" } else { "!" };
@@ -361,6 +383,23 @@ pub fn reader_main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCo
     }
     ExitCode::SUCCESS
 }
+
+/// Reads a device while no other process does. One that waits here for too long is
+/// late, as one that reads for too long is.
+fn alone<T>(locks: Option<&ReaderLocks>, device: &str, read: impl FnOnce() -> T) -> T {
+    let Some(locks) = locks else {
+        return read();
+    };
+    while locks.take(device).is_some() {
+        std::thread::sleep(TRY_AGAIN);
+    }
+    let result = read();
+    locks.release(device);
+    result
+}
+
+/// How soon a device that another process reads is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a device's counters were not read.
 struct Failure {

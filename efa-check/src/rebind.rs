@@ -339,7 +339,15 @@ fn answers(site: &Site, address: &str) -> Result<(), String> {
     };
     let none = std::collections::BTreeMap::new();
     let limit = site.settings.probe_limit;
-    let found = probe_worker::probe(&site.sysroot, &[&name], Wanted::Judged, limit, &none, || {});
+    let found = probe_worker::probe(
+        &site.sysroot,
+        &site.state_dir,
+        &[&name],
+        Wanted::Judged,
+        limit,
+        &none,
+        || {},
+    );
     match found.into_iter().next() {
         Some(Probe::Values(_)) => Ok(()),
         Some(Probe::Failed { reason } | Probe::Dead { reason } | Probe::Unknown { reason }) => {

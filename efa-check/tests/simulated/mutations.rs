@@ -202,6 +202,27 @@ fn one_hanging_device_is_named_and_the_others_are_still_judged() {
 }
 
 #[test]
+fn no_second_process_hangs_on_a_device_whoever_looks() {
+    let mut node = Node::named("p4d.24xlarge");
+    node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
+    node.hang(1, "rx_drops");
+    let root = node.sim.root().display().to_string();
+    let readers =
+        || crate::processes(|line| line.contains("counter-reader") && line.contains(&root));
+    // A person's look keeps nothing for the next round.
+    assert_eq!(node.run(&["node"]).code, 2);
+    let first = readers();
+    assert_eq!(first.len(), 1);
+    for command in ["node", "prolog", "healthcheck", "node"] {
+        let said = node.run(&[command]);
+        assert_eq!(said.code, 2, "{command}: {said:?}");
+        assert!((said.out + &said.err).contains("a read hangs"), "{command}");
+        assert_eq!(readers(), first, "{command}");
+    }
+}
+
+#[test]
 fn no_process_is_left_when_a_read_hangs_or_the_program_is_killed() {
     let node = Node::named("g5.8xlarge");
     fifo(&node.counter(0, "rx_drops"));

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use host::state_layout::counters::READERS;
+use host::{Pid, process};
 
 /// A lock for each device: a byte of one file, whose place is made of the name.
 /// The kernel frees it when its process has really ended.
@@ -37,15 +38,19 @@ impl ReaderLocks {
         if self.control(libc::F_SETLK, &mut lock) {
             return None;
         }
+        // It was let go meanwhile, or locks do not work here: then it is read.
+        self.holder(device)
+    }
+
+    /// The process that has the lock; `None`: nobody, or this one. Takes nothing.
+    #[must_use]
+    pub fn holder(&self, device: &str) -> Option<u32> {
         let mut lock = byte(device, libc::F_WRLCK);
-        let other = self.control(libc::F_GETLK, &mut lock)
+        let is_held = self.control(libc::F_GETLK, &mut lock)
             && i32::from(lock.l_type) != libc::F_UNLCK
             && lock.l_pid > 0;
-        match other {
-            true => u32::try_from(lock.l_pid).ok(),
-            // It was let go meanwhile, or locks do not work here: it is read.
-            false => None,
-        }
+        let pid = is_held.then(|| u32::try_from(lock.l_pid).ok());
+        pid.flatten()
     }
 
     /// Lets it go.
@@ -58,6 +63,40 @@ impl ReaderLocks {
         // which is ours.
         unsafe { libc::fcntl(self.0.as_raw_fd(), command, std::ptr::from_mut(lock)) == 0 }
     }
+}
+
+/// Whether a process hangs in the kernel: a signal that ends it is on its way, and
+/// a thread of it waits and does not take it. A slow one has no such signal.
+#[must_use]
+pub fn cannot_be_ended(pid: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    threads
+        .into_iter()
+        .flatten()
+        .take(MOST_THREADS)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|thread| process::read(pid, &format!("task/{thread}/status")).ok()?)
+        .any(|status| hangs(&String::from_utf8_lossy(&status)))
+}
+
+/// Threads of a process that are looked at.
+const MOST_THREADS: usize = 256;
+
+/// Reads `/proc/PID/task/TID/status`.
+fn hangs(status: &str) -> bool {
+    let field = |name: &str| {
+        let mut lines = status.lines();
+        lines
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let deadly = [libc::SIGKILL, libc::SIGALRM].map(|signal| 1_u64 << (signal - 1));
+    let has_deadly = |name: &str| {
+        let pending = field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        pending.is_some_and(|mask| deadly.iter().any(|bit| mask & bit != 0))
+    };
+    let waits = field("State:").is_some_and(|state| state.starts_with('D'));
+    waits && (has_deadly("SigPnd:") || has_deadly("ShdPnd:"))
 }
 
 /// The device's byte: FNV-1a of its name.
@@ -74,5 +113,27 @@ fn byte(device: &str, kind: i32) -> libc::flock {
         l_start: i64::try_from(hash >> 2).unwrap_or_default(),
         l_len: 1,
         l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: &str, own: &str, shared: &str) -> String {
+        format!("Name:\tx\nState:\t{state}\nSigPnd:\t{own}\nShdPnd:\t{shared}\n")
+    }
+
+    #[test]
+    fn only_what_waits_in_the_kernel_with_a_deadly_signal_on_its_way_cannot_be_ended() {
+        let (none, kill, alarm) = ("0000000000000000", "0000000000000100", "0000000000002000");
+        let waits = "D (disk sleep)";
+        assert!(hangs(&status(waits, kill, none)));
+        assert!(hangs(&status(waits, none, alarm)));
+        assert!(!hangs(&status(waits, none, none)), "it may be slow");
+        assert!(!hangs(&status("R (running)", kill, none)));
+        assert!(!hangs(&status("S (sleeping)", none, kill)));
+        assert!(!hangs(""));
+        assert!(!cannot_be_ended(Pid(std::process::id())));
     }
 }
