@@ -2,7 +2,7 @@
 //! HyperPod's files: a role or an error, whatever they hold.
 
 use libfuzzer_sys::fuzz_target;
-use slurm_efa::setup::role::{from_node_info, from_resource_config};
+use cluster::role::{from_node_info, from_resource_config};
 
 const PROVISIONING: &str = r#"{"controller_group": "head", "login_group": "login"}"#;
 

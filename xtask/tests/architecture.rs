@@ -16,7 +16,7 @@ use serde::Deserialize;
 const LAYERS: &[&[&str]] = &[
     &["guard", "host"],
     &["efa", "pam", "pam-stack", "slurm", "spank"],
-    &["cli", "config", "findings", "jobs"],
+    &["cli", "cluster", "config", "findings", "jobs"],
     &["gpu", "hugepages", "logins", "usage"],
     &["profiles"],
 ];

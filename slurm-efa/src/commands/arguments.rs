@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use cluster::Role;
 use config::{ConfigError, DEFAULT_PATH, MissingIs};
 use slurm::NodeName;
 use slurm_efa::setup::discover::{Site, Wanted};
-use slurm_efa::setup::role::Role;
 
 /// Which node and which site.
 #[derive(Debug, Args)]
@@ -75,7 +75,7 @@ fn role(text: &str) -> Result<RoleChoice, String> {
     if text == "auto" {
         return Ok(RoleChoice(None));
     }
-    let role = <Role as clap::ValueEnum>::from_str(text, false);
+    let role = text.parse::<Role>();
     role.map(|it| RoleChoice(Some(it)))
         .map_err(|_| "expected auto, controller, login or compute".to_owned())
 }

@@ -1,7 +1,7 @@
 //! What `setup` and `revert` have in common: showing a plan and carrying it out.
 
+use cluster::Role;
 use slurm_efa::setup::discover::Site;
-use slurm_efa::setup::role::Role;
 use slurm_efa::setup::{Plan, apply};
 
 use super::arguments::EditArguments;

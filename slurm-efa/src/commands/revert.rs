@@ -1,7 +1,7 @@
 //! `slurm-efa revert`.
 
 use clap::Args;
-use slurm_efa::setup::role::Role;
+use cluster::Role;
 use slurm_efa::setup::{apply, revert, verify};
 
 use super::arguments::EditArguments;

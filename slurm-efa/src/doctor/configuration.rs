@@ -4,7 +4,7 @@ use host::state_dir::StateDir;
 
 use super::look::{Look, fatal, shown, warning};
 use crate::setup::discover::Site;
-use crate::setup::role::Role;
+use cluster::Role;
 
 pub(super) fn configuration(site: &Site) -> Look {
     let config = match &site.config {

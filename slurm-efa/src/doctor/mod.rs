@@ -22,7 +22,7 @@ use slurm::NodeName;
 
 use crate::setup::discover::Site;
 use crate::setup::paths;
-use crate::setup::role::Role;
+use cluster::Role;
 
 use self::devices::recorded;
 use self::logins::Stack;

@@ -15,11 +15,11 @@ use super::error::SetupError;
 use super::files::{self, Content};
 use super::paths::{BACKUPS, EFA_CHECK, EPILOGS, PROLOGS, SSHD};
 use super::plan::Plan;
-use super::role::Role;
 use super::run;
 use super::units;
 use super::verify;
 use super::verify::changes;
+use cluster::Role;
 
 /// How long another set-up is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);

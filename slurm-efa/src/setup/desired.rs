@@ -18,9 +18,9 @@ use super::paths::{
     PAM_MODULE, PLUGIN, PROLOGS, ROLE, SECURITY, SSHD,
 };
 use super::plan::Plan;
-use super::role::Role;
 use super::slurm_conf::{self, Directive, Folder, Link};
 use super::wrapper::Wrapper;
+use cluster::Role;
 
 /// The first release that takes several lines of Prolog and Epilog: read in the
 /// sources of 24.11.5; 22.05.8 lets the last one win.

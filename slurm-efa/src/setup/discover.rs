@@ -4,12 +4,11 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use cluster::role::{self, Role};
 use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
 use host::{Sysroot, Uid, printable};
 use slurm::Installation;
-
-use super::role::{self, Role};
 
 /// The folder of HyperPod's files.
 const HYPERPOD: &str = "/opt/ml/config";
@@ -204,7 +203,7 @@ impl Site {
         }
         let recorded = self.place(super::paths::ROLE);
         if recorded.exists() {
-            let role = <Role as clap::ValueEnum>::from_str(text(&recorded)?.trim(), false);
+            let role = text(&recorded)?.trim().parse::<Role>();
             return role.map_err(|_| {
                 let recorded = recorded.to_string_lossy();
                 let recorded = printable(&recorded, 200);

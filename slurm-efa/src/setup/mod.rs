@@ -5,7 +5,7 @@
 //! programs that read them, and put everything back if one refuses.
 //!
 //! ```text
-//! discover.rs   which Slurm, which files, which role ── role.rs
+//! discover.rs   which Slurm, which files, which role ── lib/cluster
 //! desired.rs    what setup wants ── slurm_conf.rs, pam.rs, edit.rs   text to text
 //! revert.rs     what goes again
 //!               ── wrapper.rs          a link with a configuration
@@ -26,7 +26,6 @@ pub mod pam;
 pub mod paths;
 pub mod plan;
 pub mod revert;
-pub mod role;
 pub mod run;
 pub mod slurm_conf;
 mod units;

@@ -9,9 +9,9 @@ use super::error::SetupError;
 use super::files::{self, Change, Content};
 use super::paths::{EPILOGS, HEALTHCHECK, MADE, OLD_HEALTHCHECK, PROLOGS, ROLE, SSHD};
 use super::plan::Plan;
-use super::role::Role;
 use super::verify::is_slurms;
 use cli::called;
+use cluster::Role;
 
 /// What `revert` would do here: everything of ours out, nothing else.
 ///

@@ -13,7 +13,7 @@ use host::printable;
 use serde::Deserialize;
 
 /// What a node is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// slurmctld runs here.
@@ -33,6 +33,24 @@ impl std::fmt::Display for Role {
         })
     }
 }
+
+impl FromStr for Role {
+    type Err = InvalidRole;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRole> {
+        match text {
+            "controller" => Ok(Self::Controller),
+            "login" => Ok(Self::Login),
+            "compute" => Ok(Self::Compute),
+            _ => Err(InvalidRole),
+        }
+    }
+}
+
+/// The text names no role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected controller, login or compute")]
+pub struct InvalidRole;
 
 /// Why the role is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +175,7 @@ pub fn from_resource_config(
 /// [`RoleError::File`].
 pub fn from_node_info(text: &str) -> Result<Role, RoleError> {
     let info: NodeInfo = parse("nodeinfo.json", text)?;
-    <Role as clap::ValueEnum>::from_str(&info.node_type, false).map_err(|_| RoleError::File {
+    info.node_type.parse().map_err(|_| RoleError::File {
         file: "nodeinfo.json",
         reason: format!("`{}` is no node_type known here", info.node_type),
     })
