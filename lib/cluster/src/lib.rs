@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod json;
 pub mod role;
 
 pub use role::Role;
