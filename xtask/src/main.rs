@@ -3,6 +3,7 @@
 
 mod bindings;
 mod changelog;
+mod cluster_model;
 mod command;
 mod deny;
 mod dist;
@@ -72,6 +73,12 @@ enum Chore {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Write lib/cluster/src/model.rs from botocore's model of CreateCluster
+    ClusterModel {
+        /// Compare instead of writing
+        #[arg(long)]
+        check: bool,
+    },
     /// Write CHANGELOG.md from packaging/changelog.yaml
     Changelog,
     /// Check licences, sources and bans of the dependencies, as CI does
@@ -97,6 +104,7 @@ fn main() -> ExitCode {
         }
         Chore::Bindings { headers, check } => bindings::bindings(&headers, check),
         Chore::Roots { list, names } => roots::roots(&names, list),
+        Chore::ClusterModel { check } => cluster_model::cluster_model(check),
         Chore::Changelog => changelog::changelog(),
         Chore::CiDeny => deny::deny(),
     };

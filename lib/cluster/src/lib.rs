@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod model;
 pub mod role;
+pub mod shape;
 
 pub use role::Role;
