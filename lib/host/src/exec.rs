@@ -27,7 +27,8 @@ use crate::sysroot::shown;
 use crate::trust;
 use crate::trust::{TrustError, TrustedProgram};
 
-/// Bytes of output that are kept of each stream; the rest is read and dropped.
+/// Bytes of output that are kept of each stream, unless the caller sets another
+/// limit; the rest is read and dropped.
 const LARGEST: usize = 64 * 1024;
 
 /// Most bytes that a program may be given to read: a pipe always has room for
@@ -130,6 +131,7 @@ pub struct Call {
     command: Command,
     input: Option<Vec<u8>>,
     output: Output,
+    largest: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +165,7 @@ impl Call {
             command,
             input: None,
             output: Output::Kept,
+            largest: LARGEST,
         }
     }
 
@@ -191,6 +194,13 @@ impl Call {
     #[must_use]
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(bytes.into());
+        self
+    }
+
+    /// Bytes of its output that are kept of each stream, instead of 64 KiB.
+    #[must_use]
+    pub fn output_limit(mut self, bytes: usize) -> Self {
+        self.largest = bytes;
         self
     }
 
@@ -230,7 +240,7 @@ impl Call {
             // A program that has ended already tells by its status.
             let _ = pipe.write_all(bytes);
         }
-        Ok(hear(&mut child, deadline))
+        Ok(hear(&mut child, deadline, self.largest))
     }
 
     /// Starts it, without input and output but for its errors, for a caller that
@@ -273,15 +283,18 @@ impl Call {
 struct Stream {
     pipe: Option<File>,
     kept: Vec<u8>,
+    /// Most bytes that are kept.
+    largest: usize,
     /// Bytes that are still read once the child has ended.
     left: usize,
 }
 
 impl Stream {
-    fn of(pipe: Option<OwnedFd>) -> Self {
+    fn of(pipe: Option<OwnedFd>, largest: usize) -> Self {
         Self {
             pipe: pipe.map(File::from),
             kept: Vec::new(),
+            largest,
             left: PIPE,
         }
     }
@@ -295,7 +308,7 @@ impl Stream {
         match pipe.read(&mut bytes) {
             Ok(0) => self.pipe = None,
             Ok(count) => {
-                let room = LARGEST.saturating_sub(self.kept.len());
+                let room = self.largest.saturating_sub(self.kept.len());
                 self.kept.extend(bytes.iter().take(count.min(room)));
                 if child_has_ended {
                     self.left = self.left.saturating_sub(count);
@@ -315,9 +328,9 @@ impl Stream {
 }
 
 /// Reads what a child says until it has ended or time is up.
-fn hear(child: &mut Child, deadline: Instant) -> Said {
-    let mut stdout = Stream::of(child.stdout.take().map(OwnedFd::from));
-    let mut stderr = Stream::of(child.stderr.take().map(OwnedFd::from));
+fn hear(child: &mut Child, deadline: Instant, largest: usize) -> Said {
+    let mut stdout = Stream::of(child.stdout.take().map(OwnedFd::from), largest);
+    let mut stderr = Stream::of(child.stderr.take().map(OwnedFd::from), largest);
     let status = listen(child, [&mut stdout, &mut stderr], deadline);
     if status.is_none() {
         kill(child);
@@ -508,6 +521,12 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_may_keep_more_of_the_output() {
+        let call = shell("head -c 1000000 /dev/zero").output_limit(900_000);
+        assert_eq!(call.run(PLENTY).unwrap().stdout.len(), 900_000);
+    }
+
+    #[test]
     fn a_flood_that_never_ends_costs_the_limit() {
         let start = Instant::now();
         let said = sh("exec cat /dev/zero", Duration::from_millis(300));
@@ -561,7 +580,7 @@ mod tests {
             .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         assert!(child.wait().unwrap().success());
-        let said = hear(&mut child, Instant::now());
+        let said = hear(&mut child, Instant::now(), LARGEST);
         assert!(said.success());
         assert_eq!(said.stdout.len(), 60_000);
     }
