@@ -4,6 +4,7 @@
 //! bounds on what is kept.
 
 use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Read};
 
@@ -109,6 +110,26 @@ impl Node {
         }
     }
 
+    /// Whether it has the same values as another one, wherever they lie; the
+    /// order of keys does not count.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::List(a), Value::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_same(b))
+            }
+            (Value::Object(a), Value::Object(b)) => {
+                let theirs: HashMap<&str, &Self> =
+                    b.iter().map(|(key, node)| (key.as_str(), node)).collect();
+                let same = |(key, a): &(String, Self)| {
+                    theirs.get(key.as_str()).is_some_and(|b| a.is_same(b))
+                };
+                a.len() == b.len() && a.iter().all(same)
+            }
+            (a, b) => a == b,
+        }
+    }
+
     /// The elements of a list; none if it is not one.
     #[must_use]
     pub fn items(&self) -> &[Self] {
@@ -122,7 +143,8 @@ impl Node {
 /// A file's text and its values.
 #[derive(Debug, Clone)]
 pub struct Document {
-    text: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
     /// The outermost value.
     pub root: Node,
 }
@@ -154,22 +176,23 @@ impl Document {
             return refuse("the file is empty".to_owned());
         }
         let root = parse(&text)?;
-        Ok(Self { text, root })
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = breaks.map(|(at, _)| at + 1);
+        Ok(Self {
+            lines: std::iter::once(0).chain(lines).collect(),
+            root,
+        })
     }
 
     /// The place of a byte of the text.
     #[must_use]
     pub fn place(&self, offset: usize) -> Place {
-        place(&self.text, offset)
-    }
-}
-
-fn place(text: &str, offset: usize) -> Place {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    let line_start = before.iter().rposition(|byte| *byte == b'\n');
-    Place {
-        line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
-        column: before.len() - line_start.map_or(0, |at| at + 1) + 1,
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line.saturating_sub(1)).copied();
+        Place {
+            line,
+            column: offset - start.unwrap_or(0) + 1,
+        }
     }
 }
 
@@ -311,7 +334,7 @@ impl<'de> Visitor<'de> for Builder<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut members: Vec<(String, Node)> = Vec::new();
-        let mut keys = std::collections::HashSet::new();
+        let mut keys = HashSet::new();
         while let Some(key) = access.next_key::<String>()? {
             if !keys.insert(key.clone()) {
                 return Err(de::Error::custom(format!(

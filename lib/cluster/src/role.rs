@@ -34,6 +34,20 @@ impl std::fmt::Display for Role {
     }
 }
 
+impl Role {
+    /// The role that SageMaker's `SlurmConfig.NodeType` names. Its enum has
+    /// `Compute`; its text, and some files, say `Worker`.
+    #[must_use]
+    pub fn of_node_type(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "controller" => Some(Self::Controller),
+            "login" => Some(Self::Login),
+            "compute" | "worker" => Some(Self::Compute),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for Role {
     type Err = InvalidRole;
 
