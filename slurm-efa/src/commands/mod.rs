@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod edit;
 pub mod exit;
 pub mod output;
+pub mod preflight;
 pub mod reconcile;
 pub mod report;
 pub mod revert;
