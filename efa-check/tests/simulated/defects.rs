@@ -66,6 +66,32 @@ fn uverbs(node: &Node) -> std::path::PathBuf {
     node.sim.path("dev/infiniband").join(name)
 }
 
+fn rename(node: &Node, name: &str) {
+    let entry = device_dir(node);
+    fs::rename(&entry, entry.with_file_name(name)).unwrap();
+}
+
+/// A second entry for the first device.
+fn twin(node: &Node) {
+    let entry = device_dir(node);
+    let target = fs::canonicalize(&entry).unwrap();
+    std::os::unix::fs::symlink(target, entry.with_file_name("efa_twin")).unwrap();
+}
+
+/// An RDMA device of another vendor, and one that is software.
+fn stranger(node: &Node) {
+    let write = |file: &str, text: &str| {
+        let place = format!("sys/class/infiniband/mlx5_9/{file}");
+        node.sim.write(&place, text).unwrap();
+    };
+    write("device/vendor", "0x15b3\n");
+    write("device/device", "0x1021\n");
+    write("node_guid", "0000:0000:0000:0000\n");
+    node.sim
+        .write("sys/class/infiniband/rxe0/node_type", "1: CA\n")
+        .unwrap();
+}
+
 /// The kernel's own efa driver has neither `p2p` nor a version.
 fn kernels_driver(node: &mut Node) {
     for name in node.sim.devices() {
@@ -118,6 +144,24 @@ const DEFECTS: &[Defect] = &[
         |n| fs::write(n.counter(0, "rx_drops"), "-1\n").unwrap(), "counters: fatal"),
     defect("a counter is empty", any,
         |n| fs::write(n.counter(0, "no_completion_cmds"), "").unwrap(), "counters: fatal"),
+    defect("a counter goes backwards", any,
+        |n| { n.add(0, "no_completion_cmds", 9); n.run(&["prolog"]);
+              fs::write(n.counter(0, "no_completion_cmds"), "1\n").unwrap(); }, ""),
+    defect("a counter is as large as it can be", any,
+        |n| { fs::write(n.counter(0, "tx_pkts"), format!("{}\n", u64::MAX)).unwrap();
+              fs::write(n.counter(0, "rx_drops"), format!("{}\n", u64::MAX)).unwrap(); }, ""),
+    defect("a counter rises to the largest number", any,
+        |n| { n.run(&["prolog"]); fs::write(n.counter(0, "rx_drops"), format!("{}\n", u64::MAX)).unwrap(); },
+        "rx-drops: warning"),
+    defect("a counter is larger than it can be", any,
+        |n| fs::write(n.counter(0, "rx_drops"), "18446744073709551616\n").unwrap(), "counters: fatal"),
+    defect("a device's name has 255 bytes", any, |n| { n.run(&["healthcheck"]); rename(n, &"x".repeat(255)); }, ""),
+    defect("a GUID is zero", any,
+        |n| fs::write(device_dir(n).join("node_guid"), "0000:0000:0000:0000\n").unwrap(), ""),
+    defect("a device appears twice", any, |n| twin(n), ""),
+    defect("a device appears twice, and another is gone", |node| node != "g5.8xlarge",
+        |n| { twin(n); n.sim.remove_device(1).unwrap(); }, "device-count: fatal"),
+    defect("other vendors' devices are beside EFA's", any, |n| stranger(n), ""),
     defect("the counters are gone", any,
         |n| fs::remove_dir_all(device_dir(n).join("ports/1/hw_counters")).unwrap(), "counters: fatal"),
     defect("p2p is empty", has_p2p, |n| fs::write(device_dir(n).join("device/p2p"), "\n").unwrap(), "gpudirect: fatal"),

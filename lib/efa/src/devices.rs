@@ -38,6 +38,26 @@ pub struct Devices {
     pub skipped: Vec<(String, ReadError)>,
 }
 
+impl Devices {
+    /// Adds a device, unless there is one at its PCI address already: counted
+    /// twice, one that is gone would not be missed.
+    fn add(&mut self, sysroot: &Sysroot, device: Device) {
+        let address = device.pci_address.as_ref();
+        let mut known = self.devices.iter();
+        let twin = known.find(|it| address.is_some() && it.pci_address.as_ref() == address);
+        let Some(twin) = twin else {
+            self.devices.push(device);
+            return;
+        };
+        let reason = ReadError::Unexpected {
+            path: sysroot.path(&attribute(&device.name, "")),
+            expected: "a PCI device that no other entry has",
+            found: format!("that of {}", twin.name),
+        };
+        self.skipped.push((device.name, reason));
+    }
+}
+
 impl Deref for Devices {
     type Target = [Device];
 
@@ -56,7 +76,7 @@ pub fn devices(sysroot: &Sysroot) -> Result<Devices, ReadError> {
     let mut found = Devices::default();
     for (name, id) in rdma_devices(sysroot)? {
         match id {
-            Ok(Some(device_id)) => found.devices.push(describe(sysroot, name, device_id)),
+            Ok(Some(device_id)) => found.add(sysroot, describe(sysroot, name, device_id)),
             Ok(None) => {}
             Err(reason) => found.skipped.push((name, reason)),
         }
@@ -327,6 +347,18 @@ mod tests {
         assert!(matches!(found.skipped[0].1, ReadError::Unexpected { .. }));
         assert!(matches!(found.skipped[2].1, ReadError::NotRegular { .. }));
         assert!(matches!(found.skipped[3].1, ReadError::Missing { .. }));
+    }
+
+    #[test]
+    fn a_device_that_appears_twice_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        add(dir.path(), "efa_0", "0000:00:00.0", "0x1d0f", "0xefa0");
+        add(dir.path(), "efa_1", "0000:00:00.0", "0x1d0f", "0xefa0");
+        let found = devices(&Sysroot::new(dir.path().into())).unwrap();
+        assert_eq!(names(&found), ["efa_0"]);
+        let (name, reason) = &found.skipped[0];
+        assert_eq!(name, "efa_1");
+        assert!(reason.to_string().contains("that of efa_0"), "{reason}");
     }
 
     #[test]
