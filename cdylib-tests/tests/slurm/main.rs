@@ -1,3 +1,4 @@
 //! What `lib/slurm` and `lib/jobs` know, held against a real Slurm.
 
+mod conf;
 mod node_state;
