@@ -2,3 +2,4 @@
 
 mod conf;
 mod node_state;
+mod plugstack;

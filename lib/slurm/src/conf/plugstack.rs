@@ -1,5 +1,6 @@
 //! plugstack.conf: the SPANK plugins that Slurm loads (spank(7)).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::reader::{self, ConfError, Files, Grammar, Include, Origin, Problem};
@@ -20,7 +21,8 @@ pub struct Plugin {
 /// plugstack.conf and the files that it includes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plugstack {
-    /// In the order in which they are loaded.
+    /// In the order in which they are loaded. A path that comes again is left
+    /// out: Slurm loads a file once.
     pub plugins: Vec<Plugin>,
     /// The includes. Slurm ignores one that matches no file.
     pub includes: Vec<Include>,
@@ -50,6 +52,8 @@ impl Plugstack {
                 origin: line.origin,
             })
         });
+        let mut named = BTreeSet::new();
+        let plugins = plugins.filter(|plugin| named.insert(plugin.path.clone()));
         Ok(Self {
             plugins: plugins.collect(),
             includes: conf.includes,
