@@ -250,11 +250,40 @@ fn as_root_a_device_that_hangs_a_reader_in_the_kernel_costs_the_next_less_than_i
     wait_for("the kernel's wait", waits);
     let begun = Instant::now();
     let snapshot = node.read(PLENTY);
+    println!("settled after {:?}", begun.elapsed());
     assert!(begun.elapsed() < PLENTY / 4, "{:?}", begun.elapsed());
     assert_eq!(snapshot.silent, [(node.device(0).to_owned(), first)].into());
     assert_eq!(snapshot.devices.len(), 3);
     drop(stuck);
     wait_for("its end", || ended(first));
+}
+
+#[test]
+fn as_root_a_device_that_hangs_a_reader_in_the_kernel_is_not_waited_for_to_the_limit() {
+    let node = Node::new();
+    let place = node.dir.path().join("stuck");
+    fs::create_dir(&place).unwrap();
+    let stuck = Stuck::mount(&place).unwrap_or_else(|error| panic!("{error}"));
+    // Who looks up a file that another process looks up waits in the kernel at
+    // once, and not only when it is killed.
+    let mut other = Command::new("cat")
+        .arg(stuck.file())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(stuck.hangs_one(PLENTY));
+    fs::remove_file(node.counter(0)).unwrap();
+    symlink(stuck.file(), node.counter(0)).unwrap();
+    let begun = Instant::now();
+    let snapshot = node.read(PLENTY);
+    println!("settled after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PLENTY / 4, "{:?}", begun.elapsed());
+    assert_eq!(snapshot.devices.len(), 3);
+    let (device, reader) = snapshot.silent.first_key_value().unwrap();
+    assert_eq!(device, node.device(0));
+    drop(stuck);
+    other.wait().unwrap();
+    wait_for("its end", || ended(*reader));
 }
 
 // ------------------------------------------------------------ for a job's start

@@ -25,7 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use efa::counter_reader::Line;
-use efa::counters::{DeviceCounters, Moment, Scope, Snapshot};
+use efa::counters::{DeviceCounters, Moment, Scope, Snapshot, since_boot_ns};
 use efa::reader_locks::ReaderLocks;
 use host::state_dir::StateDir;
 use host::{Deadline, Pid, Sysroot, process};
@@ -37,7 +37,14 @@ const PACE: Duration = Duration::from_millis(3);
 
 /// A device for which a thread has waited so long in the kernel will not answer
 /// soon.
-const PATIENCE: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_millis(30);
+
+/// A process that has read for so long and waits in the kernel hangs there.
+const OLD: Duration = Duration::from_millis(200);
+
+/// Ticks of `/proc/PID/stat` in a second, on every processor that Linux has
+/// today (USER_HZ).
+const TICKS: u64 = 100;
 
 /// How soon a device that another process reads is tried again: at first, and
 /// at most.
@@ -195,11 +202,22 @@ impl Busy {
 
     /// Whether it waits in the kernel, itself or in the process that has the lock.
     fn hangs(&self) -> bool {
-        let own = Pid(std::process::id());
-        match self.holder {
-            Some(holder) => threads(Pid(holder)).any(|thread| waits(Pid(holder), thread)),
-            None => waits(own, self.thread),
+        match self.holder.map(Pid) {
+            Some(holder) => threads(holder).any(|thread| waits(holder, thread)),
+            None => waits(Pid(std::process::id()), self.thread),
         }
+    }
+
+    /// Whether it has waited for long: itself, or in the process that has the
+    /// lock, which may have hung before this one began.
+    fn stalls(&self) -> bool {
+        let is_old = |holder| {
+            let stat = process::stat(Pid(holder)).ok().flatten();
+            let now = since_boot_ns() / (1_000_000_000 / TICKS);
+            let age = stat.map_or(0, |stat| now.saturating_sub(stat.start));
+            Duration::from_millis(age * 1000 / TICKS) >= OLD
+        };
+        self.is_slow(PATIENCE) || (self.holder.is_some_and(is_old) && self.hangs())
     }
 }
 
@@ -310,18 +328,13 @@ fn drive(work: &Arc<Work>, report: &mut Report<'_>) {
         };
         report.take(&work.devices, read);
         let is_over = left.is_zero() || report.snapshot.devices.len() == all;
-        let stalls = unread == 0 && busy.iter().all(|busy| busy.is_slow(PATIENCE));
+        let stalls = unread == 0 && busy.iter().all(Busy::stalls);
         if is_over || (stalls && !has_stalled) {
-            for busy in &busy {
-                let holder = busy.holder.unwrap_or_else(std::process::id);
-                report.silent(&work.devices[busy.device], holder);
-            }
+            report.silent(&work.devices, &busy);
         }
-        if stalls && !has_stalled {
-            has_stalled = true;
-            leave_groups();
-            report.has_news = true;
-        }
+        let stalls_now = stalls && !has_stalled;
+        has_stalled |= stalls;
+        report.has_news |= stalls_now;
         if is_over || (stalls && !is_settled && busy.iter().all(Busy::hangs)) {
             is_settled = true;
             report.say(&Line::Settled);
@@ -330,6 +343,10 @@ fn drive(work: &Arc<Work>, report: &mut Report<'_>) {
         // Before that a job's record would change for each device.
         if is_over || has_stalled {
             report.keep();
+        }
+        // Whoever waits for another process can be killed.
+        if stalls_now && busy.iter().any(|busy| busy.holder.is_none()) {
+            leave_groups();
         }
         if is_over {
             return;
@@ -399,9 +416,18 @@ impl Report<'_> {
         }
     }
 
-    fn silent(&mut self, device: &str, holder: u32) {
-        self.say(&Line::Silent(device.to_owned(), holder));
-        self.snapshot.silent.insert(device.to_owned(), holder);
+    /// Whatever was not read.
+    fn silent(&mut self, devices: &[String], busy: &[Busy]) {
+        for (place, name) in devices.iter().enumerate() {
+            if self.snapshot.devices.contains_key(name) {
+                continue;
+            }
+            let busy = busy.iter().find(|busy| busy.device == place);
+            let holder = busy.and_then(|busy| busy.holder);
+            let holder = holder.unwrap_or_else(std::process::id);
+            self.say(&Line::Silent(name.clone(), holder));
+            self.snapshot.silent.insert(name.clone(), holder);
+        }
     }
 
     fn write(&mut self) {
