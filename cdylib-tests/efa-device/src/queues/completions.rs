@@ -1,5 +1,6 @@
 //! Completion queues: rings in guest memory that the device writes. A program that
-//! waits (fi_wait, ibv_get_cq_event) arms its queue, and gets one event for it.
+//! waits (fi_wait, ibv_get_cq_event) arms its queue, and gets one event for it. Entries
+//! as in the driver's headers; the doorbell that arms is known from rdma-core.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! Event queues: which completion queue has something to read. The driver makes one
-//! for each MSI-X vector but the first.
+//! for each MSI-X vector but the first. Entries as in the driver's headers.
 
 use std::collections::BTreeMap;
 

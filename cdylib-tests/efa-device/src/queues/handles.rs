@@ -1,4 +1,5 @@
-//! Address handles: short numbers for addresses on the fabric.
+//! Address handles: short numbers for addresses on the fabric. Commands as in the
+//! driver's headers; that handles are shared is known from libfabric.
 
 use std::collections::BTreeMap;
 

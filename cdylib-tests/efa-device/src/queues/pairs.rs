@@ -1,4 +1,5 @@
-//! Queue pairs: what is posted to them, what arrives at them.
+//! Queue pairs: what is posted to them, what arrives at them. Entries and completions
+//! as in the driver's headers; the head of a datagram is known from rdma-core.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! Memory regions: a range of a process's addresses as a list of pages of the
-//! guest.
+//! guest. The three forms of the list are known from the kernel's driver.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Send work requests: 64 bytes that the driver writes to the send ring in BAR 2.
+//! Send work requests: 64 bytes that a program writes to its send ring in BAR 2,
+//! past the driver. The layout is that of the driver's headers; rdma-core writes it.
 
 use super::handles::Gid;
 use crate::bytes::{u8_at, u16_at, u32_at, u64_at};
