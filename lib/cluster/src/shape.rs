@@ -2,8 +2,9 @@
 //! CreateCluster's input are generated (model.rs); those of provisioning
 //! parameters are written by hand (provisioning.rs).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
 
 use host::printable;
 use regex::Regex;
@@ -157,7 +158,18 @@ const MOST: usize = 1000;
 #[derive(Default)]
 struct Judge {
     found: Vec<Violation>,
-    patterns: HashMap<&'static str, Option<Regex>>,
+}
+
+/// The patterns that were used, compiled once a process: compiling costs more
+/// than everything else.
+static PATTERNS: Mutex<BTreeMap<&'static str, Option<Regex>>> = Mutex::new(BTreeMap::new());
+
+/// The pattern as an expression for the whole text; `None` if it is none, which
+/// a test excludes.
+fn compiled(pattern: &'static str) -> Option<Regex> {
+    let mut patterns = PATTERNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let compile = || Regex::new(&format!(r"\A(?:{pattern})\z")).ok();
+    patterns.entry(pattern).or_insert_with(compile).clone()
 }
 
 impl Judge {
@@ -306,13 +318,7 @@ impl Judge {
         if pattern.is_empty() || text.len() > MOST_MATCHED {
             return;
         }
-        let compile = || Regex::new(&format!(r"\A(?:{pattern})\z")).ok();
-        let matches = match self.patterns.entry(pattern).or_insert_with(compile) {
-            Some(regex) => regex.is_match(text),
-            // A test compiles every pattern of the table.
-            None => true,
-        };
-        if !matches {
+        if compiled(pattern).is_some_and(|regex| !regex.is_match(text)) {
             let sentence = format!("\"{shown}\" does not match the pattern {pattern}");
             self.add(Kind::Pattern, node, at, sentence);
         }
