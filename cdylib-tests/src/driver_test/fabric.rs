@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::machines::command::run;
 use crate::machines::{Verdict, tail};
@@ -78,6 +81,43 @@ impl Fabric {
             return Err(format!("device {device}: {words}: {output}").into());
         }
         Ok(output.stdout.trim().to_owned())
+    }
+
+    /// Takes all faults away.
+    ///
+    /// # Errors
+    /// A device does not understand.
+    pub fn heal(&self) -> Verdict {
+        const FAULTS: [&str; 9] = [
+            "dead-admin off",
+            "dead-registers off",
+            "not-ready off",
+            "slow 0",
+            "gone off",
+            "stuck-reset off",
+            "muted off",
+            "closed off",
+            "refuse off",
+        ];
+        for device in 0..self.sockets.len() {
+            for fault in FAULTS {
+                self.tell(device, fault)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What devices have counted, added up.
+    ///
+    /// # Errors
+    /// There is no such counter.
+    pub fn counted(&self, devices: Range<usize>, counter: &str) -> Verdict<u64> {
+        let mut sum = 0;
+        for device in devices {
+            let counters: Value = serde_json::from_str(&self.tell(device, "counters")?)?;
+            sum += counters[counter].as_u64().ok_or("no such counter")?;
+        }
+        Ok(sum)
     }
 
     /// What the devices have to say about a failure.

@@ -288,11 +288,15 @@ fn command(image: &Image, hardware: &Hardware, devices: &[&Path]) -> Command {
             .arg(format!("virtio-blk-pci,drive={name},bus=pcie.0"));
     }
     if let Some(Network { address, first }) = network {
-        let server = if first { "on" } else { "off" };
+        let end = match first {
+            true => "server=on",
+            // Until the other one is there.
+            false => "server=off,reconnect-ms=100",
+        };
         let mac = address.rsplit('.').next().unwrap_or_default();
         qemu.arg("-netdev")
             .arg(format!(
-                "stream,id=net,server={server},addr.type=unix,addr.path={HERE}/cable"
+                "stream,id=net,{end},addr.type=unix,addr.path={HERE}/cable"
             ))
             .arg("-device")
             .arg(format!(

@@ -57,10 +57,11 @@ fn own(scratch: &Path) -> Verdict {
     )?;
     for (name, place) in [
         ("efa-check", "/usr/sbin/efa-check"),
-        ("slurm-efa", "/usr/sbin/slurm-efa"),
+        ("slurm-efa", "/usr/bin/slurm-efa"),
+        ("libspank_efa.so", "/usr/lib/slurm-efa/spank_efa.so"),
         (
-            "libspank_efa.so",
-            "/usr/lib/x86_64-linux-gnu/slurm-wlm/spank_efa.so",
+            "efa-counter-reader",
+            "/usr/lib/slurm-efa/efa-counter-reader",
         ),
     ] {
         let place = at(place);

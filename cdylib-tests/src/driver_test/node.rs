@@ -1,10 +1,11 @@
 //! A node: a guest and its devices. One that was left whole serves the next scene.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 use super::fabric::Fabric;
-use super::guest::{Guest, Hardware, Said};
+use super::guest::{Guest, Hardware, Network, Said};
 use super::image::Image;
 use crate::machines::Verdict;
 use crate::machines::scene::expect;
@@ -12,9 +13,10 @@ use crate::machines::scene::expect;
 /// What all scenes are played on.
 #[derive(Debug)]
 pub struct Stage {
-    pub image: Image,
-    pub dir: &'static Path,
+    image: Image,
+    dir: &'static Path,
     node: Option<Node>,
+    pair: Option<Pair>,
 }
 
 /// The node that a scene wants.
@@ -84,6 +86,22 @@ impl Stage {
             image,
             dir,
             node: None,
+            pair: None,
+        }
+    }
+
+    /// Two nodes on one fabric, as [`Stage::node`].
+    ///
+    /// # Errors
+    /// They do not come up, or their devices do not get well.
+    pub fn pair(&mut self) -> Verdict<&mut Pair> {
+        self.node = None;
+        match self.pair.take() {
+            Some(mut pair) => {
+                pair.heal()?;
+                Ok(self.pair.insert(pair))
+            }
+            None => Ok(self.pair.insert(Pair::start(&self.image, self.dir)?)),
         }
     }
 
@@ -93,6 +111,7 @@ impl Stage {
     /// # Errors
     /// It does not come up, or its devices do not get well.
     pub fn node(&mut self, wanted: Wanted) -> Verdict<&mut Node> {
+        self.pair = None;
         match self.node.take() {
             Some(mut node) if node.wanted == wanted => {
                 node.heal()?;
@@ -115,14 +134,98 @@ impl Stage {
 
     /// What a node has to say about a failure. No other scene is played on it.
     pub fn end_of_failure(&mut self) -> String {
-        match self.node.take() {
-            None => String::new(),
-            Some(mut node) => {
-                let dmesg = node.guest.output("dmesg | tail -n 25");
-                let dmesg = dmesg.map_or_else(|error| error.to_string(), |said| said.text);
-                format!("{}\n{dmesg}\n{}", node.guest.console(), node.fabric.log())
-            }
+        let (mut guests, fabric) = match (self.node.take(), self.pair.take()) {
+            (Some(Node { guest, fabric, .. }), _) => (vec![guest], fabric),
+            (None, Some(Pair { guests, fabric, .. })) => (Vec::from(guests), fabric),
+            (None, None) => return String::new(),
+        };
+        let mut text = String::new();
+        for guest in &mut guests {
+            text.push_str(&guest.console());
+            let log = guest.output(
+                "dmesg | tail -n 20; tail -n 20 /var/log/slurm?tld.log /var/log/slurmd.log",
+            );
+            text.push_str(&log.map_or_else(|error| error.to_string(), |said| said.text));
         }
+        format!("{text}\n{}", fabric.log())
+    }
+}
+
+/// Two nodes of four devices each, with a cable between them.
+#[derive(Debug)]
+pub struct Pair {
+    pub guests: [Guest; 2],
+    pub fabric: Fabric,
+    /// Whether Slurm runs on them.
+    slurm: bool,
+}
+
+impl Pair {
+    /// The devices of each.
+    pub const DEVICES: [Range<usize>; 2] = [0..4, 4..8];
+
+    fn start(image: &Image, dir: &Path) -> Verdict<Self> {
+        let fabric = Fabric::start(dir, "pair", FOUR.model, 8, Duration::ZERO)?;
+        let start = |name, address, place: usize| {
+            let hardware = Hardware {
+                name,
+                cpus: 1,
+                memory: &[640],
+                network: Some(Network {
+                    address,
+                    first: place == 0,
+                }),
+                ..FOUR.hardware
+            };
+            let devices: Vec<&Path> = Self::DEVICES[place]
+                .clone()
+                .map(|it| fabric.socket(it))
+                .collect();
+            Guest::start(image, hardware, &devices)
+        };
+        let mut guests = [start("n1", "10.9.0.1", 0)?, start("n2", "10.9.0.2", 1)?];
+        for guest in &mut guests {
+            guest.wait_up()?;
+        }
+        Ok(Self {
+            guests,
+            fabric,
+            slurm: false,
+        })
+    }
+
+    fn heal(&mut self) -> Verdict {
+        self.fabric.heal()?;
+        for guest in &mut self.guests {
+            rebind(guest)?;
+        }
+        Ok(())
+    }
+
+    /// A Slurm of both nodes, which waits for jobs.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn slurm(&mut self) -> Verdict {
+        if !self.slurm {
+            for (guest, daemons) in self
+                .guests
+                .iter_mut()
+                .zip(["slurmctld && slurmd", "slurmd"])
+            {
+                guest.run(&format!(
+                    "mkdir -p /run/munge /var/spool/slurmctld /var/spool/slurmd; \
+                     chown munge: /run/munge /var/lib/munge /var/log/munge; \
+                     setpriv --reuid=munge --regid=munge --clear-groups munged && {daemons}"
+                ))?;
+            }
+            self.slurm = true;
+        }
+        self.guests[0].run("scontrol update nodename=n[1-2] state=resume 2>/dev/null; true")?;
+        self.guests[0].wait(
+            "both nodes to be idle",
+            "sinfo -h -o '%T %n %E'; [ \"$(sinfo -h -t idle -o %D)\" = 2 ]",
+        )
     }
 }
 
@@ -142,29 +245,8 @@ impl Node {
 
     /// Makes all devices well, and the node forget them.
     fn heal(&mut self) -> Verdict {
-        const FAULTS: [&str; 9] = [
-            "dead-admin off",
-            "dead-registers off",
-            "not-ready off",
-            "slow 0",
-            "gone off",
-            "stuck-reset off",
-            "muted off",
-            "closed off",
-            "refuse off",
-        ];
-        for device in 0..self.wanted.devices {
-            for fault in FAULTS {
-                self.fabric.tell(device, fault)?;
-            }
-        }
-        self.guest.run(
-            "echo 1 >/sys/bus/pci/rescan; cd /sys/bus/pci/drivers/efa\n\
-             for device in 0*; do [ ! -e \"$device\" ] || echo $device >unbind; done\n\
-             for device in $(grep -lx 0x1d0f /sys/bus/pci/devices/*/vendor); do\n\
-             basename ${device%/vendor} >bind; done\n\
-             rm -rf /run/slurm-efa /var/lib/slurm-efa /var/log/slurm-efa; dmesg -C",
-        )?;
+        self.fabric.heal()?;
+        rebind(&mut self.guest)?;
         self.devices(self.wanted.devices)
     }
 
@@ -212,4 +294,16 @@ impl Node {
         )?;
         Ok(said)
     }
+}
+
+/// Binds all of a guest's devices again, and makes its node forget what it saw.
+fn rebind(guest: &mut Guest) -> Verdict {
+    guest.run(
+        "echo 1 >/sys/bus/pci/rescan; cd /sys/bus/pci/drivers/efa\n\
+         for device in 0*; do [ ! -e \"$device\" ] || echo $device >unbind; done\n\
+         for device in $(grep -lx 0x1d0f /sys/bus/pci/devices/*/vendor); do\n\
+         basename ${device%/vendor} >bind; done\n\
+         rm -rf /run/slurm-efa /var/lib/slurm-efa /var/log/slurm-efa; dmesg -C",
+    )?;
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! What is looked at.
 
+mod data_path;
 mod devices;
 mod faults;
+mod jobs;
 
 use super::node::Stage;
 use crate::machines::scene::Scene;
@@ -16,6 +18,10 @@ pub const SCENES: &[Scene<Stage>] = &[
         faults::one_dead_of_32,
     ),
     Scene::new("four devices", devices::four),
+    Scene::new("data over SRD", data_path::srd),
+    Scene::new("data over UD", data_path::ud),
+    Scene::new("efa-check pingpong", data_path::loopback),
+    Scene::new("closed fabric: a security group", data_path::closed),
     Scene::new("removed from the bus, and rescanned", devices::rescan),
     Scene::new("hot plug", devices::hot_plug),
     Scene::new("dead admin queue", faults::dead_admin_queue),
@@ -46,4 +52,12 @@ pub const SCENES: &[Scene<Stage>] = &[
     )
     .not_yet("`efa-check node` remembers no reader that hangs"),
     Scene::new("NUMA", devices::numa),
+    Scene::new("two nodes on one fabric", data_path::two_nodes),
+    Scene::new("a job's traffic, to the byte", jobs::traffic),
+    Scene::new("a device is dead before a job", jobs::dead_before_a_job),
+    Scene::new("a device dies during a job", jobs::dies_during_a_job),
+    Scene::new(
+        "a job beside a dead device",
+        jobs::start_beside_a_dead_device,
+    ),
 ];
