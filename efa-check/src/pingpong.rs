@@ -181,6 +181,8 @@ fn pair(program: &TrustedProgram, device: &str, limit: Duration) -> Outcome {
         Ok(server) => server,
         Err(error) => return not_run(error),
     };
+    // Of the client that met the server; a later one meets nobody.
+    let mut met: Option<String> = None;
     let result = loop {
         let left = limit.saturating_sub(start.elapsed());
         let client = call().args(["-P", &CONTROL_PORT.to_string(), "127.0.0.1"]);
@@ -195,10 +197,13 @@ fn pair(program: &TrustedProgram, device: &str, limit: Duration) -> Outcome {
             let words = format!("no end after {} s", limit.as_secs());
             break Outcome::Failed(words);
         }
+        if !said.stderr.contains(NOBODY) {
+            met.get_or_insert_with(|| telling(&said.stderr).to_owned());
+        }
         // Without a server there is nobody to try again for.
         let alone = matches!(server.try_wait(), Ok(Some(_)));
         if alone || start.elapsed() >= SERVER_START {
-            break Outcome::Failed(telling(&said.stderr).to_owned());
+            break Outcome::Failed(met.unwrap_or_else(|| telling(&said.stderr).to_owned()));
         }
         // The server does not say when it listens.
         std::thread::sleep(TRY_AGAIN);
@@ -230,6 +235,9 @@ fn judge(client: Outcome, server: Option<ExitStatus>, errors: &str) -> Outcome {
         (client, _) => client,
     }
 }
+
+/// `ECONNREFUSED`, in the words of the C library.
+const NOBODY: &str = "Connection refused";
 
 /// `EADDRINUSE`, in the words of the C library.
 const IN_USE: &str = "Address already in use";

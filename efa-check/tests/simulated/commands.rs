@@ -1096,6 +1096,25 @@ fn pingpong_tests_each_device_and_names_the_one_that_fails() {
     assert_eq!(node.run(&["pingpong", "--device", "none"]).code, 3);
 }
 
+/// As libfabric does on a fabric that admits nothing: the first client meets the server,
+/// which ends with it, and the next ones meet nobody.
+#[test]
+fn pingpong_reports_the_error_of_the_client_that_met_the_server() {
+    let node = Node::named("g5.8xlarge");
+    let program = node.path("fi_pingpong");
+    let met = node.path("met");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *127.0.0.1) if [ -e {0} ]; then echo 'failed to connect: Connection refused'; \
+         else touch {0}; echo 'Unresponsive remote'; fi >&2; exit 1;; esac\nexec sleep 20\n",
+        met.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    node.configure(&format!("fi_pingpong = \"{}\"", program.display()));
+    let said = node.run(&["pingpong"]);
+    assert!(said.out.contains("FAILED: Unresponsive remote"), "{said:?}");
+}
+
 /// An fi_pingpong whose two ends meet on the port that they are given.
 const MEETING: &str = r#"#!/usr/bin/perl
 use IO::Socket::INET;
