@@ -44,42 +44,64 @@ fn batch(pair: &mut Pair, script: &str, output: &str) -> Verdict<Ended> {
 pub fn traffic(stage: &mut Stage) -> Verdict {
     let pair = stage.pair()?;
     pair.slurm()?;
-    let before = counted(pair)?;
-    let job = batch(pair, TRAFFIC, "/tmp/traffic.out")?;
-    let after = counted(pair)?;
-    expect(
-        job.said.contains("verified on n1"),
-        "data that arrived",
-        &job.said,
-    )?;
-    for (place, guest) in pair.guests.iter_mut().enumerate() {
-        let moved = |measure: usize| after[place][measure] - before[place][measure];
-        let report = guest.run(&format!("slurm-efa report {} --json", job.id))?;
-        let report: Value = serde_json::from_str(&report)?;
-        for (measure, key) in ["sent_bytes", "received_bytes"].into_iter().enumerate() {
-            // A job starts without waiting for the first reading. Where that was late,
-            // as is usual on an emulated machine, the sum is called a lower bound.
-            let total = &report["totals"][key];
-            let total = total.as_u64().or_else(|| total["at_least"].as_u64());
-            expect(
-                total == Some(moved(measure)),
-                &format!("{key} of {} on n{}", moved(measure), place + 1),
-                &report,
-            )?;
+    // A hook waits 0.5 s for what reads counters. An emulated machine on busy CPUs may
+    // be slower; then the job says that it knows nothing, and another one is run.
+    for _ in 0..5 {
+        let before = counted(pair)?;
+        let job = batch(pair, TRAFFIC, "/tmp/traffic.out")?;
+        let after = counted(pair)?;
+        expect(
+            job.said.contains("verified on n1"),
+            "data that arrived",
+            &job.said,
+        )?;
+        let mut moved = [[0; 2]; 2];
+        for (place, measure) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            moved[place][measure] = after[place][measure] - before[place][measure];
         }
-        if place == 0 {
-            let exactly = format!(
-                "efa: job {} on n1 (4 devices): sent {}, received {}",
-                job.id,
-                bytes(moved(0)),
-                bytes(moved(1))
-            );
-            let said = job.said.replace("at least ", "");
-            expect(said.contains(&exactly), &exactly, &job.said)?;
+        let Some(reported) = reported(pair, job.id)? else {
+            expect(
+                job.said.contains("did not answer") || job.said.contains("are not known"),
+                "why nothing is known",
+                &job.said,
+            )?;
+            continue;
+        };
+        expect(
+            reported == moved,
+            &format!("{moved:?}"),
+            format!("{reported:?}"),
+        )?;
+        let [sent, received] = moved[0].map(bytes);
+        let id = job.id;
+        let line = format!("efa: job {id} on n1 (4 devices): sent {sent}, received {received}");
+        let said = job.said.replace("at least ", "");
+        return expect(said.contains(&line), &line, &job.said);
+    }
+    Err("no job of five was read in time".into())
+}
+
+/// What `slurm-efa report` says that each node has sent and received. A job starts
+/// without waiting for the first reading: where that was late, as is usual on an emulated
+/// machine, the sum is called a lower bound.
+fn reported(pair: &mut Pair, job: u32) -> Verdict<Option<[[u64; 2]; 2]>> {
+    let mut all = [[0; 2]; 2];
+    for (guest, node) in pair.guests.iter_mut().zip(&mut all) {
+        let report = guest.run(&format!("slurm-efa report {job} --json"))?;
+        let report: Value = serde_json::from_str(&report)?;
+        for (key, bytes) in ["sent_bytes", "received_bytes"].into_iter().zip(node) {
+            let total = &report["totals"][key];
+            match total.as_u64().or_else(|| total["at_least"].as_u64()) {
+                Some(total) => *bytes = total,
+                None => return Ok(None),
+            }
         }
     }
-    Ok(())
+    Ok(Some(all))
 }
+
+/// What the closing line of a job says when no device was read in time.
+const NOT_KNOWN: &str = "sent an unknown amount";
 
 /// What the devices of each node have sent and received.
 fn counted(pair: &Pair) -> Verdict<[[u64; 2]; 2]> {
@@ -138,8 +160,9 @@ pub fn dies_during_a_job(stage: &mut Stage) -> Verdict {
     )?;
     prompt(&end, "exit code 0")?;
     expect(
-        end.text.contains("at least") && end.text.contains("efa_2"),
-        "what is unknown, and the device",
+        (end.text.contains("at least") || end.text.contains(NOT_KNOWN))
+            && end.text.contains("did not answer"),
+        "what is unknown, and why",
         end,
     )
 }
