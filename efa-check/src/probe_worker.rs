@@ -23,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use efa::reader_locks::{ReaderLocks, cannot_be_ended};
 use host::late;
-use host::late::Fate;
+use host::late::{Fate, Late};
 use host::process;
 use host::process::ProcessIdentity;
 use host::{Pid, Sysroot, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::counters::{self, Wanted};
 use crate::own_program;
@@ -78,7 +79,7 @@ pub enum Probe {
     },
 }
 
-/// Reads the counters of `devices`, in at most `limit` and twice
+/// Reads the counters of `devices`, in at most `limit` and three times
 /// [`late::PATIENCE`], and does something else `meanwhile`.
 ///
 /// A device is not read again while a process hangs on it, of whichever program:
@@ -123,6 +124,9 @@ pub fn probe(
     }
     readers.drive(Instant::now() + limit / 2);
     readers.stop(Duration::ZERO);
+    if let Some(locks) = &locks {
+        readers.judge_holders(locks);
+    }
     found
         .into_iter()
         .map(|probe| {
@@ -284,6 +288,74 @@ impl Readers<'_> {
                 self.found[*place] = Some(Probe::Stuck { holder });
             }
         }
+    }
+}
+
+impl Readers<'_> {
+    /// Judges the devices of which nothing is known because a process of another
+    /// program has read them all the time, by what becomes of that process: the
+    /// plugin's reader may have met a dead device a moment before ours.
+    fn judge_holders(&mut self, locks: &ReaderLocks) {
+        let (places, mut holders): (Vec<usize>, Vec<Holder>) = self
+            .open()
+            .into_iter()
+            .filter_map(|place| Some((place, Holder::of(locks, self.devices[place])?)))
+            .unzip();
+        for (place, fate) in places.into_iter().zip(late::end(&mut holders)) {
+            if let Fate::Hangs(holder) = fate {
+                self.found[place] = Some(Probe::Stuck { holder });
+            }
+        }
+    }
+}
+
+/// The process that has a device's lock, and is nobody's child here.
+struct Holder {
+    pid: Pid,
+    handle: OwnedFd,
+}
+
+impl Holder {
+    fn of(locks: &ReaderLocks, device: &str) -> Option<Self> {
+        let pid = Pid(locks.holder(device)?);
+        let number = rustix::process::Pid::from_raw(i32::try_from(pid.0).ok()?)?;
+        let handle = pidfd_open(number, PidfdFlags::empty()).ok()?;
+        // It has the lock now, too, so the handle is not of another process.
+        (locks.holder(device) == Some(pid.0)).then_some(Self { pid, handle })
+    }
+}
+
+impl Late for Holder {
+    fn kill(&mut self) {
+        // It fails only for one that has ended.
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    fn ends_by(&mut self, deadline: Instant) -> bool {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut end = [PollFd::new(&self.handle, PollFlags::IN)];
+            match poll(&mut end, Timespec::try_from(left).ok().as_ref()) {
+                Err(Errno::INTR) => {}
+                ended => return ended.is_ok_and(|ended| ended > 0),
+            }
+        }
+    }
+
+    fn stat(&self) -> Option<process::Stat> {
+        let stat = process::stat(self.pid).ok().flatten()?;
+        // Of several threads one may hang, and the first have ended.
+        Some(match cannot_be_ended(self.pid) {
+            true => process::Stat {
+                state: b'D',
+                ..stat
+            },
+            false => stat,
+        })
+    }
+
+    fn pid(&self) -> Pid {
+        self.pid
     }
 }
 

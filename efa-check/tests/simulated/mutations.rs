@@ -5,8 +5,10 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use efa::reader_locks::ReaderLocks;
 
 use crate::{Node, fifo, said};
 
@@ -220,6 +222,30 @@ fn no_second_process_hangs_on_a_device_whoever_looks() {
         assert!((said.out + &said.err).contains("a read hangs"), "{command}");
         assert_eq!(readers(), first, "{command}");
     }
+}
+
+#[test]
+fn a_device_on_which_the_plugins_reader_hangs_keeps_the_next_job_away() {
+    let mut node = Node::named("p4d.24xlarge");
+    node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
+    node.hang(1, "tx_bytes");
+    // As at the start of a job, when nothing has ended that reader yet.
+    let state = node.path("state");
+    let started = Command::new(env!("CARGO_BIN_EXE_efa-counter-reader"))
+        .arg(node.sim.root())
+        .arg(&state)
+        .arg("600000")
+        .args([""; 3])
+        .stdout(Stdio::null())
+        .status();
+    assert!(started.unwrap().success());
+    let locks = ReaderLocks::open(&state).unwrap();
+    let device = node.sim.devices()[1].clone();
+    crate::eventually("the reader at the device", || locks.holder(&device));
+    let said = node.run(&["prolog"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!((said.out + &said.err).contains("a read hangs"));
 }
 
 #[test]
