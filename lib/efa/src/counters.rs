@@ -400,6 +400,8 @@ fn plain_number(text: &str) -> Option<u64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unknown {
+    /// The counters of no device were read.
+    NotRead,
     /// Nothing was read at the start.
     NoBaseline,
     /// The node was booted in between.
@@ -441,6 +443,7 @@ impl Unknown {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
+            Self::NotRead => "the counters were not read",
             Self::NoBaseline => "nothing was read at the start",
             Self::OtherBoot => "the node was booted in between",
             Self::BootUnknown => "it is not known whether the node was booted in between",
@@ -475,7 +478,8 @@ impl Unknown {
             | Self::UnreadableBefore
             | Self::UnreadableAfter
             | Self::WentBackwards => true,
-            Self::NoBaseline
+            Self::NotRead
+            | Self::NoBaseline
             | Self::OtherBoot
             | Self::BootUnknown
             | Self::OutOfOrder

@@ -218,7 +218,17 @@ impl UsageRecord {
         for (name, device) in &self.devices.0 {
             sum.merge(&self.traffic_of(name, device));
         }
+        if self.is_unread() {
+            sum.add_device(&DeviceUsage::Unknown(Unknown::NotRead));
+        }
         sum
+    }
+
+    /// Whether no device was read, for a reason that its problems give: not the
+    /// same as a node without devices.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.devices.0.is_empty() && !self.problems.is_empty()
     }
 
     /// What one of its devices moved.

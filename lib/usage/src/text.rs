@@ -108,6 +108,18 @@ fn shares(traffic: &Traffic) -> Option<String> {
 /// be told apart.
 #[must_use]
 pub fn one_line(record: &UsageRecord) -> String {
+    if record.is_unread() {
+        let mut line = format!(
+            "efa: {} on {}: what it moved is not known",
+            record.what(),
+            record.node
+        );
+        for problem in problems(record) {
+            line.push_str("; ");
+            line.push_str(&problem);
+        }
+        return line;
+    }
     let totals = record.totals();
     let devices = match record.devices.0.len() {
         1 => "1 device".to_owned(),
@@ -198,13 +210,19 @@ fn notes(record: &UsageRecord, totals: &Traffic) -> Vec<String> {
             Some(false) => {}
         }
     }
-    let problems = record.problems.iter().take(SAID);
-    notes.extend(problems.map(|problem| printable(problem, 300)));
-    let untold = record.problems.len().saturating_sub(SAID);
-    if untold > 0 {
-        notes.push(format!("{untold} more problems in the record"));
-    }
+    notes.extend(problems(record));
     notes
+}
+
+/// What went wrong with the record itself.
+fn problems(record: &UsageRecord) -> Vec<String> {
+    let problems = record.problems.iter().take(SAID);
+    let mut said: Vec<String> = problems.map(|problem| printable(problem, 300)).collect();
+    let unsaid = record.problems.len().saturating_sub(SAID);
+    if unsaid > 0 {
+        said.push(format!("{unsaid} more problems in the record"));
+    }
+    said
 }
 
 /// `rdmap79s0, rdmap80s0: the device vanished in between`, for each reason.
@@ -336,6 +354,23 @@ mod tests {
     fn lose(record: &mut UsageRecord, reason: Unknown) {
         let name = record.devices.0.keys().next().unwrap().clone();
         record.devices.0.insert(name, DeviceUsage::Unknown(reason));
+    }
+
+    #[test]
+    fn where_no_device_was_read_nothing_is_said_to_be_zero() {
+        let mut record = record(12, "n1", 1);
+        record.devices = efa::counters::Usage::default();
+        record.add_problem("the counters at the end are not known: no answer");
+        assert_eq!(
+            one_line(&record),
+            "efa: job 12 on n1: what it moved is not known; the counters at the end are not known: \
+             no answer"
+        );
+        let sent = record.totals().of(Measure::SentBytes);
+        assert_eq!((sent.exact(), sent.at_least()), (None, None));
+        // A node without devices moved nothing.
+        record.problems.clear();
+        assert_eq!(record.totals().of(Measure::SentBytes).exact(), Some(0));
     }
 
     #[test]
