@@ -225,6 +225,22 @@ fn no_second_process_hangs_on_a_device_whoever_looks() {
 }
 
 #[test]
+fn no_second_process_hangs_on_a_node_that_nothing_is_known_of_yet() {
+    let mut node = Node::named("p4d.24xlarge");
+    node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
+    node.hang(1, "rx_drops");
+    let root = node.sim.root().display().to_string();
+    let readers =
+        || crate::processes(|line| line.contains("counter-reader") && line.contains(&root));
+    assert!(!node.path("state").exists());
+    assert_eq!(node.run(&["node"]).code, 2);
+    let first = readers();
+    assert_eq!(first.len(), 1);
+    assert_eq!(node.run(&["node"]).code, 2);
+    assert_eq!(readers(), first);
+}
+
+#[test]
 fn a_device_on_which_the_plugins_reader_hangs_keeps_the_next_job_away() {
     let mut node = Node::named("p4d.24xlarge");
     node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");

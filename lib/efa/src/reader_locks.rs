@@ -4,10 +4,12 @@
 #![allow(unsafe_code, reason = "no safe crate locks a part of a file")]
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use host::state_dir::StateDir;
 use host::state_layout::counters::READERS;
 use host::{Pid, process};
 
@@ -17,17 +19,28 @@ use host::{Pid, process};
 pub struct ReaderLocks(File);
 
 impl ReaderLocks {
-    /// Opens the file in the state directory; `None` where this user may not.
+    /// Opens the file in the state directory, which is made if it is missing: the
+    /// first look at a node leaves a reader as any other does. `None` where this
+    /// user may not.
     #[must_use]
     pub fn open(state: &Path) -> Option<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(state.join(READERS));
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .open(state.join(READERS))
+        };
+        let file = match open() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                StateDir::open(state).ok()?;
+                open()
+            }
+            file => file,
+        };
         file.ok().map(Self)
     }
 
