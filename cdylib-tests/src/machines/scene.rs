@@ -12,8 +12,6 @@ pub struct Scene<T> {
     /// Whether there is nothing to look at without it.
     pub needed: bool,
     pub play: fn(&mut T) -> Verdict,
-    /// Why it cannot succeed yet.
-    pub not_yet: Option<&'static str>,
 }
 
 impl<T> Scene<T> {
@@ -23,7 +21,6 @@ impl<T> Scene<T> {
             name,
             needed: false,
             play,
-            not_yet: None,
         }
     }
 
@@ -33,16 +30,6 @@ impl<T> Scene<T> {
             name,
             needed: true,
             play,
-            not_yet: None,
-        }
-    }
-
-    /// One that is right and fails, for a reason that somebody works on. It counts as
-    /// failed as soon as it succeeds, so that the mark goes.
-    pub const fn not_yet(self, why: &'static str) -> Self {
-        Self {
-            not_yet: Some(why),
-            ..self
         }
     }
 
@@ -65,19 +52,9 @@ pub fn play<T>(scenes: &[&Scene<T>], on: &mut T, mut failed: impl FnMut(&mut T) 
         let began = Instant::now();
         let verdict = guarded(|| (scene.play)(on));
         let seconds = began.elapsed().as_secs();
-        match (verdict, scene.not_yet) {
-            (Ok(()), None) => eprintln!("ok  {seconds:>4} s"),
-            (Ok(()), Some(_)) => {
-                failures += 1;
-                eprintln!("FAILED {seconds} s: it succeeds now; remove its mark `not_yet`");
-            }
-            (Err(reason), Some(why)) => {
-                let first = reason.lines().next().unwrap_or_default();
-                eprintln!("not yet {seconds} s: {why}\n       {first}");
-                // What it left behind serves no other scene.
-                let _ = failed(on);
-            }
-            (Err(reason), None) => {
+        match verdict {
+            Ok(()) => eprintln!("ok  {seconds:>4} s"),
+            Err(reason) => {
                 failures += 1;
                 eprintln!("FAILED {seconds} s\n\n{reason}\n{}", failed(on));
                 if scene.needed {

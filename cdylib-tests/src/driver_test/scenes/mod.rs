@@ -3,6 +3,7 @@
 mod data_path;
 mod devices;
 mod faults;
+mod heal;
 mod jobs;
 
 use super::node::Stage;
@@ -49,8 +50,12 @@ pub const SCENES: &[Scene<Stage>] = &[
     Scene::new(
         "a second look sends no second reader",
         faults::no_second_reader,
-    )
-    .not_yet("`efa-check node` remembers no reader that hangs"),
+    ),
+    Scene::new("a device is brought back by hand", heal::rebind),
+    Scene::new(
+        "a device that stays dead is not brought back",
+        heal::rebind_of_a_dead_device,
+    ),
     Scene::new("NUMA", devices::numa),
     Scene::new("two nodes on one fabric", data_path::two_nodes),
     Scene::new("a job's traffic, to the byte", jobs::traffic),
