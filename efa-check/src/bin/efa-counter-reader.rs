@@ -243,8 +243,7 @@ impl Work {
 
     /// One thread: reads device after device.
     fn read(&self) {
-        // SAFETY: gettid(2) takes nothing and cannot fail.
-        let thread = unsafe { libc::gettid() };
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
         loop {
             let device = {
                 let mut state = self.state();
