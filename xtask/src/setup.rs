@@ -103,12 +103,12 @@ const NEEDS: &[Need] = &[
     Need {
         package: "python3",
         present: || program("python3"),
-        purposes: &[Dist, Matrix],
+        purposes: &[Test, Dist, Matrix],
     },
     Need {
         package: "python3-venv",
         present: python_venv,
-        purposes: &[Dist, Matrix],
+        purposes: &[Test, Dist, Matrix],
     },
     Need {
         package: "xz-utils",
