@@ -2,7 +2,7 @@
 //! takes it again, which resets it. Nothing else does; the driver never opens the
 //! queue again by itself (seen with the kernel's own driver: 0.07 s).
 //!
-//! A process of its own does all of it, and whoever started it can leave: the
+//! A process of its own does all of it, and the process that started it can leave: the
 //! driver lets a device go only when the last reader that hangs on it has come
 //! back, after 30 s with the driver's default. That process is never killed, or a
 //! device could be left without its driver.

@@ -201,7 +201,7 @@ fn a_neighbours_job_is_not_taken_for_none() {
 
 // -------------------------------------------------------- a device that is dead
 
-/// Makes whoever reads this device's counters hang in the kernel.
+/// Makes each process that reads this device's counters hang in the kernel.
 fn hang(stuck: &Stuck, sim: &SimNode, device: &str) {
     let port = sim.path("sys/class/infiniband").join(device);
     let counter = port.join("ports/1/hw_counters/tx_bytes");

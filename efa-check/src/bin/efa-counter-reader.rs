@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Closes what the host left open: whoever hangs must not keep its sockets.
+/// Closes what the host left open: a process that hangs must not keep its sockets.
 fn close_inherited() {
     // SAFETY: close_range(2) with numbers only; nothing of this process is open
     // above standard error yet.

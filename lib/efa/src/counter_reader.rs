@@ -190,7 +190,7 @@ impl Said {
         let mut rest = text.as_slice();
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end);
-            // One of a later version is none of ours to judge.
+            // A record of a later version is left alone.
             if let Ok(line) = serde_json::from_slice(line) {
                 self.line(line);
             }

@@ -69,7 +69,7 @@ pub mod job {
 /// What belongs to the processes that read counters.
 pub mod counters {
     /// Each such process locks one byte of it for each device while it reads
-    /// that device's counters; whoever would read them too finds by that lock
+    /// that device's counters; another reader finds by that lock
     /// which process hangs there. Never removed.
     pub const READERS: &str = "counter-readers.lock";
 }
