@@ -9,9 +9,10 @@ use std::path::Path;
 
 use cdylib_tests::testbed::Testbed;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use slurm::conf::reader::Disk;
 use slurm::conf::slurm_conf::SlurmConf;
+
+use crate::generated;
 
 /// Keys whose values slurmctld takes as they are, and prints.
 const KEYS: [&str; 8] = [
@@ -173,23 +174,13 @@ fn slurmctlds(tb: &Testbed) -> Result<Vec<Option<String>>, TestCaseError> {
     Ok(KEYS.iter().map(value).collect())
 }
 
-fn cases() -> u32 {
-    std::env::var("SLURM_EFA_CASES").map_or(200, |cases| cases.parse().unwrap())
-}
-
 #[test]
 fn slurm_conf_is_read_as_slurmctld_reads_it() {
     let tb = Testbed::builder().start().unwrap();
     let (folder, main) = (tb.dir(), tb.dir().join("slurm.conf"));
     fs::create_dir_all(folder.join("below")).unwrap();
     let base = fs::read_to_string(&main).unwrap();
-    let mut runner = TestRunner::new(Config {
-        cases: cases(),
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    });
-    runner
+    generated::runner(200)
         .run(&tree(), |tree| {
             let (own, others) = tree.split_first().unwrap();
             for (index, (lines, file)) in others.iter().zip(FILES).enumerate() {
@@ -210,12 +201,7 @@ fn slurm_conf_is_read_as_slurmctld_reads_it() {
                 prop_assert!(
                     ours == slurms || by_itself,
                     "{key}: read {ours:?}, Slurm has {slurms:?} by\n{own}{}",
-                    FILES
-                        .map(|file| {
-                            let text = fs::read_to_string(folder.join(file)).unwrap();
-                            format!("== {file}\n{text}")
-                        })
-                        .concat()
+                    generated::texts(folder, &FILES)
                 );
             }
             Ok(())

@@ -1,5 +1,6 @@
 //! What `lib/slurm` and `lib/jobs` know, held against a real Slurm.
 
 mod conf;
+mod generated;
 mod node_state;
 mod plugstack;

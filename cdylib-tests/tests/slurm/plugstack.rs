@@ -11,9 +11,10 @@ use std::path::Path;
 use cdylib_tests::modules;
 use cdylib_tests::testbed::Testbed;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use slurm::conf::plugstack::Plugstack;
 use slurm::conf::reader::Disk;
+
+use crate::generated;
 
 /// The files that plugstack.conf may include.
 const FILES: [&str; 5] = [
@@ -123,10 +124,6 @@ impl Plugins<'_> {
 /// Most lines with plugins in one tree.
 const MOST: usize = 6 + 3 * FILES.len();
 
-fn cases() -> u32 {
-    std::env::var("SLURM_EFA_CASES").map_or(150, |cases| cases.parse().unwrap())
-}
-
 #[test]
 fn plugstack_conf_is_read_as_srun_reads_it() {
     let tb = Testbed::builder().start().unwrap();
@@ -136,13 +133,7 @@ fn plugstack_conf_is_read_as_srun_reads_it() {
         let copy = folder.join(format!("noting{number}.so"));
         fs::copy(modules::example("noting_plugin"), copy).unwrap();
     }
-    let mut runner = TestRunner::new(Config {
-        cases: cases(),
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    });
-    runner
+    generated::runner(150)
         .run(&tree(), |(own, others)| {
             let mut plugins = Plugins { folder, used: 0 };
             for (lines, file) in others.iter().zip(FILES) {
@@ -169,12 +160,7 @@ fn plugstack_conf_is_read_as_srun_reads_it() {
                 "{}\n{}{}",
                 ran.stderr,
                 own,
-                FILES
-                    .map(|file| {
-                        let text = fs::read_to_string(folder.join(file)).unwrap();
-                        format!("== {file}\n{text}")
-                    })
-                    .concat()
+                generated::texts(folder, &FILES)
             );
             Ok(())
         })
