@@ -38,32 +38,77 @@ pub struct Devices {
     pub skipped: Vec<(String, ReadError)>,
 }
 
-impl Devices {
-    /// Adds a device, unless there is one at its PCI address already: counted
-    /// twice, one that is gone would not be missed.
-    fn add(&mut self, sysroot: &Sysroot, device: Device) {
-        let address = device.pci_address.as_ref();
-        let mut known = self.devices.iter();
-        let twin = known.find(|it| address.is_some() && it.pci_address.as_ref() == address);
-        let Some(twin) = twin else {
-            self.devices.push(device);
-            return;
-        };
-        let reason = ReadError::Unexpected {
-            path: sysroot.path(&attribute(&device.name, "")),
-            expected: "a PCI device that no other entry has",
-            found: format!("that of {}", twin.name),
-        };
-        self.skipped.push((device.name, reason));
-    }
-}
-
 impl Deref for Devices {
     type Target = [Device];
 
     fn deref(&self) -> &[Device] {
         &self.devices
     }
+}
+
+/// An RDMA device that is an EFA device, and where it is.
+#[derive(Debug, Clone)]
+struct Identified {
+    name: String,
+    device_id: u16,
+    pci_address: Option<String>,
+}
+
+/// EFA devices of which no two are at one PCI address. Of a device that is listed
+/// twice the first name counts: counted twice, another one that is gone would not
+/// be missed, and its traffic would be doubled.
+///
+/// Only the address makes two entries one device. An all-zero GUID, for one, is
+/// normal on a g4dn.
+#[derive(Debug, Default)]
+struct Distinct(Vec<Identified>);
+
+impl Distinct {
+    /// Adds a device; its other name, if it is there already.
+    fn add(&mut self, device: Identified) -> Result<(), &str> {
+        let address = device.pci_address.as_ref();
+        let is_twin =
+            |known: &Identified| address.is_some() && known.pci_address.as_ref() == address;
+        match self.0.iter().position(is_twin) {
+            Some(twin) => Err(&self.0[twin].name),
+            None => {
+                self.0.push(device);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The EFA devices, and the RDMA devices that were left out though they may be
+/// one: name and reason.
+fn identify(sysroot: &Sysroot) -> Result<(Distinct, Vec<(String, ReadError)>), ReadError> {
+    let (mut found, mut skipped) = (Distinct::default(), Vec::new());
+    for name in rdma_names(sysroot)? {
+        match identified(sysroot, &name) {
+            Ok(None) => {}
+            Ok(Some(device)) => {
+                if let Err(twin) = found.add(device) {
+                    let reason = ReadError::Unexpected {
+                        path: sysroot.path(&attribute(&name, "")),
+                        expected: "a PCI device that no other entry has",
+                        found: format!("that of {twin}"),
+                    };
+                    skipped.push((name, reason));
+                }
+            }
+            Err(reason) => skipped.push((name, reason)),
+        }
+    }
+    Ok((found, skipped))
+}
+
+fn identified(sysroot: &Sysroot, name: &str) -> Result<Option<Identified>, ReadError> {
+    let id = efa_device_id(sysroot, name)?;
+    Ok(id.map(|device_id| Identified {
+        name: name.to_owned(),
+        device_id,
+        pci_address: pci_address(sysroot, name),
+    }))
 }
 
 /// Every EFA device. Other RDMA devices, such as the NVLink controllers of a
@@ -73,15 +118,12 @@ impl Deref for Devices {
 /// The list itself could not be read. A node without RDMA devices is not an
 /// error: it has none.
 pub fn devices(sysroot: &Sysroot) -> Result<Devices, ReadError> {
-    let mut found = Devices::default();
-    for (name, id) in rdma_devices(sysroot)? {
-        match id {
-            Ok(Some(device_id)) => found.add(sysroot, describe(sysroot, name, device_id)),
-            Ok(None) => {}
-            Err(reason) => found.skipped.push((name, reason)),
-        }
-    }
-    Ok(found)
+    let (found, skipped) = identify(sysroot)?;
+    let devices = found.0.into_iter();
+    Ok(Devices {
+        devices: devices.map(|device| describe(sysroot, device)).collect(),
+        skipped,
+    })
 }
 
 /// How many EFA devices there are. Reads only what that takes; a device whose
@@ -90,11 +132,8 @@ pub fn devices(sysroot: &Sysroot) -> Result<Devices, ReadError> {
 /// # Errors
 /// As [`devices`].
 pub fn count(sysroot: &Sysroot) -> Result<usize, ReadError> {
-    let all = rdma_devices(sysroot)?;
-    Ok(all
-        .iter()
-        .filter(|(_, id)| matches!(id, Ok(Some(_))))
-        .count())
+    let (found, _) = identify(sysroot)?;
+    Ok(found.0.len())
 }
 
 /// The names of the EFA devices, in natural order.
@@ -107,37 +146,36 @@ pub struct Names {
 }
 
 /// The names alone. Reads only what that takes, and nothing of devices that are
-/// `known` to be EFA devices.
+/// `known` to be EFA devices unless there is an unknown one to compare with them.
 ///
 /// # Errors
 /// As [`devices`].
 pub fn names(sysroot: &Sysroot, known: &[String]) -> Result<Names, ReadError> {
+    let all = rdma_names(sysroot)?;
+    let is_known = |name: &String| known.contains(name);
     let mut names = Names::default();
-    for name in rdma_names(sysroot)? {
-        if known.contains(&name) {
-            names.efa.push(name);
-            continue;
-        }
-        match efa_device_id(sysroot, &name) {
-            Ok(Some(_)) => names.efa.push(name),
-            Ok(None) => {}
-            Err(_) => names.unidentified.push(name),
+    let mut strange = Vec::new();
+    for name in all.iter().filter(|name| !is_known(name)) {
+        match identified(sysroot, name) {
+            Ok(found) => strange.extend(found),
+            Err(_) => names.unidentified.push(name.clone()),
         }
     }
+    let mut distinct = Distinct::default();
+    if !strange.is_empty() {
+        for name in all.iter().filter(|name| is_known(name)) {
+            // They are known to differ.
+            let _ = distinct.add(Identified {
+                name: name.clone(),
+                device_id: 0,
+                pci_address: pci_address(sysroot, name),
+            });
+        }
+    }
+    strange.retain(|device| distinct.add(device.clone()).is_ok());
+    let is_efa = |name: &String| is_known(name) || strange.iter().any(|it| it.name == *name);
+    names.efa = all.iter().filter(|name| is_efa(name)).cloned().collect();
     Ok(names)
-}
-
-/// Every RDMA device in natural order with its EFA device id, `None` where
-/// it is something else.
-#[allow(clippy::type_complexity)]
-fn rdma_devices(
-    sysroot: &Sysroot,
-) -> Result<Vec<(String, Result<Option<u16>, ReadError>)>, ReadError> {
-    let identified = rdma_names(sysroot)?.into_iter().map(|name| {
-        let id = efa_device_id(sysroot, &name);
-        (name, id)
-    });
-    Ok(identified.collect())
 }
 
 /// Every RDMA device in natural order.
@@ -177,7 +215,12 @@ fn hex_id(sysroot: &Sysroot, rel: &str) -> Result<u16, ReadError> {
         })
 }
 
-fn describe(sysroot: &Sysroot, name: String, device_id: u16) -> Device {
+fn describe(sysroot: &Sysroot, device: Identified) -> Device {
+    let Identified {
+        name,
+        device_id,
+        pci_address,
+    } = device;
     let numa_node = sysroot
         .read_small(&attribute(&name, "numa_node"))
         .ok()
@@ -188,7 +231,7 @@ fn describe(sysroot: &Sysroot, name: String, device_id: u16) -> Device {
         .ok()
         .map(|provider| !provider.is_empty());
     Device {
-        pci_address: pci_address(sysroot, &name),
+        pci_address,
         device_id,
         numa_node,
         has_p2p,
@@ -359,6 +402,38 @@ mod tests {
         let (name, reason) = &found.skipped[0];
         assert_eq!(name, "efa_1");
         assert!(reason.to_string().contains("that of efa_0"), "{reason}");
+    }
+
+    #[test]
+    fn a_device_that_appears_twice_is_one_for_whoever_counts_or_names_devices() {
+        let dir = tempfile::tempdir().unwrap();
+        add(dir.path(), "efa_0", "0000:00:00.0", "0x1d0f", "0xefa0");
+        add(dir.path(), "efa_1", "0000:00:00.0", "0x1d0f", "0xefa0");
+        add(dir.path(), "efa_2", "0000:00:02.0", "0x1d0f", "0xefa0");
+        let root = Sysroot::new(dir.path().into());
+        assert_eq!(count(&root).unwrap(), 2);
+        for known in [&[][..], &["efa_0"], &["efa_0", "efa_2"]] {
+            let known: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
+            let found = super::names(&root, &known).unwrap();
+            assert_eq!(found.efa, ["efa_0", "efa_2"], "{known:?}");
+            assert!(found.unidentified.is_empty(), "{known:?}");
+        }
+        // A job's record may name it by its other name.
+        let found = super::names(&root, &["efa_1".to_owned()]).unwrap();
+        assert_eq!(found.efa, ["efa_1", "efa_2"]);
+    }
+
+    #[test]
+    fn devices_that_all_have_a_guid_of_zeros_are_as_many_as_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, pci) in [("efa_0", "0000:00:00.0"), ("efa_1", "0000:00:01.0")] {
+            let device = add(dir.path(), name, pci, "0x1d0f", "0xefa0");
+            let guid = device.join("infiniband").join(name).join("node_guid");
+            fs::write(guid, "0000:0000:0000:0000\n").unwrap();
+        }
+        let root = Sysroot::new(dir.path().into());
+        assert_eq!(devices(&root).unwrap().len(), 2);
+        assert_eq!(count(&root).unwrap(), 2);
     }
 
     #[test]
