@@ -63,11 +63,9 @@ impl Site {
         let sysroot = config.sysroot(node.as_ref()).map_err(unknown)?;
         let state_dir = config.state_dir(node.as_ref()).map_err(unknown)?;
         let record = settings.record.on(node.as_ref()).map_err(unknown)?;
-        let mut warnings = config.warnings_of("health");
-        warnings.extend(settings.warnings());
         Ok(Self {
             config: path.to_owned(),
-            warnings,
+            warnings: settings.warnings(),
             settings,
             node,
             sysroot,

@@ -270,6 +270,8 @@ pub struct Settings {
     pub pingpong_every: Option<Duration>,
     /// Whether every job has a profile, and so needs the node's stack.
     pub default_profile: bool,
+    /// Old spellings, as sentences.
+    old_spellings: Vec<String>,
 }
 
 impl Settings {
@@ -309,16 +311,18 @@ impl Settings {
             pingpong_limit: section.pingpong_limit,
             pingpong_every: section.pingpong_every,
             default_profile: has_profile(config.default_profile.as_deref()),
+            old_spellings: config.warnings_of("health"),
         })
     }
 
-    /// What a site should know of its settings, though they are right.
+    /// All that a site should know of its settings, though they are right: old
+    /// spellings, and what has another effect than it seems.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let held = |check: &&str| self.hold.iter().any(|id| id == check);
         let caused = CAUSED_BY_JOBS.iter().copied().filter(held);
         let caused: Vec<&str> = caused.collect();
-        let mut warnings = Vec::new();
+        let mut warnings = self.old_spellings.clone();
         if !caused.is_empty() {
             warnings.push(format!(
                 "[health] hold: any job can cause {}; a node is held for it only where the counters rose while \
@@ -515,6 +519,17 @@ mod tests {
             "{warnings:?}"
         );
         assert!(refusal("[health]\nrebind = 'always'").contains("rebind"));
+    }
+
+    #[test]
+    fn the_warnings_of_the_section_are_in_one_list_with_its_old_spellings() {
+        let text =
+            "[health]\nmemlock = 65536\nhold = ['rx-drops']\nrebind = 'idle'\non_fatal = 'log'";
+        let warnings = settings(text).unwrap().warnings();
+        for (warning, about) in warnings.iter().zip(["memlock", "hold:", "rebind:"]) {
+            assert!(warning.contains(about), "{warning}");
+        }
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
     }
 
     #[test]
