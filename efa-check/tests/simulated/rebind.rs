@@ -46,22 +46,25 @@ fn written(node: &Node, name: &str) -> String {
 }
 
 /// A driver that lets a device go, resets it and takes it again; what was
-/// written to `unbind` and `bind`.
+/// written to `unbind` and `bind`. The device is reset while `bind` is being opened,
+/// which waits for this reader: a write would not wait, and the counters could be
+/// read before.
 fn driver(node: &Node) -> JoinHandle<[String; 2]> {
     let files = ["unbind", "bind"].map(|name| file(node, name));
     files.iter().for_each(|path| fifo(path));
     let counter = node.counter(0, "rx_drops");
     std::thread::spawn(move || {
-        let [mut unbind, mut bind] = files.map(|path| fs::File::open(path).unwrap());
+        let [unbind, bind] = files;
+        let mut unbind = fs::File::open(unbind).unwrap();
+        fs::remove_file(&counter).unwrap();
+        fs::write(&counter, "0\n").unwrap();
+        let mut bind = fs::File::open(bind).unwrap();
         let read = |file: &mut fs::File| {
             let mut bytes = [0; 64];
             let length = file.read(&mut bytes).unwrap();
             String::from_utf8(bytes[..length].to_vec()).unwrap()
         };
-        let unbound = read(&mut unbind);
-        fs::remove_file(&counter).unwrap();
-        fs::write(&counter, "0\n").unwrap();
-        [unbound, read(&mut bind)]
+        [read(&mut unbind), read(&mut bind)]
     })
 }
 
