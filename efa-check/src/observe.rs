@@ -10,6 +10,7 @@ use efa::devices::Devices;
 use efa::{InstanceType, dma_buf, instance_types, software};
 use host::BootId;
 use host::Deadline;
+use host::daemons::{self, Daemon};
 use host::process::ProcessIdentity;
 use host::state_dir::{StateDir, StateError};
 use host::{Sysroot, printable};
@@ -375,51 +376,21 @@ fn memlock(sysroot: &Sysroot, rel: &str) -> Option<u64> {
 
 /// The limits of the slurmd of this node, for who was not started by it.
 fn slurmd_limits(sysroot: &Sysroot) -> Option<String> {
-    let pid = processes(sysroot)?
-        .into_iter()
-        .find(|pid| is_roots(sysroot, pid, "slurmd"))?;
-    Some(format!("proc/{pid}/limits"))
+    let all = daemons::of_root(sysroot, "slurmd")?;
+    let slurmd = all.into_iter().find(|daemon| daemon.is_nodes)?;
+    Some(format!("proc/{}/limits", slurmd.pid))
 }
 
 /// Whether no step of a job is on the node, as far as its processes show; `false`
-/// where they cannot be looked at.
+/// where they cannot be looked at. A step that may be another's counts.
 #[must_use]
 pub fn is_idle(sysroot: &Sysroot) -> bool {
     // With cgroup v2 one that belongs to no job keeps slurmd's scope: `slurmstepd infinity`.
-    let is_step = |pid: &String| {
-        is_roots(sysroot, pid, "slurmstepd")
-            && !of_process(sysroot, pid, "cmdline").is_some_and(|it| it.ends_with("\0infinity\0"))
+    let is_step = |daemon: &Daemon| {
+        let called = daemons::of_process(sysroot, daemon.pid, "cmdline");
+        !called.is_some_and(|it| it.ends_with("\0infinity\0"))
     };
-    processes(sysroot).is_some_and(|pids| !pids.iter().any(is_step))
-}
-
-fn processes(sysroot: &Sysroot) -> Option<Vec<String>> {
-    // A node runs thousands of processes at most; `list` has a bound anyway.
-    let mut pids = sysroot.list("proc").ok()?;
-    pids.retain(|pid| pid.bytes().all(|b| b.is_ascii_digit()));
-    Some(pids)
-}
-
-fn of_process(sysroot: &Sysroot, pid: &str, file: &str) -> Option<String> {
-    sysroot
-        .read_bounded(&format!("proc/{pid}/{file}"), 16 * 1024)
-        .ok()
-}
-
-/// Whether this process is root's and runs the program of this name. Any user may
-/// call a process so.
-fn is_roots(sysroot: &Sysroot, pid: &str, name: &str) -> bool {
-    if of_process(sysroot, pid, "comm").is_none_or(|comm| comm.trim() != name) {
-        return false;
-    }
-    let is_root = |status: String| {
-        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-        uids.is_some_and(|uids| uids.split_ascii_whitespace().all(|uid| uid == "0"))
-    };
-    // After an upgrade the kernel shows `slurmd (deleted)`. Only root may read it.
-    let exe = sysroot.link_target_name(&format!("proc/{pid}/exe"));
-    let runs_it = exe.is_none_or(|exe| exe.split(' ').next() == Some(name));
-    runs_it && of_process(sysroot, pid, "status").is_some_and(is_root)
+    daemons::of_root(sysroot, "slurmstepd").is_some_and(|all| !all.iter().any(is_step))
 }
 
 #[cfg(test)]

@@ -205,6 +205,14 @@ const DEFECTS: &[Defect] = &[
     defect("a user's process is called slurmd", any,
         |n| { slurmd(n, 77, 1000, "/home/u/slurmd");
               n.sim.write("proc/77/limits", "Max locked memory  65536  65536  bytes\n").unwrap(); }, ""),
+    defect("a slurmd is in a container", any,
+        |n| { slurmd(n, 77, 0, "/usr/sbin/slurmd");
+              for (process, namespace) in [("77", 2), ("self", 1)] {
+                  let folder = n.sim.path(&format!("proc/{process}/ns"));
+                  fs::create_dir_all(&folder).unwrap();
+                  std::os::unix::fs::symlink(format!("pid:[{namespace}]"), folder.join("pid")).unwrap();
+              }
+              n.sim.write("proc/77/limits", "Max locked memory  65536  65536  bytes\n").unwrap(); }, ""),
     defect("another program of root's is called slurmd", any,
         |n| { slurmd(n, 77, 0, "/usr/bin/bash");
               n.sim.write("proc/77/limits", "Max locked memory  65536  65536  bytes\n").unwrap(); }, ""),

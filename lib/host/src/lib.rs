@@ -9,6 +9,7 @@
 
 pub mod boot;
 pub mod clock;
+pub mod daemons;
 pub mod date;
 pub mod exec;
 mod gather;
