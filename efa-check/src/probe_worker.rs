@@ -17,16 +17,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use efa::reader_locks::{ReaderLocks, cannot_be_ended};
+use efa::reader_locks::{self, ReaderLocks, cannot_be_ended};
 use host::late;
 use host::late::{Fate, Late};
 use host::process;
 use host::process::ProcessIdentity;
-use host::{Pid, Sysroot, printable};
+use host::{Pid, Sysroot, Uid, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -36,7 +36,7 @@ use crate::counters::{self, Wanted};
 use crate::own_program;
 
 /// The hidden first argument of the child.
-pub const READER: &str = "counter-reader";
+pub const READER: &str = efa::counter_reader::CHILD;
 
 /// What the child says first. One that never got so far, because its own
 /// program could not be loaded in time, says nothing about a device.
@@ -84,7 +84,8 @@ pub enum Probe {
 ///
 /// A device is not read again while a process hangs on it, of whichever program:
 /// such processes must not pile up. `held` are those of an earlier round; others
-/// are known by their lock in `state_dir` ([`ReaderLocks`]).
+/// are known by their lock in `state_dir` ([`ReaderLocks`]). Who may not open root's
+/// locks has his own, and reads nothing while a reader hangs that they do not explain.
 #[must_use]
 pub fn probe(
     sysroot: &Sysroot,
@@ -96,7 +97,7 @@ pub fn probe(
     meanwhile: impl FnOnce(),
 ) -> Vec<Probe> {
     let start = Instant::now();
-    let locks = ReaderLocks::open(state_dir);
+    let (locks, state_dir) = locks_of(state_dir);
     let mut found: Vec<Option<Probe>> = devices
         .iter()
         .map(|name| {
@@ -105,9 +106,12 @@ pub fn probe(
             Some(Probe::Stuck { holder })
         })
         .collect();
+    if !Uid::effective().is_root() {
+        spare_root(sysroot, &mut found);
+    }
     let mut readers = Readers {
         sysroot,
-        state_dir,
+        state_dir: &state_dir,
         devices,
         wanted,
         found: &mut found,
@@ -139,6 +143,44 @@ pub fn probe(
             })
         })
         .collect()
+}
+
+/// The locks of readers, and their folder: root's in the state directory, or else
+/// this user's own.
+fn locks_of(state_dir: &Path) -> (Option<ReaderLocks>, PathBuf) {
+    let uid = Uid::effective();
+    if let Some(locks) = ReaderLocks::open(state_dir) {
+        return (Some(locks), state_dir.to_owned());
+    }
+    if uid.is_root() {
+        return (None, state_dir.to_owned());
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let own = match runtime.filter(|folder| folder.is_absolute()) {
+        Some(runtime) => runtime.join("slurm-efa"),
+        None => std::env::temp_dir().join(format!("slurm-efa-{uid}")),
+    };
+    (ReaderLocks::open_own(&own), own)
+}
+
+/// Leaves all devices alone while a reader hangs, of root or of this user, at a device
+/// that is not known here.
+fn spare_root(sysroot: &Sysroot, found: &mut [Option<Probe>]) {
+    let mut hanging = reader_locks::hanging_readers(sysroot, Uid::effective());
+    hanging.retain(|pid| {
+        let is_it = |probe: &Option<Probe>| {
+            matches!(probe, Some(Probe::Stuck { holder }) if holder.pid == *pid)
+        };
+        !found.iter().any(is_it)
+    });
+    let Some(pid) = hanging.first() else { return };
+    for probe in found.iter_mut().filter(|probe| probe.is_none()) {
+        let reason = format!(
+            "process {pid} hangs at a device that does not answer; only root can find out which: \
+             run `efa-check node` as root"
+        );
+        *probe = Some(Probe::Unknown { reason });
+    }
 }
 
 /// The process that hangs on a device, by its lock.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use efa::reader_locks::ReaderLocks;
 
-use crate::{Node, fifo, said};
+use crate::{Node, Said, fifo, said};
 
 /// Every file, link and directory of a tree, links not followed.
 fn everything(root: &Path) -> Vec<PathBuf> {
@@ -238,6 +238,68 @@ fn no_second_process_hangs_on_a_node_that_nothing_is_known_of_yet() {
     assert_eq!(first.len(), 1);
     assert_eq!(node.run(&["node"]).code, 2);
     assert_eq!(readers(), first);
+}
+
+/// A node whose second device hangs its readers, which a user may look at as well:
+/// his command, and every process that reads this node's counters.
+fn hanging_for_a_user() -> (Node, impl Fn(&Node) -> Said, impl Fn(&Node) -> Vec<String>) {
+    let mut node = Node::named("p4d.24xlarge");
+    node.configure("probe_limit = \"2s\"\nscontrol = \"/nonexistent\"");
+    node.hang(1, "rx_drops");
+    let tmp = node.path("tmp");
+    fs::create_dir(&tmp).unwrap();
+    for (path, mode) in [(node.dir.path(), 0o755), (&tmp, 0o1777)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::copy(env!("CARGO_BIN_EXE_efa-check"), node.path("efa-check")).unwrap();
+    let as_user = |node: &Node| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=20001", "--regid=20001", "--clear-groups"])
+            .arg(node.path("efa-check"))
+            .args(["node", "--config"])
+            .arg(node.config())
+            .env_remove("XDG_RUNTIME_DIR")
+            .env("TMPDIR", node.path("tmp"));
+        said(&mut command)
+    };
+    let readers = |node: &Node| {
+        let root = node.sim.root().display().to_string();
+        crate::processes(|line| line.contains("counter-reader") && line.contains(&root))
+    };
+    (node, as_user, readers)
+}
+
+#[test]
+fn as_root_a_user_who_looks_again_leaves_no_second_process_that_hangs() {
+    let (node, as_user, readers) = hanging_for_a_user();
+    let device = node.sim.devices()[1].clone();
+    let first = as_user(&node);
+    assert_eq!(first.code, 2, "{first:?}");
+    let left = readers(&node);
+    assert_eq!(left.len(), 1, "{left:?}");
+    let second = as_user(&node);
+    assert_eq!(second.code, 2, "{second:?}");
+    assert!(second.out.contains(&device), "{second:?}");
+    assert_eq!(readers(&node), left);
+    // His lock is gone with its folder: he knows by the process that something hangs.
+    fs::remove_dir_all(node.path("tmp/slurm-efa-20001")).unwrap();
+    let third = as_user(&node);
+    assert_eq!(third.code, 3, "{third:?}");
+    assert_eq!(readers(&node), left);
+}
+
+#[test]
+fn as_root_a_user_reads_no_counter_while_a_reader_of_roots_hangs() {
+    let (node, as_user, readers) = hanging_for_a_user();
+    assert_eq!(node.run(&["node"]).code, 2);
+    let left = readers(&node);
+    assert_eq!(left.len(), 1, "{left:?}");
+    let said = as_user(&node);
+    assert_eq!(said.code, 3, "{said:?}");
+    let reason = format!("process {} hangs", left[0]);
+    assert!(said.out.contains(&reason), "{said:?}");
+    assert_eq!(readers(&node), left);
 }
 
 #[test]

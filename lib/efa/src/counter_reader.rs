@@ -28,6 +28,9 @@ use host::{Deadline, Sysroot, printable};
 /// The program's name. It lies beside the plugin.
 pub const PROGRAM: &str = "efa-counter-reader";
 
+/// The hidden first argument of efa-check's own process that reads counters.
+pub const CHILD: &str = "counter-reader";
+
 /// For how long the program waits for a device that does not answer, when what
 /// it reads is the start of a job or step.
 pub const AT_START: Duration = Duration::from_secs(2);

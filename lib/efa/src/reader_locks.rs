@@ -11,7 +11,9 @@ use std::path::Path;
 
 use host::state_dir::StateDir;
 use host::state_layout::counters::READERS;
-use host::{Pid, process};
+use host::{Pid, Sysroot, Uid, daemons, process};
+
+use crate::counter_reader::{CHILD, PROGRAM};
 
 /// A lock for each device: a byte of one file, whose place is made of the name.
 /// The kernel frees it when its process has really ended.
@@ -42,6 +44,14 @@ impl ReaderLocks {
             file => file,
         };
         file.ok().map(Self)
+    }
+
+    /// As [`ReaderLocks::open`], in a folder of this user's own: only if nobody else can
+    /// have put the file there.
+    #[must_use]
+    pub fn open_own(folder: &Path) -> Option<Self> {
+        StateDir::open(folder).ok()?;
+        Self::open(folder)
     }
 
     /// Takes the lock; the process that has it, if another does.
@@ -92,6 +102,37 @@ pub fn cannot_be_ended(pid: Pid) -> bool {
         .any(|status| hangs(&String::from_utf8_lossy(&status)))
 }
 
+/// The processes of root or of this user that read counters below this sysroot and hang
+/// in the kernel, for those who may not open root's locks. At which device they are,
+/// only the lock says.
+#[must_use]
+pub fn hanging_readers(read: &Sysroot, user: Uid) -> Vec<Pid> {
+    let real = Sysroot::real();
+    let of = |uid| daemons::of_user(&real, uid).unwrap_or_default();
+    let mut pids = of(Uid::ROOT);
+    pids.extend(of(user));
+    let root = read.path("");
+    pids.retain(|pid| {
+        let line = daemons::of_process(&real, *pid, "cmdline");
+        line.is_some_and(|line| is_reader(&line, &root)) && cannot_be_ended(*pid)
+    });
+    pids
+}
+
+/// Reads `/proc/PID/cmdline`: `efa-counter-reader SYSROOT …`, or efa-check's
+/// `counter-reader all|judged SYSROOT …`.
+fn is_reader(line: &str, sysroot: &Path) -> bool {
+    let words: Vec<&str> = line.split('\0').take(4).collect();
+    let [program, first, _, third] = words[..] else {
+        return false;
+    };
+    let is_sysroot = |word: &str| Path::new(word) == sysroot;
+    match Path::new(program).file_name() {
+        Some(name) if name == PROGRAM => is_sysroot(first),
+        _ => first == CHILD && is_sysroot(third),
+    }
+}
+
 /// Threads of a process that are looked at.
 const MOST_THREADS: usize = 256;
 
@@ -135,6 +176,23 @@ mod tests {
 
     fn status(state: &str, own: &str, shared: &str) -> String {
         format!("Name:\tx\nState:\t{state}\nSigPnd:\t{own}\nShdPnd:\t{shared}\n")
+    }
+
+    #[test]
+    fn a_reader_is_known_by_its_command_line() {
+        let is_here = |line: &str| is_reader(line, Path::new("/"));
+        assert!(is_here("/usr/lib/slurm-efa/efa-counter-reader\0/\0/run\0"));
+        assert!(is_here("/proc/self/exe\0counter-reader\0all\0/\0/run\0"));
+        for line in [
+            "",
+            "\0",
+            "/usr/bin/tail\0-f\0counter-reader\0/\0",
+            "efa-check\0node\0",
+            "efa-counter-reader\0/tree\0/run\0",
+            "/proc/self/exe\0counter-reader\0all\0/tree\0",
+        ] {
+            assert!(!is_here(line), "{line}");
+        }
     }
 
     #[test]

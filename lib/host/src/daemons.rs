@@ -9,7 +9,7 @@
 //! A pid file would have to be found by slurm.conf, and can be of a daemon that is
 //! gone.
 
-use crate::{Pid, Sysroot};
+use crate::{Pid, Sysroot, Uid};
 
 /// A process that runs as root and is called so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,19 +36,33 @@ const MOST: usize = 65_536;
 /// Every daemon of this name; `None` where the processes cannot be listed.
 #[must_use]
 pub fn of_root(sysroot: &Sysroot, name: &str) -> Option<Vec<Daemon>> {
+    let pids = processes(sysroot)?.into_iter();
+    Some(pids.filter_map(|pid| daemon(sysroot, pid, name)).collect())
+}
+
+/// The processes whose four user numbers are this user's; `None` where the processes
+/// cannot be listed.
+#[must_use]
+pub fn of_user(sysroot: &Sysroot, uid: Uid) -> Option<Vec<Pid>> {
+    let is_users = |pid: &Pid| {
+        let status = of_process(sysroot, *pid, "status");
+        status.is_some_and(|status| is_of(uid, &status))
+    };
+    let mut pids = processes(sysroot)?;
+    pids.retain(is_users);
+    Some(pids)
+}
+
+fn processes(sysroot: &Sysroot) -> Option<Vec<Pid>> {
     let mut pids = Vec::new();
     for entry in std::fs::read_dir(sysroot.path("proc")).ok()? {
         if pids.len() == MOST {
             return None;
         }
         let pid = entry.ok()?.file_name();
-        pids.extend(pid.to_str().and_then(|pid| pid.parse::<u32>().ok()));
+        pids.extend(pid.to_str().and_then(|pid| pid.parse().ok()).map(Pid));
     }
-    let pids = pids.into_iter();
-    Some(
-        pids.filter_map(|pid| daemon(sysroot, Pid(pid), name))
-            .collect(),
-    )
+    Some(pids)
 }
 
 /// A file of a process.
@@ -61,7 +75,7 @@ pub fn of_process(sysroot: &Sysroot, pid: Pid, file: &str) -> Option<String> {
 fn daemon(sysroot: &Sysroot, pid: Pid, name: &str) -> Option<Daemon> {
     let called = of_process(sysroot, pid, "comm")?;
     let is_so_called = called.trim_end() == name.get(..LONGEST_NAME).unwrap_or(name);
-    if !is_so_called || !is_root(&of_process(sysroot, pid, "status")?) {
+    if !is_so_called || !is_of(Uid::ROOT, &of_process(sysroot, pid, "status")?) {
         return None;
     }
     let link = |what: &str| sysroot.link_target_name(&format!("proc/{what}"));
@@ -78,11 +92,11 @@ fn daemon(sysroot: &Sysroot, pid: Pid, name: &str) -> Option<Daemon> {
 
 /// Reads `/proc/PID/status`, whose numbers are as the reader's user namespace has
 /// them.
-fn is_root(status: &str) -> bool {
+fn is_of(uid: Uid, status: &str) -> bool {
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let mut uids = uids.unwrap_or_default().split_ascii_whitespace();
-    let four: [Option<&str>; 4] = std::array::from_fn(|_| uids.next());
-    four == [Some("0"); 4] && uids.next().is_none()
+    let four: [Option<u32>; 4] = std::array::from_fn(|_| uids.next()?.parse().ok());
+    four == [Some(uid.0); 4] && uids.next().is_none()
 }
 
 #[cfg(test)]
@@ -104,9 +118,13 @@ mod tests {
             ("0\t0\t0\t0\t0", false),
             ("", false),
         ] {
-            assert_eq!(is_root(&format!("Name:\tx\nUid:\t{uids}\n")), is, "{uids}");
+            assert_eq!(
+                is_of(Uid::ROOT, &format!("Name:\tx\nUid:\t{uids}\n")),
+                is,
+                "{uids}"
+            );
         }
-        assert!(!is_root("Name:\tx\n"));
+        assert!(!is_of(Uid::ROOT, "Name:\tx\n"));
     }
 
     /// A program of its own name that waits until its input ends, and a process of it.
