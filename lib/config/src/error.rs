@@ -44,3 +44,14 @@ pub enum ConfigError {
         reason: String,
     },
 }
+
+impl ConfigError {
+    /// The line of what is wrong, from 1, if it has one.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::Invalid { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+}

@@ -111,6 +111,12 @@ impl Config {
         self.state_dir.on(node)
     }
 
+    /// The file as it is written, without what was found of it.
+    #[must_use]
+    pub fn table(&self) -> toml::Table {
+        self.text.parse().unwrap_or_default()
+    }
+
     /// The line of a key, such as `["report", "dir"]`, if the file has it.
     #[must_use]
     pub fn line_of(&self, path: &[&str]) -> Option<usize> {
@@ -168,6 +174,85 @@ impl Config {
         };
         source.read(Some(name), key.span().start, &value).map(Some)
     }
+
+    /// Everything that is wrong with one section, one problem for each key; where
+    /// no key is wrong by itself, what `whole` says of all together.
+    pub(crate) fn problems_of<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        whole: impl Fn(&Self) -> Option<ConfigError>,
+    ) -> Vec<ConfigError> {
+        let source = Source {
+            path: &self.path,
+            text: &self.text,
+        };
+        let table = match DeTable::parse(&self.text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => return vec![source.toml_error(&error, 0)],
+        };
+        let mut sections = table.into_iter();
+        let Some((key, value)) = sections.find(|(key, _)| key.get_ref() == name) else {
+            return Vec::new();
+        };
+        // Its own complaint is the top level's.
+        if !value.get_ref().is_table() {
+            return Vec::new();
+        }
+        let (_, mut problems) = source.problems::<T>(Some(name), key.span().start, value);
+        if problems.is_empty() {
+            problems.extend(whole(self));
+        }
+        problems
+    }
+}
+
+/// Reads the configuration, if it can be trusted: what can be used of it, and
+/// all that is wrong with it but for profiles whose names or bases do not exist,
+/// which `profiles` finds.
+///
+/// # Errors
+/// It cannot be read.
+pub fn examine(path: &Path, missing: MissingIs) -> Result<(Config, Vec<ConfigError>), ConfigError> {
+    match read_trusted(path) {
+        Ok(text) => Ok(examine_text(&text, path)),
+        Err(ConfigError::Missing { .. }) if missing == MissingIs::Default => {
+            Ok((Config::defaults(path), Vec::new()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The same of a text; `path` is only for messages.
+#[must_use]
+pub fn examine_text(text: &str, path: &Path) -> (Config, Vec<ConfigError>) {
+    let source = Source { path, text };
+    let mut config = Config {
+        text: text.to_owned(),
+        ..Config::defaults(path)
+    };
+    let table = match DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => return (config, vec![source.toml_error(&error, 0)]),
+    };
+    config.warnings = old_spelling::find(table.get_ref(), path, |at| line_of(source.before(at)));
+    let (start, span) = (table.span().start, table.span());
+    let whole = Spanned::new(span, DeValue::Table(table.into_inner()));
+    let mut problems = Vec::new();
+    if let Some(profiles) = whole.get_ref().get("profile") {
+        (config.profiles, problems) = source.examine_profiles(profiles);
+    }
+    let (top_level, wrong) = source.problems::<TopLevel>(None, start, whole);
+    problems.extend(wrong);
+    if let Some(top_level) = top_level {
+        config.sysroot = top_level.sysroot;
+        config.state_dir = top_level.state_dir.unwrap_or(config.state_dir);
+        config.report_dir = top_level.report_dir;
+        config.default_profile = top_level.default_profile;
+        config.harmful = top_level.harmful;
+    }
+    problems.extend(config.problems());
+    problems.sort_by_key(ConfigError::line);
+    (config, problems)
 }
 
 /// Parses the text of a configuration; `path` is only for messages.

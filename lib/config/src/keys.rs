@@ -63,6 +63,23 @@ impl<'de> Deserializer<'de> for Fields<'_> {
     }
 }
 
+/// Takes the key whose name or value has this offset out of a table; whether
+/// there was one.
+pub(crate) fn remove_at(value: &mut Spanned<DeValue<'_>>, offset: usize) -> bool {
+    let DeValue::Table(table) = value.get_mut() else {
+        return false;
+    };
+    let covers = |value: &Spanned<DeValue<'_>>| {
+        let within = value.get_ref().as_table();
+        value.span().contains(&offset) || within.is_some_and(|it| at(it, offset).is_some())
+    };
+    let found = table
+        .iter()
+        .find(|(key, value)| key.span().contains(&offset) || covers(value))
+        .map(|(key, _)| key.get_ref().to_string());
+    found.is_some_and(|key| table.remove(key.as_str()).is_some())
+}
+
 /// The key of `table`, and of the tables in it, whose name or value has this
 /// offset: `rates.rx_drops`.
 pub(crate) fn at(table: &DeTable<'_>, offset: usize) -> Option<String> {

@@ -11,12 +11,13 @@ mod file;
 mod keys;
 mod old_spelling;
 mod problems;
+pub mod reference;
 pub mod sections;
 mod source;
 pub mod values;
 
 pub use error::ConfigError;
-pub use file::{Config, DEFAULT_PATH, DEFAULT_STATE_DIR, MissingIs, parse};
+pub use file::{Config, DEFAULT_PATH, DEFAULT_STATE_DIR, MissingIs, examine, examine_text, parse};
 pub use old_spelling::Warning;
 pub use sections::profile::{Memlock, ProfileConfig};
 pub use sections::top_level::Harmful;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
 use crate::error::ConfigError;
 use crate::keys;
@@ -18,6 +18,7 @@ use host::trust::TrustError;
 pub(crate) const LARGEST: u64 = 1024 * 1024;
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
+pub(crate) type Name<'a> = Spanned<DeString<'a>>;
 
 /// The file being parsed, for messages.
 pub(crate) struct Source<'a> {
@@ -65,14 +66,47 @@ impl Source<'_> {
         start: usize,
         value: &Value<'_>,
     ) -> Result<T, ConfigError> {
-        let table = self.table(value)?;
+        let wrong = |(offset, reason)| self.error(offset, reason);
+        self.read_at(name, start, value).map_err(wrong)
+    }
+
+    /// What is wrong with such a table, one problem for each key at most.
+    pub(crate) fn problems<T: DeserializeOwned>(
+        &self,
+        name: Option<&str>,
+        start: usize,
+        mut value: Value<'_>,
+    ) -> (Option<T>, Vec<ConfigError>) {
+        let mut problems = Vec::new();
+        loop {
+            let (offset, reason) = match self.read_at(name, start, &value) {
+                Ok(read) => return (Some(read), problems),
+                Err(wrong) => wrong,
+            };
+            problems.push(self.error(offset, reason));
+            // Without the key that is wrong, the next one shows. Each round takes
+            // one away, so there are as many as keys.
+            if !keys::remove_at(&mut value, offset) {
+                return (None, problems);
+            }
+        }
+    }
+
+    /// As [`Self::read`]; an error is its offset and the reason.
+    fn read_at<T: DeserializeOwned>(
+        &self,
+        name: Option<&str>,
+        start: usize,
+        value: &Value<'_>,
+    ) -> Result<T, (usize, String)> {
+        let table = table_of(value)?;
         let within = name.map_or_else(String::new, |name| format!("[{}] ", printable(name, 80)));
         let known = keys::of::<T>();
         let is_unknown = |key: &&Spanned<_>| !known.contains(&AsRef::<str>::as_ref(key.get_ref()));
         // A type that names no keys knows them itself.
         if let Some(key) = table.keys().find(is_unknown).filter(|_| !known.is_empty()) {
             let reason = unknown_key(key.get_ref(), known);
-            return Err(self.error(key.span().start, format!("{within}{reason}")));
+            return Err((key.span().start, format!("{within}{reason}")));
         }
         T::deserialize(ValueDeserializer::from(value.clone())).map_err(|error| {
             let offset = error.span().map_or(start, |span| span.start);
@@ -81,7 +115,7 @@ impl Source<'_> {
                 Some(wrong) => format!("{within}`{}`: {reason}", printable(&wrong, 80)),
                 None => format!("{within}{reason}"),
             };
-            self.error(offset, reason)
+            (offset, reason)
         })
     }
 
@@ -89,11 +123,19 @@ impl Source<'_> {
         &self,
         value: &'v Value<'i>,
     ) -> Result<&'v DeTable<'i>, ConfigError> {
-        let found = value.get_ref().type_str();
-        let reason = || format!("expected a table, found {found}");
-        let table = value.get_ref().as_table();
-        table.ok_or_else(|| self.error(value.span().start, reason()))
+        table_of(value).map_err(|(offset, reason)| self.error(offset, reason))
     }
+}
+
+fn table_of<'v, 'i>(value: &'v Value<'i>) -> Result<&'v DeTable<'i>, (usize, String)> {
+    let found = value.get_ref().type_str();
+    let table = value.get_ref().as_table();
+    table.ok_or_else(|| {
+        (
+            value.span().start,
+            format!("expected a table, found {found}"),
+        )
+    })
 }
 
 fn unknown_key(name: &str, known: &[&str]) -> String {

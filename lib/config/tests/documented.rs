@@ -1,5 +1,4 @@
-//! The configuration that is shipped and the tables of the documents, against
-//! the parsers.
+//! The tables of the documents, against the parsers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -71,36 +70,6 @@ fn accepted(section: &str) -> BTreeSet<String> {
     let (_, expected) = problem.split_once("expected ").unwrap();
     let names = expected.split('`').skip(1).step_by(2);
     names.map(str::to_owned).collect()
-}
-
-#[test]
-fn every_key_of_the_shipped_file_is_accepted() {
-    let shipped = read("packaging/etc/slurm-efa.toml");
-    let is_key = |line: &str| {
-        let word = line.split([' ', ']']).next().unwrap_or_default();
-        line.starts_with('[')
-            || line.contains(" = ") && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-    };
-    let text: Vec<&str> = shipped
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if is_key(rest) => rest,
-            _ => line,
-        })
-        .collect();
-    let text = text.join("\n");
-    assert_eq!(problems(&text), [""; 0]);
-    for key in [
-        "default_profile",
-        "time_limit",
-        "max_log",
-        "pingpong_every",
-        "leftovers",
-    ] {
-        assert!(text.contains(&format!("\n{key} = ")), "{key} was not tried");
-    }
-    let config = config::parse(&text, Path::new("/etc/x.toml")).unwrap();
-    assert_eq!(config.warnings, []);
 }
 
 #[test]

@@ -148,23 +148,29 @@ pub fn for_node(node: Option<&InstanceType>, config: &Config) -> Result<Profile,
 /// cycles, an unknown default. Names and types were checked when the file was
 /// read.
 pub fn check(config: &Config) -> Result<(), ProfileError> {
-    for name in config.profiles.keys() {
-        resolve_unchecked(name, config)?;
+    problems(config).next().map_or(Ok(()), Err)
+}
+
+/// All that is wrong with them.
+pub fn problems(config: &Config) -> impl Iterator<Item = ProfileError> {
+    let names = config.profiles.keys();
+    let broken = names.filter_map(|name| resolve_unchecked(name, config).err());
+    broken.chain(unknown_default(config))
+}
+
+fn unknown_default(config: &Config) -> Option<ProfileError> {
+    let default = config.default_profile.as_deref()?;
+    if matches!(default, "auto" | "none") || names(config).contains(default) {
+        return None;
     }
-    if let Some(default) = config.default_profile.as_deref()
-        && !matches!(default, "auto" | "none")
-        && !names(config).contains(default)
-    {
-        let line = config.line_of(&["default_profile"]).unwrap_or(1);
-        let meant = nearest(default, &names(config));
-        let meant = meant.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
-        return Err(ProfileError::Configuration(format!(
-            "{}:{line}: `default_profile`: there is no profile \"{}\"{meant}",
-            config.path.display(),
-            printable(default, 64)
-        )));
-    }
-    Ok(())
+    let line = config.line_of(&["default_profile"]).unwrap_or(1);
+    let meant = nearest(default, &names(config));
+    let meant = meant.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+    Some(ProfileError::Configuration(format!(
+        "{}:{line}: `default_profile`: there is no profile \"{}\"{meant}",
+        config.path.display(),
+        printable(default, 64)
+    )))
 }
 
 /// An error on the line of a site's profile.

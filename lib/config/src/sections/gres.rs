@@ -108,7 +108,9 @@ struct Written {
     #[serde(deserialize_with = "word")]
     tier: WantedTier,
     require_fence: bool,
+    #[serde(deserialize_with = "file")]
     gres_conf: Option<PathBuf>,
+    #[serde(deserialize_with = "file")]
     scontrol: Option<PathBuf>,
     spool_dir: Option<NodePath>,
     #[serde(deserialize_with = "path::absolute")]
@@ -221,6 +223,11 @@ impl Section {
             )?,
         })
     }
+
+    /// Everything that is wrong with the section.
+    pub(crate) fn problems(config: &Config) -> Vec<ConfigError> {
+        config.problems_of::<Written>("gres", |config| Self::of(config).err())
+    }
 }
 
 /// A library that root loads: a bare name is looked for where the system keeps
@@ -254,6 +261,10 @@ impl<'de> Deserialize<'de> for Library {
         }
         Ok(Self(text))
     }
+}
+
+fn file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    path::absolute(from).map(Some)
 }
 
 fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -187,6 +187,7 @@ struct Section {
     hold: Vec<Held>,
     disable: Vec<Disabled>,
     rates: BTreeMap<Counter, RateSetting>,
+    #[serde(deserialize_with = "path::absolute")]
     fi_pingpong: PathBuf,
     #[serde(deserialize_with = "limit")]
     pingpong_limit: Duration,
@@ -313,6 +314,11 @@ impl Settings {
             default_profile: has_profile(config.default_profile.as_deref()),
             old_spellings: config.warnings_of("health"),
         })
+    }
+
+    /// Everything that is wrong with the section.
+    pub(crate) fn problems(config: &Config) -> Vec<ConfigError> {
+        config.problems_of::<Section>("health", |config| Self::of(config).err())
     }
 
     /// All that a site should know of its settings, though they are right: old

@@ -89,6 +89,11 @@ impl Settings {
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
         Ok(config.section("hugepages")?.unwrap_or_default())
     }
+
+    /// Everything that is wrong with the section.
+    pub(crate) fn problems(config: &Config) -> Vec<ConfigError> {
+        config.problems_of::<Self>("hugepages", |config| Self::of(config).err())
+    }
 }
 
 fn time_limit<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -110,6 +110,11 @@ impl Section {
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
         Ok(config.section("logout")?.unwrap_or_default())
     }
+
+    /// Everything that is wrong with the section.
+    pub(crate) fn problems(config: &Config) -> Vec<ConfigError> {
+        config.problems_of::<Self>("logout", |config| Self::of(config).err())
+    }
 }
 
 fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

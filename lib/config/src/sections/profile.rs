@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::ConfigError;
 use crate::size::Request;
-use crate::source::{Source, Value, line_of};
+use crate::source::{Name, Source, Value, line_of};
 use crate::values::{optional_of_text, optional_word};
 use host::Gather;
 use host::printable;
@@ -68,26 +68,70 @@ impl Source<'_> {
     ) -> Result<BTreeMap<String, ProfileConfig>, ConfigError> {
         let mut profiles = BTreeMap::new();
         for (key, value) in self.table(value)? {
-            let name: &str = key.get_ref();
-            let start = key.span().start;
-            checked_name(name).map_err(|reason| self.error(start, reason))?;
-            if RESERVED_PROFILES.contains(&name) {
-                let reason = format!(
-                    "a profile cannot be named `{name}`: that word has a meaning of its own"
-                );
-                return Err(self.error(start, reason));
-            }
-            let mut profile: ProfileConfig =
-                self.read(Some(&format!("profile.{name}")), start, value)?;
-            if let Some(name) = profile.set_and_unset() {
-                let reason = format!("profile sets and unsets `{name}`; keep one of the two");
-                return Err(self.error(start, reason));
-            }
-            profile.line = line_of(self.before(start));
-            profiles.insert(name.to_owned(), profile);
+            let (name, start) = (self.name_of_profile(key)?, key.span().start);
+            let profile = self.read(Some(&section(name)), start, value)?;
+            profiles.insert(name.to_owned(), self.checked(start, profile)?);
         }
         Ok(profiles)
     }
+
+    /// The profiles that can be used, in part at least, and everything that is
+    /// wrong with them.
+    pub(crate) fn examine_profiles(
+        &self,
+        value: &Value<'_>,
+    ) -> (BTreeMap<String, ProfileConfig>, Vec<ConfigError>) {
+        let (mut profiles, mut problems) = (BTreeMap::new(), Vec::new());
+        for (key, value) in value.get_ref().as_table().into_iter().flatten() {
+            let start = key.span().start;
+            let name = match self.name_of_profile(key) {
+                Ok(name) => name,
+                Err(error) => {
+                    problems.push(error);
+                    continue;
+                }
+            };
+            let (profile, wrong) = self.problems(Some(&section(name)), start, value.clone());
+            problems.extend(wrong);
+            match profile.map(|profile| self.checked(start, profile)) {
+                Some(Ok(profile)) => drop(profiles.insert(name.to_owned(), profile)),
+                Some(Err(error)) => problems.push(error),
+                None => {}
+            }
+        }
+        (profiles, problems)
+    }
+
+    fn name_of_profile<'k>(&self, key: &'k Name<'_>) -> Result<&'k str, ConfigError> {
+        let name: &str = key.get_ref();
+        let wrong = |reason| self.error(key.span().start, reason);
+        checked_name(name).map_err(wrong)?;
+        if RESERVED_PROFILES.contains(&name) {
+            return Err(wrong(format!(
+                "a profile cannot be named `{name}`: that word has a meaning of its own"
+            )));
+        }
+        Ok(name)
+    }
+
+    /// A profile whose name lies at `start`, if its keys agree.
+    fn checked(
+        &self,
+        start: usize,
+        mut profile: ProfileConfig,
+    ) -> Result<ProfileConfig, ConfigError> {
+        if let Some(name) = profile.set_and_unset() {
+            let reason = format!("profile sets and unsets `{name}`; keep one of the two");
+            return Err(self.error(start, reason));
+        }
+        profile.line = line_of(self.before(start));
+        Ok(profile)
+    }
+}
+
+/// The section of the profile of this name.
+fn section(name: &str) -> String {
+    format!("profile.{name}")
 }
 
 impl ProfileConfig {

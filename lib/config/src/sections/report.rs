@@ -59,6 +59,11 @@ impl Settings {
         })
     }
 
+    /// Everything that is wrong with the section.
+    pub(crate) fn problems(config: &Config) -> Vec<ConfigError> {
+        config.problems_of::<Section>("report", |config| Self::of(config).err())
+    }
+
     /// The folder of the jobs' records, if the site has one; `%n` in it stands
     /// for the node's name.
     ///
