@@ -5,6 +5,7 @@ mod bindings;
 mod changelog;
 mod cluster_model;
 mod command;
+mod configuration;
 mod deny;
 mod dist;
 mod elf;
@@ -79,6 +80,12 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write the shipped slurm-efa.toml and its manual page from lib/config/src/reference.rs
+    Configuration {
+        /// Compare instead of writing
+        #[arg(long)]
+        check: bool,
+    },
     /// Write CHANGELOG.md from packaging/changelog.yaml
     Changelog,
     /// Check licences, sources and bans of the dependencies, as CI does
@@ -105,6 +112,7 @@ fn main() -> ExitCode {
         Chore::Bindings { headers, check } => bindings::bindings(&headers, check),
         Chore::Roots { list, names } => roots::roots(&names, list),
         Chore::ClusterModel { check } => cluster_model::cluster_model(check),
+        Chore::Configuration { check } => configuration::configuration(check),
         Chore::Changelog => changelog::changelog(),
         Chore::CiDeny => deny::deny(),
     };
