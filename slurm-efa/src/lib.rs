@@ -2,6 +2,7 @@
 //! judge a cluster before it is made; a library for its program and for the
 //! fuzz targets.
 
+pub mod configuration;
 pub mod doctor;
 pub mod preflight;
 pub mod setup;

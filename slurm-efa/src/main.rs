@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use slurm_efa::setup::login;
 
 use crate::commands::exit::{EX_USAGE, exit_code};
-use crate::commands::{completions, doctor, preflight, reconcile, report, revert, setup};
+use crate::commands::{completions, config, doctor, preflight, reconcile, report, revert, setup};
 
 /// What jobs did with EFA, the hugepages of this node, and its set-up.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ enum Command {
     Revert(revert::Arguments),
     /// Is the set-up complete, and does it work?
     Doctor(doctor::Arguments),
+    /// Check or show slurm-efa.toml, or print its schema
+    #[command(subcommand)]
+    Config(config::Command),
     /// Judge a HyperPod cluster before it is made, by its files and what AWS says
     Preflight(preflight::Arguments),
     #[command(name = login::COMMAND, hide = true)]
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(arguments),
         Command::Revert(arguments) => revert::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Config(command) => config::run(command),
         Command::Preflight(arguments) => preflight::run(&arguments),
         Command::PamCheck {
             service,

@@ -66,6 +66,11 @@ const NEEDS: &[Need] = &[
         purposes: &[Test],
     },
     Need {
+        package: "python3-jsonschema",
+        present: || succeeds(Command::new("python3").args(["-c", "import jsonschema"])),
+        purposes: &[Test],
+    },
+    Need {
         package: "openssh-server",
         present: || program("sshd"),
         purposes: LOGINS,

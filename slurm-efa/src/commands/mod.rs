@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod completions;
+pub mod config;
 pub mod doctor;
 pub mod edit;
 pub mod exit;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use findings::Severity;
 use slurm_efa::setup::{SetupError, apply, desired};
 
 use super::arguments::EditArguments;
@@ -27,8 +28,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     }
     let site = edit.place.look();
     let role = site.role().map_err(SetupError::Missing)?;
-    for warning in site.config.iter().flat_map(|config| &config.warnings) {
-        eprintln!("slurm-efa: {warning}");
+    for finding in &site.mistakes.0 {
+        // What is fatal ends the set-up.
+        if finding.severity == Severity::Warning {
+            eprintln!("slurm-efa: {}", finding.sentence);
+        }
     }
     let _lock = (!edit.dry_run).then(|| apply::lock(&site)).transpose()?;
     let mut plan = desired::plan(&site, role, &arguments.admin)?;

@@ -70,7 +70,8 @@ pub fn examine(site: &Site) -> Examination {
             Err(error) => unknown(error.clone(), "say it with --role"),
         },
     );
-    all.add("configuration", configuration::configuration(site));
+    let configuration = configuration::configuration(site);
+    all.findings.0.extend(configuration.0);
     all.add("slurm", slurm_files::slurm(site));
     if site.slurm.slurm_conf.is_some() {
         all.add("slurm-conf", slurm_files::slurm_conf(site));

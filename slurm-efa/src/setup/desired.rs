@@ -21,6 +21,7 @@ use super::plan::Plan;
 use super::slurm_conf::{self, Directive, Folder, Link};
 use super::wrapper::Wrapper;
 use cluster::Role;
+use findings::Severity;
 
 /// The first release that takes several lines of Prolog and Epilog: read in the
 /// sources of 24.11.5; 22.05.8 lets the last one win.
@@ -34,11 +35,16 @@ const EXTRA_CONTROLLERS: Release = Release::new(25, 5);
 /// # Errors
 /// What is missing, for a person.
 pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupError> {
-    let problems = site.config_problems();
-    if !problems.is_empty() {
+    let refused = site
+        .mistakes
+        .0
+        .iter()
+        .filter(|it| it.severity == Severity::Fatal);
+    let refused: Vec<&str> = refused.map(|it| it.sentence.as_str()).collect();
+    if !refused.is_empty() {
         return Err(SetupError::Config(format!(
             "{}; nothing was changed",
-            problems.join("; ")
+            refused.join("; ")
         )));
     }
     if site.slurm.release().is_none() {

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use cluster::role::{self, Role};
 use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
+use findings::Findings;
 use host::{Sysroot, Uid, printable};
 use slurm::Installation;
+
+use crate::configuration::check;
 
 /// The folder of HyperPod's files.
 const HYPERPOD: &str = "/opt/ml/config";
@@ -45,6 +48,8 @@ pub struct Site {
     pub shared: bool,
     /// This suite's configuration, or why there is none.
     pub config: Result<Config, String>,
+    /// What is wrong with its text, for any program.
+    pub mistakes: Findings,
 }
 
 impl Site {
@@ -53,17 +58,13 @@ impl Site {
     pub fn look(wanted: Wanted) -> Self {
         // What cannot be read is Slurm's to complain about.
         let slurm = Installation::discover(wanted.slurm_conf.as_deref());
-        let config = match &wanted.config {
-            Some(path) => Config::load(path, MissingIs::Error),
-            None => Config::load(
-                &under(wanted.root.as_deref(), DEFAULT_PATH),
-                MissingIs::Default,
-            ),
-        };
+        let (path, missing) = config_file(&wanted);
+        let config = Config::load(&path, missing);
         let mut site = Self {
             slurm,
             shared: false,
             config: config.map_err(|error| error.to_string()),
+            mistakes: check::of_node(&path, missing).findings,
             wanted,
         };
         let mut files = site
@@ -96,22 +97,6 @@ impl Site {
     #[must_use]
     pub fn place_text(&self, path: &str) -> String {
         self.place(path).to_string_lossy().into_owned()
-    }
-
-    /// What is wrong with this suite's configuration: what any program of the
-    /// suite would refuse, with line and key.
-    #[must_use]
-    pub fn config_problems(&self) -> Vec<String> {
-        let config = match &self.config {
-            Ok(config) => config,
-            Err(error) => return vec![error.clone()],
-        };
-        let sections = config.problems();
-        let mut problems: Vec<String> = sections.iter().map(ToString::to_string).collect();
-        if let Err(error) = profiles::profile::check(config) {
-            problems.push(error.to_string());
-        }
-        problems
     }
 
     /// Whether this suite's configuration has a section.
@@ -257,6 +242,16 @@ fn is_network(kind: u32) -> bool {
     NETWORK.contains(&kind)
 }
 
+fn config_file(wanted: &Wanted) -> (PathBuf, MissingIs) {
+    match &wanted.config {
+        Some(path) => (path.clone(), MissingIs::Error),
+        None => (
+            under(wanted.root.as_deref(), DEFAULT_PATH),
+            MissingIs::Default,
+        ),
+    }
+}
+
 fn under(root: Option<&Path>, path: &str) -> PathBuf {
     match root {
         Some(root) => root.join(path.trim_start_matches('/')),
@@ -293,6 +288,7 @@ mod tests {
             ),
             shared: false,
             config: Err(String::new()),
+            mistakes: Findings::default(),
         };
         let copy = site("/var/spool/slurmd/conf-cache/slurm.conf", "");
         for role in [Role::Compute, Role::Login, Role::Controller] {

@@ -120,6 +120,7 @@ fn texts(site: &Site) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use findings::Findings;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
@@ -160,6 +161,7 @@ mod tests {
             slurm: installation(&dir.join("etc/slurm.conf")),
             shared: false,
             config: config.map_err(|error| error.to_string()),
+            mistakes: Findings::default(),
         }
     }
 

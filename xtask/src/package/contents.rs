@@ -10,6 +10,7 @@ use super::crates::Crates;
 use super::facts::{Format, NAME};
 use super::licences;
 use crate::command;
+use crate::configuration::SCHEMA;
 use crate::dist::{self, ARTIFACTS, Artifact, InstallDir, Variant};
 
 /// A path that a package installs.
@@ -102,6 +103,7 @@ const OWNED: &[&str] = &[
     "/usr/lib/slurm-efa",
     "/usr/share/doc/slurm-efa",
     "/usr/share/doc/slurm-efa/docs",
+    "/usr/share/slurm-efa",
     "/var/log/slurm-efa",
 ];
 
@@ -166,9 +168,13 @@ fn programs(arch: &str, artifact: &Artifact) -> Result<Vec<Entry>> {
             )
         }));
     }
+    // A build for another processor does not run here, but has the same options.
+    let here = dist::shipped(Variant::Shipped, std::env::consts::ARCH, artifact);
+    if shipped == "slurm-efa" {
+        let schema = command::output(Command::new(&here).args(["config", "schema"]))?;
+        entries.push(Entry::new(SCHEMA, Form::File(schema.into_bytes())));
+    }
     if artifact.completes {
-        // A build for another processor does not run here, but has the same options.
-        let here = dist::shipped(Variant::Shipped, std::env::consts::ARCH, artifact);
         let script = |shell: &str| -> Result<Form> {
             let mut program = Command::new(&here);
             let script = command::output(program.args(["completions", shell]))?;
