@@ -418,6 +418,6 @@ fn the_shipped_file_with_every_key_set_is_valid() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'));
     assert_eq!(set.count(), keys - 1);
-    assert_eq!(judged(&[text.clone()]), ["valid"]);
+    assert_eq!(judged(std::slice::from_ref(&text)), ["valid"]);
     assert_eq!(checked(&text, &[]).0, Some(0), "{}", checked(&text, &[]).1);
 }

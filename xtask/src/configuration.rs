@@ -11,8 +11,10 @@ use crate::command;
 /// Where editors find the schema; the package has it there.
 pub const SCHEMA: &str = "/usr/share/slurm-efa/slurm-efa.schema.json";
 
-/// What is made, and what makes it.
-const FILES: [(&str, fn() -> String); 2] = [
+/// A file that is made, and what makes it.
+type Made = (&'static str, fn() -> String);
+
+const FILES: [Made; 2] = [
     ("packaging/etc/slurm-efa.toml", shipped),
     ("packaging/man/slurm-efa.toml.5", manual),
 ];
