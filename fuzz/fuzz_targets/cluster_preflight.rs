@@ -1,14 +1,16 @@
 #![no_main]
-//! The files of a cluster that is to be made: judged, whatever they contain, and
-//! no sentence steers a terminal.
+//! The files of a cluster that is to be made, and AWS's answers, separated by lines
+//! of `---`: judged, whatever they contain, and no sentence steers a terminal.
 
 use cluster::answers::Answers;
 use libfuzzer_sys::fuzz_target;
 use slurm_efa::preflight::{Input, Source, judge};
 use slurm_efa_fuzz::assert_presentable;
 
-fuzz_target!(|texts: (&str, &str, &str)| {
-    let (cluster, provisioning, answer) = texts;
+fuzz_target!(|input: &str| {
+    let mut texts = input.splitn(3, "\n---\n");
+    let mut next = || texts.next().unwrap_or_default();
+    let (cluster, provisioning, answer) = (next(), next(), next());
     let source = |text: &str| Source::of("file.json".to_owned(), text.to_owned());
     let report = judge(&Input {
         cluster: source(cluster),
