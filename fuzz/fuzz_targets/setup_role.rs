@@ -8,6 +8,7 @@ const PROVISIONING: &str = r#"{"controller_group": "head", "login_group": "login
 
 fuzz_target!(|text: &str| {
     let _ = from_node_info(text);
-    let _ = from_resource_config(text, PROVISIONING, |address| address.is_ipv6());
-    let _ = from_resource_config(r#"{"InstanceGroups": []}"#, text, |_| true);
+    let _ = from_resource_config(text, Some(PROVISIONING), |address| address.is_ipv6());
+    let _ = from_resource_config(text, None, |address| address.is_ipv4());
+    let _ = from_resource_config(r#"{"InstanceGroups": []}"#, Some(text), |_| true);
 });

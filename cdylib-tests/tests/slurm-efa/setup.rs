@@ -911,3 +911,16 @@ fn auto_takes_the_role_from_hyperpods_files() {
         "a worker of a cluster without login group is not a compute node"
     );
 }
+
+#[test]
+fn auto_takes_the_role_from_the_groups_node_types_where_there_are_no_parameters() {
+    let site = Site::new("");
+    site.write(
+        "opt/ml/config/resource_config.json",
+        r#"{"InstanceGroups": [{"Name": "workers", "SlurmConfig": {"NodeType": "Compute"},
+            "Instances": [{"CustomerIpAddress": "192.0.2.1"}]}]}"#,
+    );
+    let output = site.run("setup", "auto", &[]);
+    assert_eq!(output.code(), 0, "{output}");
+    assert!(site.path("etc/slurm-efa/efa-check-healthcheck").exists());
+}

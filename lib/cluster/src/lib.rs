@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! create_cluster.rs   provisioning.rs   what is to be made
-//! role.rs                               what is there
+//! roster.rs           role.rs           what is there
 //! answers.rs                            what the AWS CLI says of the account
 //! shape.rs            model.rs          what a file may contain
 //! json.rs             cursor.rs         values with their places
@@ -18,9 +18,11 @@ pub mod json;
 pub mod model;
 pub mod provisioning;
 pub mod role;
+pub mod roster;
 pub mod shape;
 
 pub use create_cluster::{CreateCluster, Mode};
 pub use cursor::{Found, FoundText, Spot};
 pub use provisioning::Provisioning;
 pub use role::Role;
+pub use roster::Roster;

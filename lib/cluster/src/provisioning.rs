@@ -3,6 +3,7 @@
 
 use crate::cursor::{Cursor, FoundText, Spot};
 use crate::json::Document;
+use crate::role::Role;
 use crate::shape::{Member, Presence, Shape, optional, required};
 
 /// What the file may contain. Source: AWS's base lifecycle scripts
@@ -98,6 +99,20 @@ impl Provisioning {
             workers: root.list("worker_groups").into_iter().map(worker).collect(),
             fsx_dns_name: filled("fsx_dns_name"),
             fsx_mount_name: filled("fsx_mountname"),
+        }
+    }
+
+    /// What the nodes of a group are for: as the lifecycle scripts do, a group
+    /// that is neither the controller's nor that of login nodes is compute.
+    #[must_use]
+    pub fn role_of(&self, group: &str) -> Role {
+        let is = |name: &Option<FoundText>| name.as_ref().is_some_and(|it| it.value == group);
+        if is(&self.controller_group) {
+            Role::Controller
+        } else if is(&self.login_group) {
+            Role::Login
+        } else {
+            Role::Compute
         }
     }
 }

@@ -1,16 +1,18 @@
 //! What this node is in its cluster, from HyperPod's own files.
 //!
-//! `resource_config.json` names every instance by group and address,
-//! `provisioning_parameters.json` which groups are the controller's and the
-//! login nodes' (AWS's base lifecycle scripts), and `nodeinfo.json`, which
-//! their extensions write, the type of this very node (`node_type`). No file is
-//! believed in part: what does not fit together is an error, never "compute".
+//! `resource_config.json` names every instance by group and address. The role of
+//! a group is its `SlurmConfig.NodeType` there, or what
+//! `provisioning_parameters.json` says (AWS's base lifecycle scripts).
+//! `nodeinfo.json`, which their extensions write, has the type of this very node
+//! (`node_type`). No file is believed in part: what does not fit together is an
+//! error, never "compute".
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use host::printable;
-use serde::Deserialize;
+
+use crate::roster::{Roster, node_info, parameters};
 
 /// What a node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -95,92 +97,42 @@ pub enum RoleError {
         /// Another.
         other: String,
     },
+    /// Nothing says what a group is for.
+    #[error(
+        "group {} of resource_config.json has no SlurmConfig.NodeType, and there is no \
+         provisioning_parameters.json",
+        printable(_0, 80)
+    )]
+    NoRole(String),
+    /// Two files say different things of a group.
+    #[error(
+        "group {} is {node_type} by its SlurmConfig.NodeType in resource_config.json, but \
+         {parameters} by provisioning_parameters.json",
+        printable(group, 80)
+    )]
+    Contradiction {
+        /// The group.
+        group: String,
+        /// What `SlurmConfig.NodeType` says.
+        node_type: Role,
+        /// What the parameters say.
+        parameters: Role,
+    },
 }
 
-#[derive(Deserialize)]
-struct ResourceConfig {
-    #[serde(rename = "InstanceGroups")]
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    #[serde(rename = "Name")]
-    name: String,
-    #[serde(rename = "Instances", default)]
-    instances: Option<Vec<Instance>>,
-}
-
-#[derive(Deserialize)]
-struct Instance {
-    #[serde(rename = "CustomerIpAddress", default)]
-    address: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Provisioning {
-    controller_group: String,
-    /// Absent, null or empty where there are no login nodes.
-    #[serde(default)]
-    login_group: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct NodeInfo {
-    node_type: String,
-}
-
-fn parse<'t, T: Deserialize<'t>>(file: &'static str, text: &'t str) -> Result<T, RoleError> {
-    serde_json::from_str(text).map_err(|error| RoleError::File {
-        file,
-        reason: error.to_string(),
-    })
-}
-
-/// The role of the node to which `is_own` ascribes its addresses.
+/// The role of the node to which `is_own` ascribes its addresses. Without
+/// `provisioning`, the groups' own `SlurmConfig.NodeType` says it.
 ///
 /// # Errors
 /// See [`RoleError`].
 pub fn from_resource_config(
     resource_config: &str,
-    provisioning: &str,
-    mut is_own: impl FnMut(IpAddr) -> bool,
+    provisioning: Option<&str>,
+    is_own: impl FnMut(IpAddr) -> bool,
 ) -> Result<Role, RoleError> {
-    let resources: ResourceConfig = parse("resource_config.json", resource_config)?;
-    let provisioning: Provisioning = parse("provisioning_parameters.json", provisioning)?;
-    let mut listed = 0;
-    let mut mine: Option<&str> = None;
-    for group in &resources.groups {
-        let instances = group.instances.iter().flatten();
-        for address in instances.filter_map(|it| it.address.as_deref()) {
-            listed += 1;
-            let Ok(address) = IpAddr::from_str(address.trim()) else {
-                continue;
-            };
-            let real = !address.is_unspecified() && !address.is_loopback();
-            if !real || !is_own(address) {
-                continue;
-            }
-            match mine {
-                Some(other) if other != group.name => {
-                    return Err(RoleError::Ambiguous {
-                        one: other.to_owned(),
-                        other: group.name.clone(),
-                    });
-                }
-                _ => mine = Some(&group.name),
-            }
-        }
-    }
-    let mine = mine.ok_or(RoleError::NotListed(listed))?;
-    if mine == provisioning.controller_group {
-        return Ok(Role::Controller);
-    }
-    let login = provisioning.login_group.filter(|name| !name.is_empty());
-    if login.is_some_and(|name| name == mine) {
-        return Ok(Role::Login);
-    }
-    Ok(Role::Compute)
+    let roster = Roster::parse(resource_config)?;
+    let parameters = provisioning.map(parameters).transpose()?;
+    roster.group_of(is_own)?.role(parameters.as_ref())
 }
 
 /// The role that `nodeinfo.json` names.
@@ -188,11 +140,7 @@ pub fn from_resource_config(
 /// # Errors
 /// [`RoleError::File`].
 pub fn from_node_info(text: &str) -> Result<Role, RoleError> {
-    let info: NodeInfo = parse("nodeinfo.json", text)?;
-    info.node_type.parse().map_err(|_| RoleError::File {
-        file: "nodeinfo.json",
-        reason: format!("`{}` is no node_type known here", info.node_type),
-    })
+    node_info(text).map(|it| it.role)
 }
 
 /// Whether an address is this machine's: only then can a socket have it. With
@@ -247,7 +195,9 @@ mod tests {
 
     fn role(provisioning: &str, own: &[&str]) -> Result<Role, RoleError> {
         let own: Vec<IpAddr> = own.iter().map(|it| it.parse().unwrap()).collect();
-        from_resource_config(&resources(CLUSTER), provisioning, |it| own.contains(&it))
+        from_resource_config(&resources(CLUSTER), Some(provisioning), |it| {
+            own.contains(&it)
+        })
     }
 
     const USUAL: &str = r#"{"version": "1.0.0", "workload_manager": "slurm",
@@ -301,7 +251,7 @@ mod tests {
             "controller-machine",
             &["127.0.0.1", "0.0.0.0", "::1", "none"],
         )]);
-        let role = from_resource_config(&text, USUAL, |_| true);
+        let role = from_resource_config(&text, Some(USUAL), |_| true);
         assert_eq!(role, Err(RoleError::NotListed(4)));
     }
 
@@ -309,9 +259,64 @@ mod tests {
     fn node_info_names_the_type_itself() {
         let text = r#"{"node_type": "compute", "instance_group_name": "worker-group-1"}"#;
         assert_eq!(from_node_info(text), Ok(Role::Compute));
-        for text in ["", "{}", r#"{"node_type": "worker"}"#] {
+        for worker in ["worker", "Worker", "Compute"] {
+            let text = format!(r#"{{"node_type": "{worker}"}}"#);
+            assert_eq!(from_node_info(&text), Ok(Role::Compute));
+        }
+        for text in ["", "{}", r#"{"node_type": "gpu"}"#, r#"{"node_type": 1}"#] {
             assert!(from_node_info(text).is_err(), "{text}");
         }
+    }
+
+    /// A group for each NodeType.
+    fn with_node_types(types: &[&str]) -> String {
+        let groups: Vec<_> = types
+            .iter()
+            .enumerate()
+            .map(|(n, node_type)| {
+                serde_json::json!({"Name": format!("g{n}"), "SlurmConfig": {"NodeType": node_type},
+                    "Instances": [{"CustomerIpAddress": format!("10.1.0.{n}")}]})
+            })
+            .collect();
+        serde_json::json!({"InstanceGroups": groups}).to_string()
+    }
+
+    #[test]
+    fn without_parameters_the_groups_node_type_is_the_role() {
+        let text = with_node_types(&["Controller", "Login", "Compute", "Worker"]);
+        let roles = [Role::Controller, Role::Login, Role::Compute, Role::Compute];
+        for (n, role) in roles.into_iter().enumerate() {
+            let own: IpAddr = format!("10.1.0.{n}").parse().unwrap();
+            assert_eq!(from_resource_config(&text, None, |it| it == own), Ok(role));
+        }
+    }
+
+    #[test]
+    fn a_node_type_that_is_not_known_is_an_error_and_never_compute() {
+        let text = with_node_types(&["Accelerated"]);
+        let role = from_resource_config(&text, None, |_| true).unwrap_err();
+        assert!(role.to_string().contains("\"Accelerated\""), "{role}");
+        let role = from_resource_config(&resources(CLUSTER), None, |it| it.is_ipv6());
+        assert_eq!(role, Err(RoleError::NoRole("worker-group-2".to_owned())));
+    }
+
+    #[test]
+    fn files_that_contradict_each_other_name_no_role() {
+        let text = with_node_types(&["Controller", "Compute"]);
+        let parameters = r#"{"controller_group": "g1"}"#;
+        let role = from_resource_config(&text, Some(parameters), |it| it.to_string() == "10.1.0.1");
+        let error = role.unwrap_err();
+        assert!(matches!(error, RoleError::Contradiction { .. }), "{error}");
+        let agreed = r#"{"controller_group": "g0"}"#;
+        let role = from_resource_config(&text, Some(agreed), |it| it.to_string() == "10.1.0.1");
+        assert_eq!(role, Ok(Role::Compute));
+    }
+
+    #[test]
+    fn a_file_of_another_shape_is_refused_with_its_line() {
+        let role = from_resource_config("{\n \"InstanceGroups\": [{}]}", None, |_| true);
+        let error = role.unwrap_err().to_string();
+        assert!(error.contains("line 2, column 21"), "{error}");
     }
 
     #[test]
@@ -324,7 +329,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_a_role_or_an_error(one in "\\PC*", other in "\\PC*") {
-            let _ = from_resource_config(&one, &other, |_| true);
+            let _ = from_resource_config(&one, Some(&other), |_| true);
+            let _ = from_resource_config(&one, None, |_| true);
             let _ = from_node_info(&one);
         }
     }

@@ -199,24 +199,16 @@ impl<'l> Member<'l> {
         })
     }
 
-    /// As the lifecycle scripts do: a group with another name is compute.
     fn by_name(group: &'l Group, parameters: &'l Provisioning) -> Self {
-        let is = |name: &Option<FoundText>| {
-            let name = name.as_ref();
-            name.is_some_and(|name| group.is_called(&name.value))
-        };
-        let role = if is(&parameters.controller_group) {
-            Role::Controller
-        } else if is(&parameters.login_group) {
-            Role::Login
-        } else {
-            Role::Compute
-        };
-        let worker = parameters.workers.iter().find(|worker| is(&worker.name));
+        let name = group.name.as_ref().map_or("", |name| name.value.as_str());
+        let worker = parameters.workers.iter().find(|worker| {
+            let listed = worker.name.as_ref();
+            listed.is_some_and(|listed| listed.value == name)
+        });
         let partition = worker.and_then(|worker| worker.partition.as_ref());
         Self {
             group,
-            role,
+            role: parameters.role_of(name),
             partition: partition.map(|it| it.value.as_str()),
         }
     }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use cluster::Roster;
 use cluster::role::{self, Role};
 use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
@@ -177,14 +178,29 @@ impl Site {
         let resources = given(&self.wanted.resource_config, "resource_config.json");
         let provisioning = given(&self.wanted.provisioning, "provisioning_parameters.json");
         if resources.exists() && provisioning.exists() {
-            let role =
-                role::from_resource_config(&text(&resources)?, &text(&provisioning)?, role::is_own);
+            let parameters = text(&provisioning)?;
+            let role = role::from_resource_config(
+                &text(&resources)?,
+                Some(parameters.as_str()),
+                role::is_own,
+            );
             return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
         }
         let info = self.place(&format!("{HYPERPOD}/nodeinfo.json"));
         if info.exists() {
             let role = role::from_node_info(&text(&info)?);
             return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+        }
+        // Where SageMaker itself sets Slurm up there are no parameters, and the
+        // groups name their roles. Elsewhere they do not, once the parameters of
+        // the lifecycle scripts are gone, and what those said was recorded.
+        if resources.exists() {
+            let resources = text(&resources)?;
+            if Roster::parse(&resources).is_ok_and(|it| it.names_roles()) {
+                let role = role::from_resource_config(&resources, None, role::is_own);
+                return role
+                    .map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+            }
         }
         let recorded = self.place(super::paths::ROLE);
         if recorded.exists() {
