@@ -56,14 +56,15 @@ modules:
 	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
 	ln -sf $(abspath $(TARGET))/debug/efa-counter-reader $(TARGET)/inject/debug/
 
-bench: linker ## Measure job steps, prolog and logins, each against its rivals
+bench: linker ## Measure job steps, prolog and logins, each against its rivals, and preflight
 	@$(XTASK) setup --for bench
-	cargo build --quiet --release --package spank-efa --package efa-check --package gres-helper
+	cargo build --quiet --release --package spank-efa --package efa-check --package gres-helper --package slurm-efa
 	cargo build --quiet --release --package pam-slurm-logout --package slurm-logoutd --package spank-gres
 	cargo build --quiet --package pam-slurm-logout --package slurm-logoutd --package mock-nvml
 	@cargo run --quiet --release --package cdylib-tests --bin bench
 	@cargo run --quiet --release --package efa-check --example bench
 	@cargo run --quiet --release --package gres-helper --example bench
+	@cargo run --quiet --release --package slurm-efa --example bench
 	@cargo run --quiet --release --package slurm-logoutd --example bench
 
 dist: linker ## Build what is shipped, for every distribution: packages, SBOM and hashes in target/dist/
