@@ -4,7 +4,7 @@
 
 use cluster::answers::Answers;
 use libfuzzer_sys::fuzz_target;
-use slurm_efa::preflight::{Input, Source, judge};
+use slurm_efa::preflight::{Input, Listing, Scripts, Source, judge};
 use slurm_efa_fuzz::assert_presentable;
 
 fuzz_target!(|input: &str| {
@@ -13,10 +13,10 @@ fuzz_target!(|input: &str| {
     let (cluster, provisioning, answer) = (next(), next(), next());
     let source = |text: &str| Source::of("file.json".to_owned(), text.to_owned());
     let report = judge(&Input {
-        cluster: source(cluster),
         provisioning: Some(source(provisioning)),
-        lifecycle: None,
+        lifecycle: Some(Scripts::Listing(Listing::of("listing".to_owned(), answer))),
         answers: Answers::read(|_| Ok(answer.to_owned())),
+        ..Input::of(source(cluster))
     });
     for finding in &report.findings.0 {
         assert_presentable(&finding.sentence);

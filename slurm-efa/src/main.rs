@@ -36,7 +36,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::Command),
     /// Judge a HyperPod cluster before it is made, by its files and what AWS says
-    Preflight(preflight::Arguments),
+    Preflight(Box<preflight::Arguments>),
     #[command(name = login::COMMAND, hide = true)]
     PamCheck {
         service: String,

@@ -102,6 +102,14 @@ impl Provisioning {
         }
     }
 
+    /// The partition of a group of workers.
+    #[must_use]
+    pub fn partition_of(&self, group: &str) -> Option<&str> {
+        let is = |name: &Option<FoundText>| name.as_ref().is_some_and(|it| it.value == group);
+        let worker = self.workers.iter().find(|worker| is(&worker.name))?;
+        worker.partition.as_ref().map(|it| it.value.as_str())
+    }
+
     /// What the nodes of a group are for: as the lifecycle scripts do, a group
     /// that is neither the controller's nor that of login nodes is compute.
     #[must_use]

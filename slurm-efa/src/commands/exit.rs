@@ -17,6 +17,9 @@ pub const REFUSED: u8 = 2;
 /// Wrong use; this and all that follow as in sysexits.h.
 pub const EX_USAGE: u8 = 64;
 
+/// A file is not what it should be.
+pub const EX_DATAERR: u8 = 65;
+
 /// Something that must be there is not.
 pub const EX_UNAVAILABLE: u8 = 69;
 
@@ -35,11 +38,32 @@ pub const EX_NOPERM: u8 = 77;
 /// The configuration is wrong.
 pub const EX_CONFIG: u8 = 78;
 
+/// A file that is not what it should be, with its name and place.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadData(pub String);
+
+/// A file that is not to be replaced is there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Exists(pub String);
+
+/// Wrong use that the command line alone does not show.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUse(pub String);
+
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<NameError>() {
         EX_CONFIG
     } else if let Some(error) = error.downcast_ref::<SetupError>() {
         of_setup(error)
+    } else if error.is::<BadData>() {
+        EX_DATAERR
+    } else if error.is::<Exists>() {
+        EX_CANTCREAT
+    } else if error.is::<WrongUse>() {
+        EX_USAGE
     } else if error.is::<ReconcileError>() {
         COULD_NOT_TELL
     } else {

@@ -8,6 +8,7 @@ pub mod edit;
 pub mod exit;
 pub mod output;
 pub mod preflight;
+pub mod preflight_init;
 pub mod reconcile;
 pub mod report;
 pub mod revert;

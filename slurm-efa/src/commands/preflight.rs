@@ -1,31 +1,54 @@
 //! `slurm-efa preflight`: a cluster judged before it exists.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use cluster::CreateCluster;
 use cluster::answers::Answers;
+use cluster::shape::suggestion;
 use host::printable;
 use slurm_efa::preflight::live::{self, Session};
-use slurm_efa::preflight::{Input, Source, judge};
+use slurm_efa::preflight::{Input, Listing, Scripts, Source, judge};
 
+use super::exit::WrongUse;
 use super::output::print;
+use super::preflight_init;
 
 /// Where the answers of AWS come from, said of what needs them.
 const NOT_ASKED: &str = "AWS was not asked (--live, or --aws with saved answers)";
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    judge: JudgeArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write the files of a cluster that passes, from options or a few questions
+    Init(preflight_init::Arguments),
+}
+
+#[derive(Debug, Args)]
+struct JudgeArguments {
     /// The input of `aws sagemaker create-cluster --cli-input-json`
     #[arg(long, value_name = "FILE")]
-    cluster: PathBuf,
+    cluster: Option<PathBuf>,
     /// provisioning_parameters.json, instead of the one in the folder of --lifecycle
     #[arg(long, value_name = "FILE")]
     provisioning: Option<PathBuf>,
-    /// The folder of lifecycle scripts that is, or will be, at SourceS3Uri
-    #[arg(long, value_name = "DIR")]
+    /// The folder of lifecycle scripts that is, or will be, at SourceS3Uri, or a file with the
+    /// listing of what is there
+    #[arg(long, value_name = "DIR|LISTING")]
     lifecycle: Option<PathBuf>,
+    /// A count that a group is to have later: addresses and quotas are checked for it, too
+    #[arg(long, value_name = "GROUP=COUNT", value_parser = planned)]
+    planned: Vec<(String, u64)>,
     /// Answers of the AWS CLI that were saved; --print-commands shows how
     #[arg(long, value_name = "DIR", conflicts_with = "live")]
     aws: Option<PathBuf>,
@@ -53,12 +76,28 @@ pub struct Arguments {
     strict: bool,
 }
 
+fn planned(text: &str) -> Result<(String, u64), String> {
+    let parts = text.rsplit_once('=');
+    let parts = parts.and_then(|(group, count)| Some((group.to_owned(), count.parse().ok()?)));
+    parts.ok_or_else(|| "expected GROUP=COUNT".to_owned())
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
-    readable(&arguments.cluster)?;
+    match &arguments.command {
+        Some(Command::Init(arguments)) => preflight_init::run(arguments),
+        None => run_checks(&arguments.judge),
+    }
+}
+
+fn run_checks(arguments: &JudgeArguments) -> anyhow::Result<u8> {
+    let Some(path) = &arguments.cluster else {
+        return Err(WrongUse("--cluster FILE is missing; see --help".to_owned()).into());
+    };
+    readable(path)?;
     if let Some(path) = &arguments.provisioning {
         readable(path)?;
     }
-    let cluster = Source::read(&arguments.cluster);
+    let cluster = Source::read(path);
     let region = arguments.region.as_deref();
     let parsed = cluster.document.as_ref().map(CreateCluster::of);
     let parsed = parsed.unwrap_or_default();
@@ -68,8 +107,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     let input = Input {
         provisioning: provisioning(arguments),
-        lifecycle: arguments.lifecycle.as_deref().map(absolute),
+        lifecycle: scripts(arguments)?,
         answers: answers(arguments, &parsed)?,
+        planned: plan(arguments, &parsed)?,
         cluster,
     };
     let report = judge(&input);
@@ -81,6 +121,38 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         print(&report.to_text())?;
     }
     Ok(report.exit_code(arguments.strict))
+}
+
+/// The folder of scripts, or the listing of it.
+fn scripts(arguments: &JudgeArguments) -> anyhow::Result<Option<Scripts>> {
+    let Some(path) = &arguments.lifecycle else {
+        return Ok(None);
+    };
+    if path.is_dir() {
+        return Ok(Some(Scripts::Folder(absolute(path))));
+    }
+    readable(path)?;
+    let listing = Listing::read(path).map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(Some(Scripts::Listing(listing)))
+}
+
+/// The counts that groups are to have later. In a file that is not understood no
+/// group is known.
+fn plan(
+    arguments: &JudgeArguments,
+    cluster: &CreateCluster,
+) -> anyhow::Result<BTreeMap<String, u64>> {
+    let names = cluster.groups.iter().filter_map(|it| it.name.as_ref());
+    let names: Vec<&str> = names.map(|it| it.value.as_str()).collect();
+    for (group, _) in &arguments.planned {
+        if !names.is_empty() && !names.contains(&group.as_str()) {
+            let nearest = suggestion(group, names.iter().copied());
+            let shown = printable(group, 80);
+            let reason = format!("--planned: no group is called {shown}{nearest}");
+            return Err(WrongUse(reason).into());
+        }
+    }
+    Ok(arguments.planned.iter().cloned().collect())
 }
 
 /// A file that is not there says nothing about a cluster.
@@ -98,7 +170,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// The parameters that are given, else those in the folder of scripts.
-fn provisioning(arguments: &Arguments) -> Option<Source> {
+fn provisioning(arguments: &JudgeArguments) -> Option<Source> {
     if let Some(path) = &arguments.provisioning {
         return Some(Source::read(path));
     }
@@ -109,7 +181,7 @@ fn provisioning(arguments: &Arguments) -> Option<Source> {
     path.exists().then(|| Source::read(&path))
 }
 
-fn answers(arguments: &Arguments, cluster: &CreateCluster) -> anyhow::Result<Answers> {
+fn answers(arguments: &JudgeArguments, cluster: &CreateCluster) -> anyhow::Result<Answers> {
     if let Some(folder) = &arguments.aws {
         return Ok(live::saved(&absolute(folder)));
     }

@@ -51,15 +51,35 @@ impl Need<'_> {
     }
 }
 
+/// Which instances of a group are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// `InstanceCount`.
+    Now,
+    /// What `--planned` says, if that is more.
+    Planned,
+}
+
+fn count(look: &Look<'_>, counted: Counted, group: &Group) -> Option<u64> {
+    let now = group.count.as_ref()?.value;
+    let name = group.name.as_ref();
+    let planned = name.and_then(|name| look.input.planned.get(&name.value));
+    Some(match (counted, planned) {
+        (Counted::Planned, Some(planned)) => now.max(*planned),
+        _ => now,
+    })
+}
+
 /// What the groups need by `each`; the largest of the types that a group may
 /// have counts.
 fn needs<'l>(
     look: &'l Look<'_>,
+    counted: Counted,
     each: impl Fn(&Group, &FoundText) -> Option<u64>,
 ) -> Result<Vec<Need<'l>>, String> {
     let mut all = Vec::new();
     for group in &look.cluster.groups {
-        let Some(count) = &group.count else {
+        let Some(count) = count(look, counted, group) else {
             continue;
         };
         let mut largest = 0;
@@ -71,7 +91,7 @@ fn needs<'l>(
         }
         all.push(Need {
             group,
-            count: count.value,
+            count,
             each: largest,
         });
     }
@@ -85,9 +105,9 @@ struct Pool<'l> {
     needs: Vec<Need<'l>>,
 }
 
-fn pools<'l>(look: &'l Look<'_>) -> Result<Vec<Pool<'l>>, String> {
+fn pools<'l>(look: &'l Look<'_>, counted: Counted) -> Result<Vec<Pool<'l>>, String> {
     let mut pools: Vec<Pool<'l>> = Vec::new();
-    for need in needs(look, addresses)? {
+    for need in needs(look, counted, addresses)? {
         let Some(vpc) = look.cluster.vpc_of(need.group) else {
             continue;
         };
@@ -141,10 +161,15 @@ fn total(pool: &Pool<'_>) -> u64 {
     totals.fold(0, u64::saturating_add)
 }
 
+fn texts(pool: &Pool<'_>) -> String {
+    let texts: Vec<String> = pool.needs.iter().map(Need::text).collect();
+    texts.join("; ")
+}
+
 pub(super) fn enough_addresses(look: &Look<'_>) -> Outcome {
     answer(&look.input.answers.subnets)?;
     let mut faults = Vec::new();
-    for pool in pools(look)? {
+    for pool in pools(look, Counted::Now)? {
         let Some(free) = available(look, &pool)? else {
             continue;
         };
@@ -152,11 +177,10 @@ pub(super) fn enough_addresses(look: &Look<'_>) -> Outcome {
         if needed <= free {
             continue;
         }
-        let texts: Vec<String> = pool.needs.iter().map(Need::text).collect();
         let mut sentence = format!(
             "the groups in {} need {needed} addresses ({}), and {free} are free",
             names(&pool),
-            texts.join("; ")
+            texts(&pool)
         );
         let efa_only: u64 = pool.needs.iter().map(|need| need.count).sum();
         if efa_only < needed {
@@ -170,7 +194,7 @@ pub(super) fn enough_addresses(look: &Look<'_>) -> Outcome {
 pub(super) fn spare_addresses(look: &Look<'_>) -> Outcome {
     answer(&look.input.answers.subnets)?;
     let mut faults = Vec::new();
-    for pool in pools(look)? {
+    for pool in pools(look, Counted::Now)? {
         let Some(free) = available(look, &pool)? else {
             continue;
         };
@@ -190,35 +214,123 @@ pub(super) fn spare_addresses(look: &Look<'_>) -> Outcome {
     Ok(faults)
 }
 
+pub(super) fn planned_addresses(look: &Look<'_>) -> Outcome {
+    if look.input.planned.is_empty() {
+        return Ok(Vec::new());
+    }
+    answer(&look.input.answers.subnets)?;
+    let mut faults = Vec::new();
+    let now = pools(look, Counted::Now)?;
+    for (pool, now) in pools(look, Counted::Planned)?.into_iter().zip(now) {
+        let Some(free) = available(look, &pool)? else {
+            continue;
+        };
+        let needed = total(&pool);
+        // What does not fit today is another check's.
+        if needed > free && total(&now) <= free {
+            let sentence = format!(
+                "with the planned counts the groups in {} need {needed} addresses ({}), and {free} \
+                 are free",
+                names(&pool),
+                texts(&pool)
+            );
+            faults.push(fault(&pool.at, sentence));
+        }
+    }
+    Ok(faults)
+}
+
 fn quota(quotas: &[Quota], is: impl Fn(&Quota) -> bool) -> Option<&Quota> {
     quotas.iter().find(|quota| is(quota))
 }
 
-/// Wanted instances of each type, and where the first of a type is named.
-fn wanted<'l>(look: &'l Look<'_>) -> BTreeMap<&'l str, (u64, &'l Spot)> {
+/// Instances of each type, and where the first of a type is named.
+fn wanted<'l>(look: &'l Look<'_>, counted: Counted) -> BTreeMap<&'l str, (u64, &'l Spot)> {
     let mut wanted: BTreeMap<&str, (u64, &Spot)> = BTreeMap::new();
     for group in &look.cluster.groups {
-        if let (Some(name), Some(count)) = (&group.instance_type, &group.count) {
-            let entry = wanted.entry(&name.value).or_insert((0, &count.at));
-            entry.0 = entry.0.saturating_add(count.value);
+        if let (Some(name), Some(at)) = (&group.instance_type, &group.count)
+            && let Some(count) = count(look, counted, group)
+        {
+            let entry = wanted.entry(&name.value).or_insert((0, &at.at));
+            entry.0 = entry.0.saturating_add(count);
         }
     }
     wanted
 }
 
-pub(super) fn type_quota(look: &Look<'_>) -> Outcome {
+/// The quota for the instances of a type.
+fn quota_of(look: &Look<'_>, name: &str) -> Result<f64, String> {
     let quotas = answer(&look.input.answers.sagemaker_quotas)?;
+    let wanted = format!("{name} for cluster usage");
+    let quota = quota(quotas, |it| it.quota_name.eq_ignore_ascii_case(&wanted));
+    let shown = printable(name, 80);
+    let quota = quota.map(|it| it.value);
+    quota.ok_or_else(|| format!("the answer has no quota \"{shown} for cluster usage\""))
+}
+
+pub(super) fn type_quota(look: &Look<'_>) -> Outcome {
+    answer(&look.input.answers.sagemaker_quotas)?;
     let mut faults = Vec::new();
-    for (name, (count, at)) in wanted(look) {
-        let shown = printable(name, 80);
-        let wanted = format!("{name} for cluster usage");
-        let quota = quota(quotas, |it| it.quota_name.eq_ignore_ascii_case(&wanted))
-            .ok_or_else(|| format!("the answer has no quota \"{shown} for cluster usage\""))?;
-        if quota.value < count as f64 {
+    for (name, (count, at)) in wanted(look, Counted::Now) {
+        let quota = quota_of(look, name)?;
+        if quota < count as f64 {
+            let shown = printable(name, 80);
             let sentence = format!(
                 "{count} instances of {shown} are wanted, and the quota \"{shown} for cluster \
-                 usage\" is {}",
-                quota.value
+                 usage\" is {quota}"
+            );
+            faults.push(fault(at, sentence));
+        }
+    }
+    faults.extend(of_alternatives(look)?);
+    Ok(faults)
+}
+
+/// Groups that may have one of several types: what the quotas of all of them
+/// leave, together, must cover the group.
+fn of_alternatives(look: &Look<'_>) -> Outcome {
+    let others = wanted(look, Counted::Now);
+    let mut faults = Vec::new();
+    for group in look
+        .cluster
+        .groups
+        .iter()
+        .filter(|it| it.instance_type.is_none())
+    {
+        let (Some(types), Some(count)) = (&group.alternatives, &group.count) else {
+            continue;
+        };
+        let mut left = 0.0;
+        for name in types {
+            let used = others.get(name.value.as_str()).map_or(0, |it| it.0);
+            left += (quota_of(look, &name.value)? - used as f64).max(0.0);
+        }
+        if left < count.value as f64 {
+            let sentence = format!(
+                "group {} has {} instances, and the quotas of its types leave {left}",
+                group.shown(),
+                count.value
+            );
+            faults.push(fault(&count.at, sentence));
+        }
+    }
+    Ok(faults)
+}
+
+pub(super) fn planned_quota(look: &Look<'_>) -> Outcome {
+    if look.input.planned.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = wanted(look, Counted::Now);
+    let mut faults = Vec::new();
+    for (name, (count, at)) in wanted(look, Counted::Planned) {
+        let quota = quota_of(look, name)?;
+        let fits_now = now.get(name).is_none_or(|it| it.0 as f64 <= quota);
+        if quota < count as f64 && fits_now {
+            let shown = printable(name, 80);
+            let sentence = format!(
+                "{count} instances of {shown} are planned, and the quota \"{shown} for cluster \
+                 usage\" is {quota}"
             );
             faults.push(fault(at, sentence));
         }
@@ -258,7 +370,7 @@ pub(super) fn interface_quota(look: &Look<'_>) -> Outcome {
     let quotas = answer(&look.input.answers.vpc_quotas)?;
     let quota = quota(quotas, |it| it.quota_code == INTERFACES)
         .ok_or_else(|| format!("the answer has no quota {INTERFACES}"))?;
-    let needs = needs(look, |_, name| interfaces(name))?;
+    let needs = needs(look, Counted::Now, |_, name| interfaces(name))?;
     let needed = needs.iter().map(Need::total).fold(0, u64::saturating_add);
     if quota.value >= needed as f64 {
         return Ok(Vec::new());

@@ -28,6 +28,8 @@ pub enum Need {
     Provisioning,
     /// The folder of lifecycle scripts.
     Lifecycle,
+    /// Counts for later; without them there is nothing to check.
+    Planned,
     /// An answer of AWS.
     Aws(Question),
 }
@@ -39,6 +41,7 @@ impl Need {
         match self {
             Self::Provisioning => "--provisioning",
             Self::Lifecycle => "--lifecycle",
+            Self::Planned => "--planned",
             Self::Aws(question) => question.file(),
         }
     }
@@ -62,7 +65,7 @@ const fn row(
     }
 }
 
-use Need::{Aws, Lifecycle, Provisioning};
+use Need::{Aws, Lifecycle, Planned, Provisioning};
 use Question::{
     Endpoints, FileSystems, NetworkInterfaces, Offerings, RouteTables, SagemakerQuotas,
     SecurityGroups, Subnets, VpcQuotas,
@@ -187,6 +190,9 @@ pub const CHECKS: &[Check] = &[
     row("step-order", Warning, FOLDER,
         "lifecycle_script.py calls install_slurm_efa.sh before start_slurm.sh for nodes and after it for the controller",
         "call it twice, as packaging/examples/on_create.patch does", lifecycle::step_order),
+    row("step-after-containers", Warning, FOLDER,
+        "the last call of install_slurm_efa.sh comes after install_docker.sh and install_enroot_pyxis.sh",
+        "move the controller's call of install_slurm_efa.sh below them", lifecycle::after_containers),
     row("shared-users", Fatal, FOLDER,
         "shared_users.txt has each name and each uid once, and no uid below 1000, so that every node gets the same users, which Run As of SSM needs",
         "correct the line", lifecycle::users),
@@ -220,6 +226,9 @@ pub const CHECKS: &[Check] = &[
     row("addresses-spare", Warning, SUBNETS,
         "after that there are addresses for one more node",
         "use a larger subnet", capacity::spare_addresses),
+    row("addresses-planned", Warning, &[Planned, Aws(Subnets)],
+        "there are addresses for the counts of --planned, if any",
+        "use a larger subnet now: the size of a subnet cannot be changed", capacity::planned_addresses),
     row("group-zone", Fatal, SUBNETS,
         "the subnets of a group that uses EFA are in one availability zone",
         "keep the subnets of one zone", network::group_zone),
@@ -257,6 +266,9 @@ pub const CHECKS: &[Check] = &[
     row("quota-cluster", Fatal, &[Aws(SagemakerQuotas)],
         "the account's quota for the instances of a HyperPod cluster covers all groups",
         "ask for a higher quota in Service Quotas", capacity::cluster_quota),
+    row("quota-planned", Warning, &[Planned, Aws(SagemakerQuotas)],
+        "the quotas for instance types cover the counts of --planned, if any",
+        "ask for a higher quota before the group grows", capacity::planned_quota),
     row("quota-interfaces", Fatal, &[Aws(VpcQuotas)],
         "the Region's quota of network interfaces (L-DF5E4CA3) covers all nodes",
         "ask for a higher quota in Service Quotas", capacity::interface_quota),

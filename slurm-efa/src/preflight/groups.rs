@@ -83,7 +83,7 @@ fn absent(look: &Look<'_>, what: &str, name: &FoundText) -> Option<Fault> {
         return None;
     }
     let (shown, nearest) = (shown(name), nearest(look, name));
-    let sentence = format!("{what} {shown} is no group of create_cluster.json{nearest}");
+    let sentence = format!("{what} {shown} is not a group of create_cluster.json{nearest}");
     Some(in_parameters(&name.at, sentence))
 }
 

@@ -8,7 +8,7 @@ use cluster::json::Document;
 use cluster::{FoundText, Mode, Spot};
 use host::{Sysroot, printable};
 
-use super::look::{Fault, File, Look, Outcome, fault};
+use super::look::{Fault, File, Look, Outcome, Scripts, fault};
 
 /// Largest file of the folder that is read, in bytes.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -105,10 +105,40 @@ pub(super) fn bucket(look: &Look<'_>) -> Outcome {
     Ok(other.collect())
 }
 
+/// What was given of the scripts, or why nothing was looked at.
+fn given<'l>(look: &'l Look<'_>) -> Result<&'l Scripts, String> {
+    let scripts = look.input.lifecycle.as_ref();
+    scripts.ok_or_else(|| "the lifecycle scripts were not given (--lifecycle)".to_owned())
+}
+
 /// The folder, or why it was not looked at.
 fn folder<'l>(look: &'l Look<'_>) -> Result<&'l Path, String> {
-    let folder = look.input.lifecycle.as_deref();
-    folder.ok_or_else(|| "the folder of lifecycle scripts was not given (--lifecycle)".to_owned())
+    match given(look)? {
+        Scripts::Folder(folder) => Ok(folder),
+        Scripts::Listing(listing) => Err(format!(
+            "{} has the names of the scripts, not the scripts",
+            listing.name
+        )),
+    }
+}
+
+/// Whether a file is among the scripts. One that cannot be read is.
+fn is_there(look: &Look<'_>, name: &str) -> Result<bool, String> {
+    match given(look)? {
+        Scripts::Folder(folder) => Ok(text(folder, name).map_or(true, |text| text.is_some())),
+        Scripts::Listing(listing) => {
+            let sources = configs(look).filter_map(|it| it.source.as_ref());
+            let mut prefixes = sources.map(|source| {
+                let path = source.value.trim_start_matches("s3://").split_once('/');
+                let prefix = path.map_or("", |(_, prefix)| prefix.trim_end_matches('/'));
+                match prefix {
+                    "" => name.to_owned(),
+                    prefix => format!("{prefix}/{name}"),
+                }
+            });
+            Ok(prefixes.any(|key| listing.keys.contains(&key)))
+        }
+    }
 }
 
 /// The text of a file of the folder; `None` if there is none.
@@ -132,15 +162,15 @@ fn leads_out(name: &str) -> bool {
 }
 
 pub(super) fn on_create(look: &Look<'_>) -> Outcome {
-    let folder = folder(look)?;
+    given(look)?;
     let mut faults = Vec::new();
     for (name, found) in entries(look) {
         let shown = shown(found);
         if leads_out(name) {
             let sentence = format!("{shown} leads out of the folder of lifecycle scripts");
             faults.push(fault(&found.at, sentence));
-        } else if text(folder, name).is_ok_and(|text| text.is_none()) {
-            let sentence = format!("{shown} is not in the folder of lifecycle scripts");
+        } else if !is_there(look, name)? {
+            let sentence = format!("{shown} is not among the lifecycle scripts");
             faults.push(fault(&found.at, sentence));
         }
     }
@@ -211,11 +241,10 @@ pub(super) fn parameters_there(look: &Look<'_>) -> Outcome {
     if look.cluster.mode() != Mode::Lifecycle {
         return Ok(Vec::new());
     }
-    let folder = folder(look)?;
-    if text(folder, PARAMETERS)?.is_some() {
+    if is_there(look, PARAMETERS)? {
         return Ok(Vec::new());
     }
-    let sentence = format!("{PARAMETERS} is not in the folder, and the scripts need it");
+    let sentence = format!("{PARAMETERS} is not beside the scripts, which need it");
     Ok(vec![in_folder(PARAMETERS, sentence)])
 }
 
@@ -289,6 +318,29 @@ pub(super) fn step_order(look: &Look<'_>) -> Outcome {
         faults.push(in_folder(STEPS, sentence));
     }
     Ok(faults)
+}
+
+/// Scripts of the base scripts that write plugstack.conf or restart services
+/// after slurm-efa's lines are in place.
+const CONTAINERS: [&str; 2] = ["install_docker.sh", "install_enroot_pyxis.sh"];
+
+pub(super) fn after_containers(look: &Look<'_>) -> Outcome {
+    let folder = folder(look)?;
+    let Some(text) = text(folder, STEPS)? else {
+        return Ok(Vec::new());
+    };
+    let Some(last) = calls(&text, OURS).last().copied() else {
+        return Ok(Vec::new());
+    };
+    let later = CONTAINERS.into_iter().filter_map(|script| {
+        let line = calls(&text, script).into_iter().find(|line| *line > last)?;
+        let sentence = format!(
+            "{OURS} is called last in line {last}, before {script} (line {line}), which can write \
+             plugstack.conf again"
+        );
+        Some(in_folder(STEPS, sentence))
+    });
+    Ok(later.collect())
 }
 
 pub(super) fn users(look: &Look<'_>) -> Outcome {

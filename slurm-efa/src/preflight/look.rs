@@ -1,7 +1,7 @@
 //! What the checks look at, and what one check comes to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cluster::answers::{Answer, Answers, SecurityGroup, Subnet};
 use cluster::create_cluster::{Group, Vpc};
@@ -10,6 +10,7 @@ use cluster::shape::{Violation, violations};
 use cluster::{CreateCluster, FoundText, Mode, Provisioning, Role, Spot, model, provisioning};
 use efa::InstanceType;
 use efa::instance_types::{Spec, lookup};
+use host::{Sysroot, printable};
 
 /// Which file a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +50,90 @@ pub struct Input {
     /// `--provisioning`, or the one in the lifecycle folder.
     pub provisioning: Option<Source>,
     /// `--lifecycle`.
-    pub lifecycle: Option<PathBuf>,
+    pub lifecycle: Option<Scripts>,
     /// `--aws` or `--live`.
     pub answers: Answers,
+    /// `--planned`: counts that groups are to have later.
+    pub planned: BTreeMap<String, u64>,
+}
+
+impl Input {
+    /// The input of CreateCluster alone.
+    #[must_use]
+    pub fn of(cluster: Source) -> Self {
+        Self {
+            cluster,
+            provisioning: None,
+            lifecycle: None,
+            answers: Answers::none("AWS was not asked"),
+            planned: BTreeMap::new(),
+        }
+    }
+}
+
+/// The lifecycle scripts.
+#[derive(Debug)]
+pub enum Scripts {
+    /// In a folder.
+    Folder(PathBuf),
+    /// Only their names.
+    Listing(Listing),
+}
+
+/// What is in a bucket, as the AWS CLI lists it.
+#[derive(Debug)]
+pub struct Listing {
+    /// The file that has the listing, as a person called it.
+    pub name: String,
+    /// The keys of the objects.
+    pub keys: BTreeSet<String>,
+}
+
+/// Largest listing that is read, in bytes.
+const LARGEST_LISTING: usize = 16 * 1024 * 1024;
+
+impl Listing {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let text = Sysroot::real().read_bounded(&absolute.to_string_lossy(), LARGEST_LISTING);
+        let text = text.map_err(|error| error.to_string())?;
+        Ok(Self::of(printable(&path.to_string_lossy(), 200), &text))
+    }
+
+    /// Understands the answer of `aws s3api list-objects-v2`, and the lines of
+    /// `aws s3 ls --recursive`: date, time, size, key.
+    #[must_use]
+    pub fn of(name: String, text: &str) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            #[serde(rename = "Contents", default)]
+            contents: Vec<Object>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Object {
+            #[serde(rename = "Key")]
+            key: String,
+        }
+        let of_line = |line: &str| {
+            let mut fields = line.trim_start().splitn(2, char::is_whitespace);
+            let mut rest = || fields.next().map(str::to_owned);
+            let (_date, rest) = (rest()?, rest()?);
+            let mut fields = rest.trim_start().splitn(2, char::is_whitespace);
+            let rest = fields.nth(1)?.trim_start();
+            let (size, key) = rest.split_once(char::is_whitespace)?;
+            size.parse::<u64>().ok()?;
+            Some(key.to_owned())
+        };
+        let keys = match serde_json::from_str::<Answer>(text) {
+            Ok(answer) => answer.contents.into_iter().map(|it| it.key).collect(),
+            Err(_) => text.lines().filter_map(of_line).collect(),
+        };
+        Self { name, keys }
+    }
 }
 
 /// Something that a check found wrong.
@@ -201,15 +283,10 @@ impl<'l> Member<'l> {
 
     fn by_name(group: &'l Group, parameters: &'l Provisioning) -> Self {
         let name = group.name.as_ref().map_or("", |name| name.value.as_str());
-        let worker = parameters.workers.iter().find(|worker| {
-            let listed = worker.name.as_ref();
-            listed.is_some_and(|listed| listed.value == name)
-        });
-        let partition = worker.and_then(|worker| worker.partition.as_ref());
         Self {
             group,
             role: parameters.role_of(name),
-            partition: partition.map(|it| it.value.as_str()),
+            partition: parameters.partition_of(name),
         }
     }
 }

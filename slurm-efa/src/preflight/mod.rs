@@ -6,11 +6,13 @@
 //!                          ── network.rs, capacity.rs, storage.rs     AWS's answers
 //! look.rs        what the checks look at
 //! live.rs        asking AWS
+//! init.rs        files of a cluster that passes
 //! ```
 
 mod capacity;
 pub mod checks;
 mod groups;
+pub mod init;
 mod lifecycle;
 pub mod live;
 mod look;
@@ -30,7 +32,7 @@ use serde::Serialize;
 
 use self::checks::{CHECKS, Check};
 use self::look::{Fault, Look};
-pub use self::look::{File, Input, Source, Unread};
+pub use self::look::{File, Input, Listing, Scripts, Source, Unread};
 
 /// Most faults of one check that are shown.
 const SHOWN: usize = 20;
@@ -220,9 +222,9 @@ impl Report {
         self.findings.exit_code()
     }
 
-    /// For a person: what is wrong, what was not checked, and a summary.
+    /// For a person: what is wrong.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub fn wrong_text(&self) -> String {
         let mut text = String::new();
         let both = self.findings.0.iter().zip(&self.positions);
         let wrong = |severity| matches!(severity, Severity::Warning | Severity::Fatal);
@@ -232,13 +234,20 @@ impl Report {
             let _ = writeln!(
                 text,
                 "{}",
-                format!("{label:<8} {id:<19} {place}").trim_end()
+                format!("{label:<8} {id:<21} {place}").trim_end()
             );
-            let _ = writeln!(text, "{:<28} {}", "", finding.sentence);
+            let _ = writeln!(text, "{:<30} {}", "", finding.sentence);
             if let Some(remedy) = &finding.remedy {
-                let _ = writeln!(text, "{:<28} -> {remedy}", "");
+                let _ = writeln!(text, "{:<30} -> {remedy}", "");
             }
         }
+        text
+    }
+
+    /// For a person: what is wrong, what was not checked, and a summary.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = self.wrong_text();
         self.unknown(&mut text);
         let count = |severity| {
             let ids = self.findings.0.iter();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use cluster::answers::{Answers, Question};
 use serde_json::{Value, json};
-use slurm_efa::preflight::{Input, Report, Source, judge};
+use slurm_efa::preflight::{Input, Report, Scripts, Source, judge};
 use tempfile::TempDir;
 
 /// A configuration with everything that can be looked at.
@@ -16,9 +16,16 @@ pub struct Case {
     pub provisioning: Option<String>,
     pub scripts: BTreeMap<&'static str, Vec<u8>>,
     pub aws: BTreeMap<Question, String>,
+    pub planned: BTreeMap<String, u64>,
 }
 
 impl Case {
+    /// A count that a group is to have later.
+    pub fn planned(mut self, group: &str, count: u64) -> Self {
+        self.planned.insert(group.to_owned(), count);
+        self
+    }
+
     /// Changes the input of CreateCluster.
     pub fn cluster(mut self, change: impl Fn(&mut Value)) -> Self {
         edit(&mut self.cluster, change);
@@ -70,7 +77,8 @@ impl Case {
         Input {
             cluster: source("create_cluster.json", &self.cluster),
             provisioning: provisioning.map(|it| source("provisioning_parameters.json", it)),
-            lifecycle,
+            lifecycle: lifecycle.map(Scripts::Folder),
+            planned: self.planned.clone(),
             answers: Answers::read(|question| {
                 let text = self.aws.get(&question);
                 text.cloned().ok_or_else(|| "not asked".to_owned())
@@ -172,6 +180,7 @@ pub fn lifecycle() -> Case {
         provisioning: Some(provisioning),
         scripts,
         aws: aws(),
+        planned: BTreeMap::new(),
     }
 }
 
@@ -220,6 +229,7 @@ pub fn api() -> Case {
         // Nothing is run, but a folder may be given all the same.
         scripts: lifecycle().without("provisioning_parameters.json").scripts,
         aws: aws(),
+        planned: BTreeMap::new(),
     }
 }
 

@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use crate::corpus::{Case, lifecycle};
 
 /// Files on disk, and an `aws` that is first in PATH.
-struct Place {
-    dir: TempDir,
-    scripts: TempDir,
+pub struct Place {
+    pub dir: TempDir,
+    pub scripts: TempDir,
 }
 
 /// Answers from files. What could change something ends with 97.
-const AWS: &str = r#"#!/bin/sh
+pub const AWS: &str = r#"#!/bin/sh
 printf '%s\n' "$*" >> "$AWS_FAKE/log"
 case "$2" in
     describe-*|list-*|get-*) ;;
@@ -33,7 +33,7 @@ cat "$AWS_FAKE/$name.json"
 "#;
 
 impl Place {
-    fn new(case: &Case, aws: &str) -> Self {
+    pub fn new(case: &Case, aws: &str) -> Self {
         let place = Self {
             dir: tempfile::tempdir().unwrap(),
             scripts: case.folder(),
@@ -48,7 +48,7 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -83,7 +83,7 @@ impl Place {
     }
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
@@ -269,6 +269,60 @@ fn a_file_that_is_not_there_is_wrong_use_and_judges_nothing() {
 }
 
 #[test]
+fn a_lifecycle_folder_that_is_not_there_is_wrong_use() {
+    let place = Place::new(&lifecycle(), AWS);
+    let output = Command::new(env!("CARGO_BIN_EXE_slurm-efa"))
+        .args([
+            "preflight",
+            "--cluster",
+            "create_cluster.json",
+            "--lifecycle",
+            "nowhere",
+        ])
+        .current_dir(place.dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(74), "{output:?}");
+}
+
+#[test]
+fn a_plan_for_a_group_that_is_not_there_is_wrong_use_with_the_nearest_name() {
+    let place = Place::new(&lifecycle(), AWS);
+    let output = place.run(&["--planned", "worker-grup-1=40"]);
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("did you mean worker-group-1?"), "{said}");
+    let output = place.run(&["--planned", "worker-group-1"]);
+    assert_eq!(output.status.code(), Some(64));
+    let output = place.run(&["--planned", "worker-group-1=40", "--aws", "."]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stdout(&output).contains("addresses-planned"));
+}
+
+#[test]
+fn a_key_twice_and_a_number_in_quotes_are_named_with_line_and_column() {
+    let place = Place::new(&lifecycle(), AWS);
+    for (text, expected) in [
+        (
+            "{\"ClusterName\": \"a\",\n \"ClusterName\": \"b\"}",
+            "create_cluster.json:2:15",
+        ),
+        (
+            "{\"ClusterName\": \"a\", \"Tags\": [],\n \"InstanceGroups\": [{\"InstanceCount\": \"16\"}]}",
+            "create_cluster.json:2:39 /InstanceGroups/0/InstanceCount",
+        ),
+        (
+            "{\"ClusterName\": \"a\",\n\n  \"clusterRole\": \"x\"}",
+            "create_cluster.json:3:18 /clusterRole",
+        ),
+    ] {
+        place.write("create_cluster.json", text);
+        let output = stdout(&place.run(&[]));
+        assert!(output.contains(expected), "{expected}: {output}");
+    }
+}
+
+#[test]
 fn the_manual_has_the_table_of_checks() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/preflight.md");
     let docs = fs::read_to_string(docs).unwrap();
@@ -277,4 +331,26 @@ fn the_manual_has_the_table_of_checks() {
         docs.contains(&table),
         "put this into docs/preflight.md:\n{table}"
     );
+}
+
+#[test]
+fn the_manual_page_has_every_option() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/man/slurm-efa-preflight.8");
+    let page = fs::read_to_string(page).unwrap().replace("\\-", "-");
+    for command in [
+        &["preflight", "--help"][..],
+        &["preflight", "init", "--help"],
+    ] {
+        let help = Command::new(env!("CARGO_BIN_EXE_slurm-efa"))
+            .args(command)
+            .output()
+            .unwrap();
+        let help = stdout(&help);
+        let first = help.lines().filter_map(|it| it.split_whitespace().next());
+        let options: Vec<&str> = first.filter(|it| it.starts_with("--")).collect();
+        assert!(options.len() > 10, "{help}");
+        for option in options.into_iter().filter(|it| *it != "--help") {
+            assert!(page.contains(option), "{option} is not in the manual page");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! are clean, and each that is broken in one way is found by its own check.
 
 mod corpus;
+mod init;
 mod live;
 
 use std::collections::BTreeSet;
@@ -11,15 +12,15 @@ use corpus::{Case, OTHER_GROUP, api, lifecycle};
 use findings::Severity;
 use serde_json::{Value, json};
 use slurm_efa::preflight::checks::CHECKS;
-use slurm_efa::preflight::{Report, judge};
+use slurm_efa::preflight::{Listing, Report, Scripts, judge};
 
 /// The checks that are not ok.
 fn found(report: &Report) -> BTreeSet<&'static str> {
     report.findings.not_ok().iter().map(|it| it.id).collect()
 }
 
-#[test]
-fn configurations_that_are_right_are_clean() {
+/// Configurations that are right.
+fn originals() -> Vec<(&'static str, Case)> {
     let no_login = lifecycle()
         .cluster(|it| {
             it["InstanceGroups"].as_array_mut().unwrap().remove(1);
@@ -41,13 +42,15 @@ fn configurations_that_are_right_are_clean() {
     let private = lifecycle().aws(Question::RouteTables, |it| {
         it["RouteTables"][0]["Routes"].as_array_mut().unwrap().pop();
     });
-    let alternatives = api().cluster(|it| {
-        let group = it["InstanceGroups"][2].as_object_mut().unwrap();
-        group.remove("InstanceType");
-        let types = json!({"InstanceTypes": ["ml.p5.48xlarge", "ml.p5en.48xlarge"]});
-        group.insert("InstanceRequirements".to_owned(), types);
-    });
-    for (name, case) in [
+    let containers = lifecycle().script(
+        "lifecycle_script.py",
+        "run(\"install_slurm_efa.sh\")\nrun(\"start_slurm.sh\")\n\
+         run(\"./utils/install_docker.sh\")\nrun(\"./utils/install_enroot_pyxis.sh\")\n\
+         run(\"install_slurm_efa.sh\")\n",
+    );
+    let grown = lifecycle().planned("worker-group-1", 8);
+    let shrunk = lifecycle().planned("worker-group-1", 0);
+    vec![
         ("lifecycle", lifecycle()),
         ("api", api()),
         ("no login", no_login),
@@ -55,8 +58,16 @@ fn configurations_that_are_right_are_clean() {
         ("efa-only", efa_only),
         ("no fsx", no_fsx),
         ("private", private),
-        ("alternatives", alternatives),
-    ] {
+        ("alternatives", alternatives()),
+        ("docker and enroot", containers),
+        ("a plan that fits", grown),
+        ("a plan for fewer", shrunk),
+    ]
+}
+
+#[test]
+fn configurations_that_are_right_are_clean() {
+    for (name, case) in originals() {
         let report = case.judge();
         assert_eq!(
             found(&report),
@@ -66,6 +77,16 @@ fn configurations_that_are_right_are_clean() {
         );
         assert_eq!(report.exit_code(true), 0);
     }
+}
+
+/// A group that may have one of two types.
+fn alternatives() -> Case {
+    api().cluster(|it| {
+        let group = it["InstanceGroups"][2].as_object_mut().unwrap();
+        group.remove("InstanceType");
+        let types = json!({"InstanceTypes": ["ml.p5.48xlarge", "ml.p5en.48xlarge"]});
+        group.insert("InstanceRequirements".to_owned(), types);
+    })
 }
 
 /// A way to break a configuration: the check that finds it, and what is broken.
@@ -357,6 +378,22 @@ fn of_scripts() -> Vec<Mutant> {
             script("run(\"start_slurm.sh\")\nrun(\"install_slurm_efa.sh\")\n"),
         ),
         (
+            "step-after-containers",
+            "enroot after the last call",
+            script(
+                "run(\"install_slurm_efa.sh\")\nrun(\"start_slurm.sh\")\n\
+                 run(\"install_slurm_efa.sh\")\nrun(\"./utils/install_enroot_pyxis.sh\")\n",
+            ),
+        ),
+        (
+            "step-after-containers",
+            "docker after the last call",
+            script(
+                "run(\"install_slurm_efa.sh\")\nrun(\"start_slurm.sh\")\n\
+                 run(\"install_slurm_efa.sh\")\nrun(\"./utils/install_docker.sh\")\n",
+            ),
+        ),
+        (
             "shared-users",
             "a uid twice",
             users("alice,2001,/fsx/alice\nbob,2001,/fsx/bob\n"),
@@ -451,6 +488,13 @@ fn of_answers() -> Vec<Mutant> {
         ("addresses", "one address too few", free(34)),
         ("addresses-spare", "no address is left", free(35)),
         ("addresses-spare", "15 addresses are left", free(50)),
+        ("addresses-planned", "no room for 40 p5 nodes", lifecycle().planned("worker-group-1", 40)
+            .aws(SagemakerQuotas, |it| it["Quotas"][2]["Value"] = json!(64.0))),
+        ("quota-planned", "eight p5 are allowed, nine planned", lifecycle().planned("worker-group-1", 9)),
+        ("quota-type", "the types of a choice have too little left", alternatives().aws(SagemakerQuotas, |it| {
+            it["Quotas"][2]["Value"] = json!(0.0);
+            it["Quotas"][3]["Value"] = json!(1.0);
+        })),
         ("group-zone", "two zones", zone(api().cluster(|it| {
             push(&mut it["VpcConfig"]["Subnets"], json!("subnet-0bbbbbbbbbbbbbbb2"));
         }), 1)),
@@ -524,6 +568,15 @@ fn severity(report: &Report, id: &str) -> Severity {
 }
 
 #[test]
+fn the_manual_has_the_size_of_the_corpus() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/preflight.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    let (right, broken) = (originals().len(), mutants().len());
+    let sizes = format!("{right} configurations that are right and {broken} that are broken");
+    assert!(docs.contains(&sizes), "docs/preflight.md lacks: {sizes}");
+}
+
+#[test]
 fn every_check_has_a_mutant() {
     let broken: BTreeSet<&str> = mutants().iter().map(|it| it.0).collect();
     let checks: BTreeSet<&str> = CHECKS.iter().map(|it| it.id).collect();
@@ -536,10 +589,10 @@ fn what_was_not_checked_is_listed_as_unknown() {
     case.aws.clear();
     let report = judge(&case.input(None));
     for check in CHECKS {
-        let needs_more = check
-            .needs
-            .iter()
-            .any(|need| need.name() != "--provisioning");
+        let mut needs = check.needs.iter().map(|need| need.name());
+        // Nothing is planned, so there is nothing to check.
+        let is_planned = needs.clone().any(|it| it == "--planned");
+        let needs_more = !is_planned && needs.any(|it| it != "--provisioning");
         let expected = if needs_more {
             Severity::Unknown
         } else {
@@ -591,4 +644,44 @@ fn a_warning_ends_with_1_and_with_strict_with_2() {
     assert_eq!((report.exit_code(false), report.exit_code(true)), (1, 2));
     let report = lifecycle().cluster(|it| remove(it, "ClusterName")).judge();
     assert_eq!((report.exit_code(false), report.exit_code(true)), (2, 2));
+}
+
+/// The case with a listing instead of the folder.
+fn listed(case: &Case, text: &str) -> Report {
+    let mut input = case.input(None);
+    input.lifecycle = Some(Scripts::Listing(Listing::of(
+        "scripts.json".to_owned(),
+        text,
+    )));
+    judge(&input)
+}
+
+#[test]
+fn a_listing_of_the_bucket_shows_which_scripts_were_uploaded() {
+    let keys = [
+        "lifecycle/on_create.sh",
+        "lifecycle/provisioning_parameters.json",
+    ];
+    let lines = keys.map(|key| format!("2026-11-01 10:00:00       1234 {key}\n"));
+    let objects = keys.map(|key| json!({"Key": key, "Size": 1234}));
+    let answer = json!({"Contents": objects, "RequestCharged": null}).to_string();
+    for text in [lines.concat(), answer] {
+        let report = listed(&lifecycle(), &text);
+        assert_eq!(severity(&report, "on-create"), Severity::Ok, "{text}");
+        assert_eq!(severity(&report, "parameters-there"), Severity::Ok);
+        // Their contents are not in it.
+        assert_eq!(severity(&report, "script-lines"), Severity::Unknown);
+        assert_eq!(report.exit_code(false), 3);
+    }
+    for (text, missing) in [
+        (lines[1].as_str(), "on-create"),
+        (lines[0].as_str(), "parameters-there"),
+        // The same name elsewhere in the bucket.
+        ("2026-11-01 10:00:00 1 on_create.sh\n", "on-create"),
+        ("{}", "on-create"),
+        ("", "on-create"),
+    ] {
+        let report = listed(&lifecycle(), text);
+        assert_eq!(severity(&report, missing), Severity::Fatal, "{text}");
+    }
 }
