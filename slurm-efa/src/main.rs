@@ -10,7 +10,9 @@ use clap_complete::Shell;
 use slurm_efa::setup::login;
 
 use crate::commands::exit::{EX_USAGE, exit_code};
-use crate::commands::{completions, config, doctor, preflight, reconcile, report, revert, setup};
+use crate::commands::{
+    cluster, completions, config, doctor, preflight, reconcile, report, revert, setup,
+};
 
 /// What jobs did with EFA, the hugepages of this node, and its set-up.
 #[derive(Debug, Parser)]
@@ -37,6 +39,8 @@ enum Command {
     Config(config::Command),
     /// Judge a HyperPod cluster before it is made, by its files and what AWS says
     Preflight(Box<preflight::Arguments>),
+    /// What HyperPod's own files say of the cluster that this node is in
+    Cluster(cluster::Arguments),
     #[command(name = login::COMMAND, hide = true)]
     PamCheck {
         service: String,
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Config(command) => config::run(command),
         Command::Preflight(arguments) => preflight::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::PamCheck {
             service,
             user,

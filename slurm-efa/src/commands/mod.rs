@@ -1,6 +1,7 @@
 //! One file for each command, and what several of them need.
 
 pub mod arguments;
+pub mod cluster;
 pub mod completions;
 pub mod config;
 pub mod doctor;
