@@ -1,7 +1,7 @@
 #![no_main]
 //! HyperPod's files: a role or an error, whatever they hold.
 
-use cluster::role::{from_node_info, from_resource_config};
+use cluster::own_role::{from_node_info, from_resource_config};
 use libfuzzer_sys::fuzz_target;
 
 const PROVISIONING: &str = r#"{"controller_group": "head", "login_group": "login"}"#;

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! create_cluster.rs   provisioning.rs   what is to be made
-//! roster.rs           role.rs           what is there
+//! roster.rs           own_role.rs       what is there, and what this node is
+//! role.rs                               what a node is for
 //! answers.rs                            what the AWS CLI says of the account
 //! shape.rs            model.rs          what a file may contain
 //! json.rs             cursor.rs         values with their places
@@ -16,6 +17,7 @@ pub mod create_cluster;
 mod cursor;
 pub mod json;
 pub mod model;
+pub mod own_role;
 pub mod provisioning;
 pub mod role;
 pub mod roster;

@@ -4,8 +4,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cluster::Roster;
-use cluster::role::{self, Role};
+use cluster::{Role, Roster, own_role};
 use config::Config;
 use config::{DEFAULT_PATH, MissingIs};
 use findings::Findings;
@@ -179,16 +178,16 @@ impl Site {
         let provisioning = given(&self.wanted.provisioning, "provisioning_parameters.json");
         if resources.exists() && provisioning.exists() {
             let parameters = text(&provisioning)?;
-            let role = role::from_resource_config(
+            let role = own_role::from_resource_config(
                 &text(&resources)?,
                 Some(parameters.as_str()),
-                role::is_own,
+                own_role::is_own,
             );
             return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
         }
         let info = self.place(&format!("{HYPERPOD}/nodeinfo.json"));
         if info.exists() {
-            let role = role::from_node_info(&text(&info)?);
+            let role = own_role::from_node_info(&text(&info)?);
             return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
         }
         // Where SageMaker itself sets Slurm up there are no parameters, and the
@@ -197,7 +196,7 @@ impl Site {
         if resources.exists() {
             let resources = text(&resources)?;
             if Roster::parse(&resources).is_ok_and(|it| it.names_roles()) {
-                let role = role::from_resource_config(&resources, None, role::is_own);
+                let role = own_role::from_resource_config(&resources, None, own_role::is_own);
                 return role
                     .map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
             }
