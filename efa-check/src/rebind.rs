@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use efa::devices::{self, CLASS, Device};
+use efa::devices;
 use findings::Domain;
 use host::state_dir::{StateDir, Store};
 use host::state_layout::health;
@@ -26,6 +26,7 @@ use rustix::fs::{Mode, OFlags};
 use slurm::scontrol::Shown;
 use slurm::{NodeName, drain_worker};
 
+use crate::baseline;
 use crate::counters::Wanted;
 use crate::history::Rounds;
 use crate::observe;
@@ -194,11 +195,7 @@ fn rebind(config: &Path, node: &str, device: &str, how: How) -> Result<Outcome, 
     let mut state = StateDir::open(&site.state_dir).map_err(|error| error.to_string())?;
     let held = state.lock(health::LOOPBACK_LOCK, Deadline::after(Duration::ZERO));
     let _lock = held.map_err(|error| format!("another rebind or a loopback test runs: {error}"))?;
-    let all = devices::devices(&site.sysroot).map_err(|error| error.to_string())?;
-    let found = all.iter().find(|it| it.name == device);
-    let found =
-        found.ok_or("there is no such EFA device; `efa-check node` names what is missing")?;
-    let address = driven(&site.sysroot, found)?;
+    let target = Target::find(&site, &state, device)?;
     if how != How::Forced {
         without_job(&site, how)?;
     }
@@ -206,9 +203,10 @@ fn rebind(config: &Path, node: &str, device: &str, how: How) -> Result<Outcome, 
     if how == How::Idle && !mark(&site, &mut state, device, None)? {
         return Err("it was rebound within a day".to_owned());
     }
-    let outcome = match move_device(&site.sysroot, &address) {
+    let address = &target.address;
+    let outcome = match target.rebind(&site.sysroot) {
         Err(reason) => Outcome::Failed(reason),
-        Ok(()) => match answers(&site, &address) {
+        Ok(()) => match answers(&site, address) {
             Ok(()) => Outcome::Healed(format!(
                 "it answers again after {} ms (pci {address})",
                 started.elapsed().as_millis()
@@ -217,19 +215,102 @@ fn rebind(config: &Path, node: &str, device: &str, how: How) -> Result<Outcome, 
         },
     };
     let healed = matches!(outcome, Outcome::Healed(_));
-    // The device is back or not, whether or not that can be written down.
-    let _ = mark(&site, &mut state, device, Some(healed));
+    if let Some(name) = &target.name {
+        // The device is back or not, whether or not that can be written down.
+        let _ = mark(&site, &mut state, name, Some(healed));
+    }
     Ok(outcome)
 }
 
-/// The PCI address of a device that the efa driver has.
-fn driven(sysroot: &Sysroot, device: &Device) -> Result<String, String> {
-    let driver = sysroot.link_target_name(&format!("{CLASS}/{}/device/driver", device.name));
-    if driver.as_deref() != Some("efa") {
-        return Err("the efa driver does not have it".to_owned());
+/// The device to rebind.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    /// The kernel's name, or the last one that it had.
+    name: Option<String>,
+    address: String,
+    /// Whether the efa driver has it. After a bind that failed, no driver has.
+    is_driven: bool,
+}
+
+impl Target {
+    /// The device of this name or PCI address. The name may be the last one of a
+    /// device that has no driver now, and so none.
+    fn find(site: &Site, state: &StateDir, device: &str) -> Result<Self, String> {
+        let all = devices::devices(&site.sysroot).map_err(|error| error.to_string())?;
+        let known = last_known(site, state);
+        let address = match all.iter().find(|it| it.name == device) {
+            Some(found) => {
+                let address = found.pci_address.clone();
+                address.ok_or_else(|| "its PCI address is not known".to_owned())?
+            }
+            None => {
+                let mut known = known.iter();
+                let known = known.find(|(name, _)| name == device);
+                known.map_or(device, |(_, address)| address).to_owned()
+            }
+        };
+        let on_bus = devices::on_bus(&site.sysroot, &address).ok_or(
+            "there is no such EFA device; name it as `efa-check node` does, or by its PCI address",
+        )?;
+        let is_driven = match on_bus.driver.as_deref() {
+            Some("efa") => true,
+            None => false,
+            Some(other) => return Err(format!("the driver {} has it", printable(other, 60))),
+        };
+        let address = on_bus.address;
+        let here = all.devices.into_iter();
+        let here = here.map(|it| (it.name, it.pci_address.unwrap_or_default()));
+        let mut named = here.chain(known);
+        Ok(Self {
+            name: named.find(|(_, its)| *its == address).map(|(name, _)| name),
+            address,
+            is_driven,
+        })
     }
-    let address = device.pci_address.clone();
-    address.ok_or_else(|| "its PCI address is not known".to_owned())
+
+    /// Has the driver let the device go, if it has it, and take it again.
+    fn rebind(&self, sysroot: &Sysroot) -> Result<(), String> {
+        let file = |name: &str| attribute(sysroot, &format!("{DRIVER}/{name}"));
+        // All are opened first: what cannot be bound again is not unbound.
+        let unbind = self.is_driven.then(|| file("unbind")).transpose()?;
+        let bind = file("bind")?;
+        let write = |file: &OwnedFd, what: &str| {
+            let written = rustix::io::write(file, self.address.as_bytes());
+            written.map_err(|errno| format!("{what}: {errno}"))
+        };
+        if let Some(unbind) = &unbind {
+            write(unbind, "unbind")?;
+        }
+        write(&bind, "bind").map_err(|reason| {
+            let address = &self.address;
+            format!(
+                "{reason}; the device has no driver now; `efa-check rebind {address}` tries again"
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// Names and PCI addresses of devices that were seen since boot, or recorded.
+fn last_known(site: &Site, state: &StateDir) -> Vec<(String, String)> {
+    let rounds = rounds(site, state).map(|rounds| rounds.devices);
+    let seen = rounds.unwrap_or_default().into_iter();
+    let seen = seen.filter_map(|(name, device)| Some((name, device.pci?)));
+    let record = baseline::read(&site.record).ok().flatten();
+    let recorded = record.map(|record| record.devices).unwrap_or_default();
+    let recorded = recorded.into_iter();
+    let recorded = recorded.filter_map(|known| Some((known.name, known.pci?)));
+    seen.chain(recorded).collect()
+}
+
+/// What the last round kept.
+fn rounds(site: &Site, state: &StateDir) -> Result<Rounds, String> {
+    let now = site::now(&site.sysroot);
+    let kept = state.read(health::ROUNDS);
+    Ok(match kept.map_err(|error| error.to_string())? {
+        Some(bytes) => Rounds::parse(&bytes, &now),
+        None => Rounds::first(&now),
+    })
 }
 
 /// Whether no job is on the node and, for a health check, none can come.
@@ -279,10 +360,7 @@ fn mark(
     let limit = Deadline::after(Duration::from_secs(2));
     let _lock = state.lock(health::ROUNDS_LOCK, limit).map_err(keep)?;
     let now = site::now(&site.sysroot);
-    let mut rounds = match state.read(health::ROUNDS).map_err(keep)? {
-        Some(bytes) => Rounds::parse(&bytes, &now),
-        None => Rounds::first(&now),
-    };
+    let mut rounds = rounds(site, state)?;
     if healed.is_none() && rounds.was_rebound(device, &now) {
         return Ok(false);
     }
@@ -290,21 +368,6 @@ fn mark(
     let bytes = rounds.bytes().map_err(|error| error.to_string())?;
     state.write(health::ROUNDS, &bytes).map_err(keep)?;
     Ok(true)
-}
-
-/// Has the driver let the device go and take it again.
-fn move_device(sysroot: &Sysroot, address: &str) -> Result<(), String> {
-    // Both are opened first: what cannot be bound again is not unbound.
-    let unbind = attribute(sysroot, &format!("{DRIVER}/unbind"))?;
-    let bind = attribute(sysroot, &format!("{DRIVER}/bind"))?;
-    let write = |file: &OwnedFd, what: &str| {
-        rustix::io::write(file, address.as_bytes()).map_err(|errno| format!("{what}: {errno}"))
-    };
-    write(&unbind, "unbind")?;
-    write(&bind, "bind").map_err(|reason| {
-        format!("{reason}; the device has no driver now: `echo {address} >/{DRIVER}/bind`")
-    })?;
-    Ok(())
 }
 
 /// Opens an attribute for writing; no part of its path may be a link.

@@ -10,7 +10,7 @@ use super::output::{complain, print};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The device, as `efa-check node` names it.
+    /// The device, as `efa-check node` names it, or its PCI address.
     device: String,
     /// Also while a job is on the node: it loses the device.
     #[arg(long)]

@@ -125,6 +125,90 @@ fn no_device_is_taken_from_a_job_unless_a_person_insists() {
     }
 }
 
+/// Takes the driver from the first device, as an unbind does that no bind follows: the
+/// kernel's name goes as well. Its name, and what brings it back.
+fn without_driver(node: &Node) -> (String, impl FnOnce() + Send + use<>) {
+    let name = node.sim.devices()[0].clone();
+    let class = node.sim.path("sys/class/infiniband").join(&name);
+    let driver = class.join("device/driver");
+    let (driver, link) = (
+        fs::canonicalize(driver.parent().unwrap())
+            .unwrap()
+            .join("driver"),
+        fs::read_link(&class).unwrap(),
+    );
+    fs::remove_file(&driver).unwrap();
+    fs::remove_file(&class).unwrap();
+    (name, move || {
+        symlink("/sys/bus/pci/drivers/efa", driver).unwrap();
+        symlink(link, class).unwrap();
+    })
+}
+
+/// A driver that takes a device; what was written to `bind`.
+fn binds(node: &Node, back: impl FnOnce() + Send + 'static) -> JoinHandle<String> {
+    let bind = file(node, "bind");
+    fifo(&bind);
+    std::thread::spawn(move || {
+        let mut bind = fs::File::open(bind).unwrap();
+        let mut bytes = [0; 64];
+        let length = bind.read(&mut bytes).unwrap();
+        back();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    })
+}
+
+#[test]
+fn a_device_without_a_driver_is_bound_by_its_pci_address_or_its_last_name() {
+    let by_round = |node: &Node| _ = node.run(&["healthcheck"]);
+    let by_record = |node: &Node| assert_eq!(node.run(&["baseline"]).code, 0);
+    let nothing = |_: &Node| {};
+    for (given, know) in [
+        ("0000:10:1b.0", &nothing as &dyn Fn(&Node)),
+        ("0000:10:1B.0", &nothing),
+        ("", &by_round),
+        ("", &by_record),
+    ] {
+        let node = with_dead_device(IDLE, "");
+        let counter = node.counter(0, "rx_drops");
+        fs::remove_file(&counter).unwrap();
+        fs::write(&counter, "0\n").unwrap();
+        know(&node);
+        let (name, back) = without_driver(&node);
+        let driver = binds(&node, back);
+        let device = if given.is_empty() { &name } else { given };
+        let said = node.run(&["rebind", device]);
+        assert_eq!(said.code, 0, "{device}: {said:?}");
+        assert_eq!(driver.join().unwrap(), "0000:10:1b.0");
+        assert_eq!(written(&node, "unbind"), "", "{device}");
+        assert_eq!(node.findings(), [""; 0], "{device}");
+    }
+}
+
+#[test]
+fn a_device_that_another_driver_has_is_left_to_it() {
+    let node = with_dead_device(IDLE, "");
+    let device = node.sim.path("sys/bus/pci/devices/0000:10:1b.0");
+    fs::remove_file(device.join("driver")).unwrap();
+    symlink("/sys/bus/pci/drivers/vfio-pci", device.join("driver")).unwrap();
+    let said = node.run(&["rebind", "--force", "0000:10:1b.0"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("the driver vfio-pci has it"), "{said:?}");
+    assert_eq!(written(&node, "bind"), "");
+}
+
+#[test]
+fn a_device_that_is_not_efas_is_not_rebound_by_its_address() {
+    let node = with_dead_device(IDLE, "");
+    for (file, text) in [("vendor", "0x10de\n"), ("device", "0x2330\n")] {
+        let place = format!("sys/bus/pci/devices/0000:99:00.0/{file}");
+        node.sim.write(&place, text).unwrap();
+    }
+    let said = node.run(&["rebind", "--force", "0000:99:00.0"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert_eq!(written(&node, "bind"), "");
+}
+
 #[test]
 fn a_name_that_is_no_efa_device_moves_nothing() {
     let node = with_dead_device(IDLE, "");

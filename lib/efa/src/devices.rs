@@ -178,6 +178,28 @@ pub fn names(sysroot: &Sysroot, known: &[String]) -> Result<Names, ReadError> {
     Ok(names)
 }
 
+/// An EFA device on the PCI bus. The kernel has no name for it while no driver has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnBus {
+    /// As the kernel writes it.
+    pub address: String,
+    /// The driver that has it.
+    pub driver: Option<String>,
+}
+
+/// The EFA device at this PCI address; `None` where there is none, or where the text is
+/// no address.
+#[must_use]
+pub fn on_bus(sysroot: &Sysroot, address: &str) -> Option<OnBus> {
+    let address = Some(address.to_ascii_lowercase()).filter(|text| is_pci_address(text))?;
+    let place = format!("sys/bus/pci/devices/{address}");
+    efa_id(sysroot, |file| format!("{place}/{file}")).ok()??;
+    Some(OnBus {
+        driver: sysroot.link_target_name(&format!("{place}/driver")),
+        address,
+    })
+}
+
 /// Every RDMA device in natural order.
 fn rdma_names(sysroot: &Sysroot) -> Result<Vec<String>, ReadError> {
     let mut names = match sysroot.list(CLASS) {
@@ -189,10 +211,16 @@ fn rdma_names(sysroot: &Sysroot) -> Result<Vec<String>, ReadError> {
 }
 
 fn efa_device_id(sysroot: &Sysroot, name: &str) -> Result<Option<u16>, ReadError> {
-    if hex_id(sysroot, &attribute(name, "vendor"))? != VENDOR {
+    efa_id(sysroot, |file| attribute(name, file))
+}
+
+/// The PCI device id, if vendor and device are EFA's. `place` says where a file of the
+/// device is.
+fn efa_id(sysroot: &Sysroot, place: impl Fn(&str) -> String) -> Result<Option<u16>, ReadError> {
+    if hex_id(sysroot, &place("vendor"))? != VENDOR {
         return Ok(None);
     }
-    let device = hex_id(sysroot, &attribute(name, "device"))?;
+    let device = hex_id(sysroot, &place("device"))?;
     Ok((device >> 4 == 0xefa).then_some(device))
 }
 
