@@ -289,36 +289,33 @@ const KARPENTER_OFI: &str = "karpenter-provider-aws instance table; RDMA read: E
 /// Adapter", supported instance types.
 const KARPENTER_EC2: &str =
     "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types";
-/// As above. GPUs per size: several public tables that agree, not checked
-/// against AWS's own pages.
+/// As above. GPUs per size: EC2's own answer, see [`EC2`].
 const KARPENTER_EC2_GPUS: &str = "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types; \
-     GPU count: public tables, not verified";
+     GPU count: EC2's DescribeInstanceTypes, saved by moto 5.2.5";
 /// As above, with aws-ofi-nccl's word on GPUDirect.
 const KARPENTER_EC2_GPUS_OFI: &str = "karpenter-provider-aws instance table; sizes, RDMA read: EC2 User Guide, EFA supported types; \
-     GPU count: public tables, not verified; GPUDirect: aws-ofi-nccl platform data";
-/// Not in the edition of the EC2 User Guide that was read; one public table
-/// gives g7.12xlarge four GPUs, the others two.
+     GPU count: EC2's DescribeInstanceTypes, saved by moto 5.2.5; GPUDirect: aws-ofi-nccl platform data";
+/// Not in the edition of the EC2 User Guide that was read.
 const KARPENTER_GPUS: &str = "karpenter-provider-aws instance table; RDMA read: EC2 User Guide (Nitro v4 and later); \
-     GPU count: public tables, not verified";
-/// Sources give 4 and 0 EFA devices; neither could be verified.
-const CONFLICT: &str = "EFA count: sources conflict (4 and 0); RDMA read: EC2 User Guide (Nitro v4 and later); \
+     GPU count: EC2's DescribeInstanceTypes, saved by moto 5.2.5";
+/// Sources give 4 (awsome-distributed-ai, pull request 886: four network cards), 17
+/// (aws-parallelcluster, pull request 6930: 17 network cards, with an EFA on each), and
+/// 0. EC2's own answer is not in moto.
+const CONFLICT: &str = "EFA count: sources conflict (4, 17 and 0); RDMA read: EC2 User Guide (Nitro v4 and later); \
      GPUDirect: aws-ofi-nccl platform data";
 
-/// Not in karpenter's table: everything as for trn2.48xlarge, not verified.
-const TRN2U: &str =
-    "EC2 API's list of types; everything else as trn2.48xlarge, not verified for this type";
-/// Number of devices: karpenter-provider-aws's page of instance types, which is
-/// made from EC2's own answers.
-const KARPENTER: &str = "karpenter-provider-aws instance types page";
-/// As above, and in AWS's list of types with EFA.
-const KARPENTER_EKS: &str =
-    "karpenter-provider-aws instance types page; aws/eks-charts EFA device plugin";
-/// AWS's list of types with EFA; one network card, so one device.
-const EKS: &str = "aws/eks-charts EFA device plugin; one network card";
+/// Not in karpenter's table: EFA devices as [`EC2`], everything else as for
+/// trn2.48xlarge, not verified.
+const TRN2U: &str = "EFA count: EC2's DescribeInstanceTypes, saved by moto 5.2.5; everything else as \
+     trn2.48xlarge, not verified for this type";
 /// AWS's list of types with EFA; one device for each of the network cards that the
 /// EC2 User Guide gives the type, which was not verified on the type itself.
 const EKS_CARDS: &str =
     "aws/eks-charts EFA device plugin; number of network cards, not verified on the type";
+
+/// EC2's own answer to DescribeInstanceTypes (`EfaInfo`), as moto 5.2.5 has saved it:
+/// `data/ec2-efa-types.txt`. What its EFA devices can do is not in it.
+const EC2: &str = "EC2's DescribeInstanceTypes, saved by moto 5.2.5";
 
 /// Accelerated types of HyperPod that can have no EFA: AWS's lists of types with
 /// EFA do not have them.
@@ -421,88 +418,256 @@ pub const TABLE: &[Spec] = &[
     row("c5n.18xlarge",       Some(1),  CPU,                       NO_READ,   NO_WRITE, NO,           KARPENTER_EC2),
     row("c5n.metal",          Some(1),  CPU,                       NO_READ,   NO_WRITE, NO,           KARPENTER_EC2),
     // Types that are mostly used without EFA.
-    //       type               EFA max, accelerators      source
-    optional("m5dn.24xlarge",   1, CPU,                       EKS),
-    optional("m5dn.metal",      1, CPU,                       EKS),
-    optional("m5n.24xlarge",    1, CPU,                       EKS),
-    optional("m5n.metal",       1, CPU,                       EKS),
-    optional("m5zn.12xlarge",   1, CPU,                       EKS),
-    optional("m5zn.metal",      1, CPU,                       EKS),
-    optional("m6a.48xlarge",    1, CPU,                       EKS),
-    optional("m6a.metal",       1, CPU,                       EKS),
-    optional("m6i.32xlarge",    1, CPU,                       EKS),
-    optional("m6i.metal",       1, CPU,                       EKS),
-    optional("m6id.32xlarge",   1, CPU,                       EKS),
-    optional("m6id.metal",      1, CPU,                       EKS),
-    optional("m6idn.32xlarge",  2, CPU,                       EKS_CARDS),
-    optional("m6idn.metal",     2, CPU,                       EKS_CARDS),
-    optional("m6in.32xlarge",   2, CPU,                       EKS_CARDS),
-    optional("m6in.metal",      2, CPU,                       EKS_CARDS),
-    optional("m7a.48xlarge",    1, CPU,                       EKS),
-    optional("m7a.metal-48xl",  1, CPU,                       EKS),
-    optional("m7g.16xlarge",    1, CPU,                       EKS),
-    optional("m7g.metal",       1, CPU,                       EKS),
-    optional("m7gd.16xlarge",   1, CPU,                       EKS),
-    optional("m7i.48xlarge",    1, CPU,                       EKS),
-    optional("m7i.metal-48xl",  1, CPU,                       EKS),
-    optional("c6a.48xlarge",    1, CPU,                       EKS),
-    optional("c6a.metal",       1, CPU,                       EKS),
-    optional("c6gn.16xlarge",   1, CPU,                       EKS),
-    optional("c6i.32xlarge",    1, CPU,                       EKS),
-    optional("c6i.metal",       1, CPU,                       EKS),
-    optional("c6id.32xlarge",   1, CPU,                       EKS),
-    optional("c6id.metal",      1, CPU,                       EKS),
-    optional("c6in.32xlarge",   2, CPU,                       KARPENTER_EKS),
-    optional("c6in.metal",      2, CPU,                       KARPENTER_EKS),
-    optional("c7a.48xlarge",    1, CPU,                       KARPENTER_EKS),
-    optional("c7a.metal-48xl",  1, CPU,                       KARPENTER_EKS),
-    optional("c7g.16xlarge",    1, CPU,                       KARPENTER_EKS),
-    optional("c7g.metal",       1, CPU,                       KARPENTER_EKS),
-    optional("c7gd.16xlarge",   1, CPU,                       KARPENTER_EKS),
-    optional("c7gd.metal",      1, CPU,                       KARPENTER),
-    optional("c7gn.16xlarge",   1, CPU,                       EKS),
-    optional("c7i.48xlarge",    1, CPU,                       EKS),
-    optional("c7i.metal-48xl",  1, CPU,                       EKS),
-    optional("r5dn.24xlarge",   1, CPU,                       EKS),
-    optional("r5dn.metal",      1, CPU,                       EKS),
-    optional("r5n.24xlarge",    1, CPU,                       EKS),
-    optional("r5n.metal",       1, CPU,                       EKS),
-    optional("r6a.48xlarge",    1, CPU,                       EKS),
-    optional("r6a.metal",       1, CPU,                       EKS),
-    optional("r6i.32xlarge",    1, CPU,                       EKS),
-    optional("r6i.metal",       1, CPU,                       EKS),
-    optional("r6idn.32xlarge",  2, CPU,                       EKS_CARDS),
-    optional("r6idn.metal",     2, CPU,                       EKS_CARDS),
-    optional("r6in.32xlarge",   2, CPU,                       EKS_CARDS),
-    optional("r6in.metal",      2, CPU,                       EKS_CARDS),
-    optional("r6id.32xlarge",   1, CPU,                       EKS),
-    optional("r6id.metal",      1, CPU,                       EKS),
-    optional("r7a.48xlarge",    1, CPU,                       EKS),
-    optional("r7a.metal-48xl",  1, CPU,                       EKS),
-    optional("r7g.16xlarge",    1, CPU,                       EKS),
-    optional("r7g.metal",       1, CPU,                       EKS),
-    optional("r7gd.16xlarge",   1, CPU,                       EKS),
-    optional("r7i.48xlarge",    1, CPU,                       EKS),
-    optional("r7i.metal-48xl",  1, CPU,                       EKS),
-    optional("r7iz.32xlarge",   1, CPU,                       EKS),
-    optional("r7iz.metal-32xl", 1, CPU,                       EKS),
-    optional("x2idn.32xlarge",  1, CPU,                       EKS),
-    optional("x2idn.metal",     1, CPU,                       EKS),
-    optional("x2iedn.32xlarge", 1, CPU,                       EKS),
-    optional("x2iedn.metal",    1, CPU,                       EKS),
-    optional("x2iezn.12xlarge", 1, CPU,                       EKS),
-    optional("x2iezn.metal",    1, CPU,                       EKS),
-    optional("i3en.12xlarge",   1, CPU,                       EKS),
-    optional("i3en.24xlarge",   1, CPU,                       EKS),
-    optional("i3en.metal",      1, CPU,                       EKS),
-    optional("i4g.16xlarge",    1, CPU,                       EKS),
-    optional("i4i.32xlarge",    1, CPU,                       EKS),
-    optional("i4i.metal",       1, CPU,                       EKS),
-    optional("im4gn.16xlarge",  1, CPU,                       EKS),
-    optional("dl1.24xlarge",    4, other(8, "Gaudi"),         EKS_CARDS),
-    optional("dl2q.24xlarge",   1, other(8, "AI 100"),        EKS),
-    optional("inf1.24xlarge",   1, neuron(16, "Inferentia"),  EKS),
-    optional("vt1.24xlarge",    1, other(8, "U30"),           EKS),
+    //       type                   EFA max, accelerators source
+    optional("m5dn.24xlarge",       1, CPU,                       EC2),
+    optional("m5dn.metal",          1, CPU,                       EC2),
+    optional("m5n.24xlarge",        1, CPU,                       EC2),
+    optional("m5n.metal",           1, CPU,                       EC2),
+    optional("m5zn.12xlarge",       1, CPU,                       EC2),
+    optional("m5zn.metal",          1, CPU,                       EC2),
+    optional("m6a.48xlarge",        1, CPU,                       EC2),
+    optional("m6a.metal",           1, CPU,                       EC2),
+    optional("m6i.32xlarge",        1, CPU,                       EC2),
+    optional("m6i.metal",           1, CPU,                       EC2),
+    optional("m6id.32xlarge",       1, CPU,                       EC2),
+    optional("m6id.metal",          1, CPU,                       EC2),
+    optional("m6idn.32xlarge",      2, CPU,                       EC2),
+    optional("m6idn.metal",         2, CPU,                       EC2),
+    optional("m6in.32xlarge",       2, CPU,                       EC2),
+    optional("m6in.metal",          2, CPU,                       EC2),
+    optional("m7a.48xlarge",        1, CPU,                       EC2),
+    optional("m7a.metal-48xl",      1, CPU,                       EC2),
+    optional("m7g.16xlarge",        1, CPU,                       EC2),
+    optional("m7g.metal",           1, CPU,                       EC2),
+    optional("m7gd.16xlarge",       1, CPU,                       EC2),
+    optional("m7gd.metal",          1, CPU,                       EC2),
+    optional("m7i.48xlarge",        1, CPU,                       EC2),
+    optional("m7i.metal-48xl",      1, CPU,                       EC2),
+    optional("c6a.48xlarge",        1, CPU,                       EC2),
+    optional("c6a.metal",           1, CPU,                       EC2),
+    optional("c6gn.16xlarge",       1, CPU,                       EC2),
+    optional("c6i.32xlarge",        1, CPU,                       EC2),
+    optional("c6i.metal",           1, CPU,                       EC2),
+    optional("c6id.32xlarge",       1, CPU,                       EC2),
+    optional("c6id.metal",          1, CPU,                       EC2),
+    optional("c6in.32xlarge",       2, CPU,                       EC2),
+    optional("c6in.metal",          2, CPU,                       EC2),
+    optional("c7a.48xlarge",        1, CPU,                       EC2),
+    optional("c7a.metal-48xl",      1, CPU,                       EC2),
+    optional("c7g.16xlarge",        1, CPU,                       EC2),
+    optional("c7g.metal",           1, CPU,                       EC2),
+    optional("c7gd.16xlarge",       1, CPU,                       EC2),
+    optional("c7gd.metal",          1, CPU,                       EC2),
+    optional("c7gn.16xlarge",       1, CPU,                       EC2),
+    optional("c7gn.metal",          1, CPU,                       EC2),
+    optional("c7i.48xlarge",        1, CPU,                       EC2),
+    optional("c7i.metal-48xl",      1, CPU,                       EC2),
+    optional("r5dn.24xlarge",       1, CPU,                       EC2),
+    optional("r5dn.metal",          1, CPU,                       EC2),
+    optional("r5n.24xlarge",        1, CPU,                       EC2),
+    optional("r5n.metal",           1, CPU,                       EC2),
+    optional("r6a.48xlarge",        1, CPU,                       EC2),
+    optional("r6a.metal",           1, CPU,                       EC2),
+    optional("r6i.32xlarge",        1, CPU,                       EC2),
+    optional("r6i.metal",           1, CPU,                       EC2),
+    optional("r6idn.32xlarge",      2, CPU,                       EC2),
+    optional("r6idn.metal",         2, CPU,                       EC2),
+    optional("r6in.32xlarge",       2, CPU,                       EC2),
+    optional("r6in.metal",          2, CPU,                       EC2),
+    optional("r6id.32xlarge",       1, CPU,                       EC2),
+    optional("r6id.metal",          1, CPU,                       EC2),
+    optional("r7a.48xlarge",        1, CPU,                       EC2),
+    optional("r7a.metal-48xl",      1, CPU,                       EC2),
+    optional("r7g.16xlarge",        1, CPU,                       EC2),
+    optional("r7g.metal",           1, CPU,                       EC2),
+    optional("r7gd.16xlarge",       1, CPU,                       EC2),
+    optional("r7gd.metal",          1, CPU,                       EC2),
+    optional("r7i.48xlarge",        1, CPU,                       EC2),
+    optional("r7i.metal-48xl",      1, CPU,                       EC2),
+    optional("r7iz.32xlarge",       1, CPU,                       EC2),
+    optional("r7iz.metal-32xl",     1, CPU,                       EC2),
+    optional("x2idn.32xlarge",      1, CPU,                       EC2),
+    optional("x2idn.metal",         1, CPU,                       EC2),
+    optional("x2iedn.32xlarge",     1, CPU,                       EC2),
+    optional("x2iedn.metal",        1, CPU,                       EC2),
+    optional("x2iezn.12xlarge",     1, CPU,                       EC2),
+    optional("x2iezn.metal",        1, CPU,                       EC2),
+    optional("i3en.12xlarge",       1, CPU,                       EC2),
+    optional("i3en.24xlarge",       1, CPU,                       EC2),
+    optional("i3en.metal",          1, CPU,                       EC2),
+    optional("i4g.16xlarge",        1, CPU,                       EC2),
+    optional("i4i.32xlarge",        1, CPU,                       EC2),
+    optional("i4i.metal",           1, CPU,                       EC2),
+    optional("im4gn.16xlarge",      1, CPU,                       EC2),
+    optional("dl1.24xlarge",        4, other(8, "Gaudi"),         EKS_CARDS),
+    optional("dl2q.24xlarge",       1, other(8, "AI 100"),        EC2),
+    optional("inf1.24xlarge",       1, neuron(16, "Inferentia"),  EC2),
+    optional("vt1.24xlarge",        1, other(8, "U30"),           EC2),
+    optional("c8a.48xlarge",        1, CPU,                       EC2),
+    optional("c8a.metal-48xl",      1, CPU,                       EC2),
+    optional("c8g.24xlarge",        1, CPU,                       EC2),
+    optional("c8g.48xlarge",        1, CPU,                       EC2),
+    optional("c8g.metal-24xl",      1, CPU,                       EC2),
+    optional("c8g.metal-48xl",      1, CPU,                       EC2),
+    optional("c8gb.16xlarge",       1, CPU,                       EC2),
+    optional("c8gb.24xlarge",       1, CPU,                       EC2),
+    optional("c8gb.48xlarge",       2, CPU,                       EC2),
+    optional("c8gb.metal-24xl",     1, CPU,                       EC2),
+    optional("c8gb.metal-48xl",     2, CPU,                       EC2),
+    optional("c8gd.24xlarge",       1, CPU,                       EC2),
+    optional("c8gd.48xlarge",       1, CPU,                       EC2),
+    optional("c8gd.metal-24xl",     1, CPU,                       EC2),
+    optional("c8gd.metal-48xl",     1, CPU,                       EC2),
+    optional("c8gn.16xlarge",       1, CPU,                       EC2),
+    optional("c8gn.24xlarge",       1, CPU,                       EC2),
+    optional("c8gn.48xlarge",       2, CPU,                       EC2),
+    optional("c8gn.metal-24xl",     1, CPU,                       EC2),
+    optional("c8gn.metal-48xl",     2, CPU,                       EC2),
+    optional("c8i.48xlarge",        1, CPU,                       EC2),
+    optional("c8i.96xlarge",        1, CPU,                       EC2),
+    optional("c8i.metal-48xl",      1, CPU,                       EC2),
+    optional("c8i.metal-96xl",      1, CPU,                       EC2),
+    optional("c8ib.48xlarge",       1, CPU,                       EC2),
+    optional("c8ib.96xlarge",       2, CPU,                       EC2),
+    optional("c8ib.metal-48xl",     1, CPU,                       EC2),
+    optional("c8ib.metal-96xl",     2, CPU,                       EC2),
+    optional("c8id.48xlarge",       1, CPU,                       EC2),
+    optional("c8id.96xlarge",       1, CPU,                       EC2),
+    optional("c8id.metal-48xl",     1, CPU,                       EC2),
+    optional("c8id.metal-96xl",     1, CPU,                       EC2),
+    optional("c8in.48xlarge",       1, CPU,                       EC2),
+    optional("c8in.96xlarge",       2, CPU,                       EC2),
+    optional("c8in.metal-48xl",     1, CPU,                       EC2),
+    optional("c8in.metal-96xl",     2, CPU,                       EC2),
+    optional("c9g.48xlarge",        1, CPU,                       EC2),
+    optional("c9g.metal-48xl",      1, CPU,                       EC2),
+    optional("c9gd.48xlarge",       1, CPU,                       EC2),
+    optional("c9gd.metal-48xl",     1, CPU,                       EC2),
+    optional("f2.48xlarge",         1, other(8, "VU47P"),         EC2),
+    optional("i7i.24xlarge",        1, CPU,                       EC2),
+    optional("i7i.48xlarge",        1, CPU,                       EC2),
+    optional("i7i.metal-48xl",      1, CPU,                       EC2),
+    optional("i7ie.48xlarge",       1, CPU,                       EC2),
+    optional("i7ie.metal-48xl",     1, CPU,                       EC2),
+    optional("i8g.48xlarge",        1, CPU,                       EC2),
+    optional("i8g.metal-48xl",      1, CPU,                       EC2),
+    optional("i8ge.48xlarge",       1, CPU,                       EC2),
+    optional("i8ge.metal-48xl",     1, CPU,                       EC2),
+    optional("m8a.48xlarge",        1, CPU,                       EC2),
+    optional("m8a.metal-48xl",      1, CPU,                       EC2),
+    optional("m8azn.24xlarge",      1, CPU,                       EC2),
+    optional("m8azn.metal-24xl",    1, CPU,                       EC2),
+    optional("m8g.24xlarge",        1, CPU,                       EC2),
+    optional("m8g.48xlarge",        1, CPU,                       EC2),
+    optional("m8g.metal-24xl",      1, CPU,                       EC2),
+    optional("m8g.metal-48xl",      1, CPU,                       EC2),
+    optional("m8gb.16xlarge",       1, CPU,                       EC2),
+    optional("m8gb.24xlarge",       1, CPU,                       EC2),
+    optional("m8gb.48xlarge",       2, CPU,                       EC2),
+    optional("m8gb.metal-24xl",     1, CPU,                       EC2),
+    optional("m8gb.metal-48xl",     2, CPU,                       EC2),
+    optional("m8gd.24xlarge",       1, CPU,                       EC2),
+    optional("m8gd.48xlarge",       1, CPU,                       EC2),
+    optional("m8gd.metal-24xl",     1, CPU,                       EC2),
+    optional("m8gd.metal-48xl",     1, CPU,                       EC2),
+    optional("m8gn.16xlarge",       1, CPU,                       EC2),
+    optional("m8gn.24xlarge",       1, CPU,                       EC2),
+    optional("m8gn.48xlarge",       2, CPU,                       EC2),
+    optional("m8gn.metal-24xl",     1, CPU,                       EC2),
+    optional("m8gn.metal-48xl",     2, CPU,                       EC2),
+    optional("m8i.48xlarge",        1, CPU,                       EC2),
+    optional("m8i.96xlarge",        1, CPU,                       EC2),
+    optional("m8i.metal-48xl",      1, CPU,                       EC2),
+    optional("m8i.metal-96xl",      1, CPU,                       EC2),
+    optional("m8ib.48xlarge",       1, CPU,                       EC2),
+    optional("m8ib.96xlarge",       2, CPU,                       EC2),
+    optional("m8ib.metal-48xl",     1, CPU,                       EC2),
+    optional("m8ib.metal-96xl",     2, CPU,                       EC2),
+    optional("m8id.48xlarge",       1, CPU,                       EC2),
+    optional("m8id.96xlarge",       1, CPU,                       EC2),
+    optional("m8id.metal-48xl",     1, CPU,                       EC2),
+    optional("m8id.metal-96xl",     1, CPU,                       EC2),
+    optional("m8idb.48xlarge",      1, CPU,                       EC2),
+    optional("m8idb.96xlarge",      2, CPU,                       EC2),
+    optional("m8idb.metal-48xl",    1, CPU,                       EC2),
+    optional("m8idb.metal-96xl",    2, CPU,                       EC2),
+    optional("m8idn.48xlarge",      1, CPU,                       EC2),
+    optional("m8idn.96xlarge",      2, CPU,                       EC2),
+    optional("m8idn.metal-48xl",    1, CPU,                       EC2),
+    optional("m8idn.metal-96xl",    2, CPU,                       EC2),
+    optional("m8in.48xlarge",       1, CPU,                       EC2),
+    optional("m8in.96xlarge",       2, CPU,                       EC2),
+    optional("m8in.metal-48xl",     1, CPU,                       EC2),
+    optional("m8in.metal-96xl",     2, CPU,                       EC2),
+    optional("m9g.48xlarge",        1, CPU,                       EC2),
+    optional("m9g.metal-48xl",      1, CPU,                       EC2),
+    optional("m9gd.48xlarge",       1, CPU,                       EC2),
+    optional("m9gd.metal-48xl",     1, CPU,                       EC2),
+    optional("r8a.48xlarge",        1, CPU,                       EC2),
+    optional("r8a.metal-48xl",      1, CPU,                       EC2),
+    optional("r8g.24xlarge",        1, CPU,                       EC2),
+    optional("r8g.48xlarge",        1, CPU,                       EC2),
+    optional("r8g.metal-24xl",      1, CPU,                       EC2),
+    optional("r8g.metal-48xl",      1, CPU,                       EC2),
+    optional("r8gb.16xlarge",       1, CPU,                       EC2),
+    optional("r8gb.24xlarge",       1, CPU,                       EC2),
+    optional("r8gb.48xlarge",       2, CPU,                       EC2),
+    optional("r8gb.metal-24xl",     1, CPU,                       EC2),
+    optional("r8gb.metal-48xl",     2, CPU,                       EC2),
+    optional("r8gd.24xlarge",       1, CPU,                       EC2),
+    optional("r8gd.48xlarge",       1, CPU,                       EC2),
+    optional("r8gd.metal-24xl",     1, CPU,                       EC2),
+    optional("r8gd.metal-48xl",     1, CPU,                       EC2),
+    optional("r8gn.16xlarge",       1, CPU,                       EC2),
+    optional("r8gn.24xlarge",       1, CPU,                       EC2),
+    optional("r8gn.48xlarge",       2, CPU,                       EC2),
+    optional("r8gn.metal-24xl",     1, CPU,                       EC2),
+    optional("r8gn.metal-48xl",     2, CPU,                       EC2),
+    optional("r8i.48xlarge",        1, CPU,                       EC2),
+    optional("r8i.96xlarge",        1, CPU,                       EC2),
+    optional("r8i.metal-48xl",      1, CPU,                       EC2),
+    optional("r8i.metal-96xl",      1, CPU,                       EC2),
+    optional("r8ib.48xlarge",       1, CPU,                       EC2),
+    optional("r8ib.96xlarge",       2, CPU,                       EC2),
+    optional("r8ib.metal-48xl",     1, CPU,                       EC2),
+    optional("r8ib.metal-96xl",     2, CPU,                       EC2),
+    optional("r8id.48xlarge",       1, CPU,                       EC2),
+    optional("r8id.96xlarge",       1, CPU,                       EC2),
+    optional("r8id.metal-48xl",     1, CPU,                       EC2),
+    optional("r8id.metal-96xl",     1, CPU,                       EC2),
+    optional("r8idb.48xlarge",      1, CPU,                       EC2),
+    optional("r8idb.96xlarge",      2, CPU,                       EC2),
+    optional("r8idb.metal-48xl",    1, CPU,                       EC2),
+    optional("r8idb.metal-96xl",    2, CPU,                       EC2),
+    optional("r8idn.48xlarge",      1, CPU,                       EC2),
+    optional("r8idn.96xlarge",      2, CPU,                       EC2),
+    optional("r8idn.metal-48xl",    1, CPU,                       EC2),
+    optional("r8idn.metal-96xl",    2, CPU,                       EC2),
+    optional("r8in.48xlarge",       1, CPU,                       EC2),
+    optional("r8in.96xlarge",       2, CPU,                       EC2),
+    optional("r8in.metal-48xl",     1, CPU,                       EC2),
+    optional("r8in.metal-96xl",     2, CPU,                       EC2),
+    optional("r9g.48xlarge",        1, CPU,                       EC2),
+    optional("r9g.metal-48xl",      1, CPU,                       EC2),
+    optional("r9gd.48xlarge",       1, CPU,                       EC2),
+    optional("r9gd.metal-48xl",     1, CPU,                       EC2),
+    optional("u7i-12tb.224xlarge",  1, CPU,                       EC2),
+    optional("u7i-6tb.112xlarge",   1, CPU,                       EC2),
+    optional("u7i-8tb.112xlarge",   1, CPU,                       EC2),
+    optional("u7in-16tb.224xlarge", 2, CPU,                       EC2),
+    optional("u7in-24tb.224xlarge", 2, CPU,                       EC2),
+    optional("u7in-32tb.224xlarge", 2, CPU,                       EC2),
+    optional("x8aedz.24xlarge",     1, CPU,                       EC2),
+    optional("x8aedz.metal-24xl",   1, CPU,                       EC2),
+    optional("x8g.24xlarge",        1, CPU,                       EC2),
+    optional("x8g.48xlarge",        1, CPU,                       EC2),
+    optional("x8g.metal-24xl",      1, CPU,                       EC2),
+    optional("x8g.metal-48xl",      1, CPU,                       EC2),
+    optional("x8i.48xlarge",        1, CPU,                       EC2),
+    optional("x8i.64xlarge",        1, CPU,                       EC2),
+    optional("x8i.96xlarge",        1, CPU,                       EC2),
+    optional("x8i.metal-48xl",      1, CPU,                       EC2),
+    optional("x8i.metal-96xl",      1, CPU,                       EC2),
 ];
 
 #[cfg(test)]
@@ -689,6 +854,30 @@ mod tests {
         let list = saved(include_str!("../data/efa-types.txt"));
         let missing = missing(&list, |name| efa_max(name).is_some_and(|max| max > 0));
         assert_eq!(missing, [""; 0], "add these to TABLE");
+    }
+
+    #[test]
+    fn every_type_has_the_number_of_efa_devices_that_ec2_reports() {
+        let list = saved(include_str!("../data/ec2-efa-types.txt"));
+        let of = |line: &'static str| -> (InstanceType, u8) {
+            let (name, count) = line.split_once(' ').unwrap();
+            (name.parse().unwrap(), count.parse().unwrap())
+        };
+        let list: Vec<_> = list.into_iter().map(of).collect();
+        let wrong: Vec<_> = list
+            .iter()
+            .filter(|(name, count)| efa_max(name) != Some(*count))
+            .collect();
+        assert_eq!(
+            wrong,
+            Vec::<&(InstanceType, u8)>::new(),
+            "correct these in TABLE"
+        );
+        // What EC2 was not asked about, or was asked before it had the type.
+        let known = |spec: &&Spec| list.iter().any(|(name, _)| name.as_str() == spec.name);
+        let others: Vec<_> = TABLE.iter().filter(|spec| !known(spec)).collect();
+        let others: Vec<_> = others.iter().map(|spec| spec.name).collect();
+        assert_eq!(others, ["p6e-gb200.36xlarge", "dl1.24xlarge"]);
     }
 
     #[test]
