@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use cdylib_tests::comparison::children_cpu;
 use cdylib_tests::statistics::median;
 use serde_json::json;
 
@@ -27,11 +28,12 @@ fn main() -> Result<(), Failure> {
         .args(["--provisioning", "provisioning_parameters.json"])
         .current_dir(dir.path())
         .stdout(Stdio::null());
-    let mut walls = Vec::new();
+    let (mut walls, mut cpus) = (Vec::new(), Vec::new());
     for _ in 0..=ROUNDS {
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), children_cpu()?);
         let status = command.status()?;
         walls.push(start.elapsed().as_secs_f64() * 1000.0);
+        cpus.push((children_cpu()? - before).as_secs_f64() * 1000.0);
         // Nothing is wrong, and AWS was not asked.
         if status.code() != Some(3) {
             return Err(format!("preflight ended with {status}").into());
@@ -39,16 +41,19 @@ fn main() -> Result<(), Failure> {
     }
     // The first finds cold caches.
     walls.remove(0);
+    cpus.remove(0);
     println!("\nslurm-efa preflight, offline, {GROUPS} groups, {ROUNDS} rounds\n");
-    println!("                    measured     aim");
+    println!("                       measured     aim");
     row("time, median, ms", median(&walls), AIM_MILLISECONDS);
+    // On a busy machine this is what preflight itself takes.
+    row("processor, median, ms", median(&cpus), AIM_MILLISECONDS);
     row("memory, peak, MiB", peak_mib()?, AIM_MIB);
     Ok(())
 }
 
 fn row(what: &str, measured: f64, aim: f64) {
     let verdict = if measured <= aim { "met" } else { "missed" };
-    println!("{what:<18}  {measured:>8.1}  {aim:>6.0}  {verdict}");
+    println!("{what:<21}  {measured:>8.1}  {aim:>6.0}  {verdict}");
 }
 
 /// A controller, login nodes and 98 groups of workers, each with scripts, two

@@ -6,6 +6,7 @@
 
 mod gpus;
 mod hugepages;
+mod preflight;
 mod scenes;
 mod stage;
 
@@ -45,6 +46,7 @@ fn demo() -> Outcome {
     let left_behind = traces(&testbed);
     let stage = Stage::new(&testbed);
     introduce(&testbed, root);
+    preflight::a_cluster_that_does_not_exist_yet(&stage)?;
     scenes::a_batch_job(&stage)?;
     scenes::why(&stage)?;
     scenes::an_old_stack(&stage)?;
@@ -65,6 +67,7 @@ fn demo() -> Outcome {
 
 fn boot(root: bool) -> Result<Testbed, Error> {
     let (plugin, program) = (modules::plugin(), modules::program("efa-check"));
+    let preflight = modules::program("slurm-efa");
     let mut builder = Testbed::builder()
         .plugstack("required {dir}/spank_efa.so config={dir}/slurm-efa.toml")
         // At 1, slurmctld never comes to its pings, and a resumed node waits for one.
@@ -83,6 +86,7 @@ fn boot(root: bool) -> Result<Testbed, Error> {
             std::fs::copy(&reader, modules::reader_beside(&dir.join("spank_efa.so")))?;
             std::fs::copy(plugin, dir.join("spank_efa.so"))?;
             std::fs::copy(program, dir.join("efa-check"))?;
+            std::fs::copy(preflight, dir.join("slurm-efa"))?;
             std::fs::set_permissions(dir.join("healthcheck"), Permissions::from_mode(0o755))
         });
     for (feature, name) in NODES {
