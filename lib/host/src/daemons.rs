@@ -80,8 +80,14 @@ fn daemon(sysroot: &Sysroot, pid: Pid, name: &str) -> Option<Daemon> {
     }
     let link = |what: &str| sysroot.link_target_name(&format!("proc/{what}"));
     let exe = link(&format!("{pid}/exe"));
-    // After an upgrade the kernel shows `slurmd (deleted)`.
-    let runs = exe.as_ref().map(|exe| exe.split(' ').next() == Some(name));
+    // After an upgrade the kernel shows `slurmd (deleted)`. Debian's Slurm is an
+    // alternative: /usr/sbin/slurmd leads to slurmd-wlm.
+    let file = |exe: &String| {
+        exe.split(' ')
+            .next()
+            .map(|it| it.strip_suffix("-wlm").unwrap_or(it) == name)
+    };
+    let runs = exe.as_ref().and_then(file);
     let namespaces = (link(&format!("{pid}/ns/pid")), link("self/ns/pid"));
     let is_elsewhere = matches!(&namespaces, (Some(its), Some(mine)) if its != mine);
     (runs != Some(false)).then_some(Daemon {
@@ -217,6 +223,21 @@ mod tests {
         let found = of_root(&Sysroot::real(), "zz-daemon-three").unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(!found[0].is_nodes);
+    }
+
+    #[test]
+    fn as_root_a_daemon_of_debians_alternatives_is_found_by_the_name_of_its_link() {
+        let folder = folder();
+        let program = copied(folder.path(), "zz-daemon-six-wlm");
+        let link = folder.path().join("zz-daemon-six");
+        std::os::unix::fs::symlink(program, &link).unwrap();
+        let running = waits(folder, &mut Command::new(&link));
+        let expected = [Daemon {
+            pid: Pid(running.child.id()),
+            is_nodes: true,
+        }];
+        let found = of_root(&Sysroot::real(), "zz-daemon-six");
+        assert_eq!(found.unwrap(), expected);
     }
 
     #[test]
