@@ -46,6 +46,10 @@ mod usage;
 
 use plugin::Efa;
 
+/// The release, for `slurm-efa doctor`, which reads it from the file.
+#[used]
+static RELEASE: &str = concat!("slurm-efa-release=", env!("CARGO_PKG_VERSION"), "=");
+
 spank::plugin! {
     name: "spank_efa",
     plugin: Efa,

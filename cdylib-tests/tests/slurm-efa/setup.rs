@@ -34,6 +34,7 @@ impl Tree {
         tree.install(&modules::plugin(), "usr/lib/slurm-efa/spank_efa.so");
         tree.install(&modules::program("efa-check"), "usr/sbin/efa-check");
         tree.module("pam_permit.so");
+        fs::create_dir_all(tree.path("var/log/slurm-efa")).unwrap();
         tree.write("etc/pam.d/sshd", SSHD);
         for (file, phase) in [
             ("common-auth", "auth"),
@@ -91,8 +92,8 @@ impl Site {
             .slurm_conf_extra(extra)
             .file(
                 efa_cluster::CONFIG,
-                "sysroot = \"{dir}/sysroots/n1\"\nstate_dir = \"{dir}/state\"\n[health]\nrecord = \"{dir}/record.json\"\n\
-                 [logout]\nexempt_users = [\"daemon\"]\n",
+                "sysroot = \"{dir}/sysroots/n1\"\nstate_dir = \"{dir}/state\"\n[health]\nrecord = \"{dir}/record.json\"\ndisable = [\"memlock\"]\n\
+                 [logout]\nexempt_users = [\"daemon\"]\nspool_dir = \"{dir}/spool/%n\"\n",
             )
             .start()
             .unwrap_or_else(|error| panic!("{error}"));
@@ -152,7 +153,7 @@ impl Site {
 
     /// The exit code, and the ids of what is not as it should be.
     fn doctor(&self) -> (i32, Vec<String>) {
-        let output = self.run("doctor", "compute", &["--json"]);
+        let output = self.run("doctor", "compute", &["--json", "--node", "n1"]);
         let document: Value = serde_json::from_str(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {output}"));
         let findings = document["findings"].as_array().unwrap();
@@ -789,7 +790,166 @@ const SABOTAGES: &[Sabotage] = &[
     ("left-over", "a set-up was killed", |site| {
         fs::write(site.tb.dir().join(".slurm.conf.slurm-efa-old"), "").unwrap();
     }),
+    (
+        "users-read",
+        "only root can read the configuration",
+        |site| {
+            close(&site.tb.dir().join(efa_cluster::CONFIG), 0o640);
+        },
+    ),
+    (
+        "users-read",
+        "only root can read a file that plugstack.conf includes",
+        |site| {
+            let left = site.path("plugstack.conf.d/left-over.conf");
+            site.write("plugstack.conf.d/left-over.conf", "# Nothing.\n");
+            append(&site.plugstack(), &format!("include {}", left.display()));
+            close(&left, 0o600);
+        },
+    ),
+    (
+        "plugin-loaded",
+        "the same, and every srun of a user fails",
+        |site| {
+            let left = site.path("plugstack.conf.d/left-over.conf");
+            site.write("plugstack.conf.d/left-over.conf", "# Nothing.\n");
+            append(&site.plugstack(), &format!("include {}", left.display()));
+            close(&left, 0o600);
+        },
+    ),
+    (
+        "users-read",
+        "only root can enter the folder of the plugins",
+        |site| {
+            close(&site.path("usr/lib/slurm-efa"), 0o700);
+        },
+    ),
+    ("munge", "munge does not answer", |site| {
+        replace(&site.conf(), "munge/socket", "munge/no-socket");
+    }),
+    ("slurmctld", "nobody listens on slurmctld's port", |site| {
+        let conf = fs::read_to_string(site.conf()).unwrap();
+        let port = conf
+            .lines()
+            .find(|it| it.starts_with("SlurmctldPort="))
+            .unwrap();
+        replace(&site.conf(), port, "SlurmctldPort=1");
+    }),
+    (
+        "reconfigured",
+        "slurmctld has not read the prolog of slurm.conf",
+        |site| {
+            append(&site.conf(), "Prolog=/bin/true");
+        },
+    ),
+    (
+        "reconfigured",
+        "slurmctld has not read the health check of slurm.conf",
+        |site| {
+            append(&site.conf(), "HealthCheckProgram=/bin/true");
+        },
+    ),
+    ("health-states", "busy nodes are not checked", |site| {
+        append(&site.conf(), "HealthCheckNodeState=IDLE");
+    }),
+    (
+        "job-log",
+        "the folder of the log of jobs is missing",
+        |site| {
+            fs::remove_dir(site.path("var/log/slurm-efa")).unwrap();
+        },
+    ),
+    (
+        "spool-dir",
+        "logins look for jobs where slurmd has none",
+        |site| {
+            let config = site.tb.dir().join(efa_cluster::CONFIG);
+            let spool = format!("{}/spool/%n", site.tb.dir().display());
+            replace(&config, &spool, "/var/spool/slurmd");
+        },
+    ),
+    (
+        "configuration",
+        "the spool directory of the configuration is missing",
+        |site| {
+            let config = site.tb.dir().join(efa_cluster::CONFIG);
+            replace(&config, "/spool/%n", "/sool");
+        },
+    ),
+    ("versions", "the plugin is of an older release", |site| {
+        let plugin = site.path("usr/lib/slurm-efa/spank_efa.so");
+        let mut bytes = fs::read(&plugin).unwrap();
+        let mark = concat!("slurm-efa-release=", env!("CARGO_PKG_VERSION")).as_bytes();
+        let at = bytes.windows(mark.len()).position(|it| it == mark).unwrap();
+        bytes[at + mark.len() - 1] = b'x';
+        fs::write(&plugin, bytes).unwrap();
+    }),
+    ("versions", "efa-check is of an older release", |site| {
+        // Whatever it is asked, it gives its release.
+        let path = site.path("usr/sbin/efa-check");
+        fs::write(&path, "#!/bin/sh\necho efa-check 0.1.0\n").unwrap();
+    }),
+    ("selinux", "SELinux enforces", |site| {
+        site.write("sys/fs/selinux/enforce", "1\n");
+    }),
+    ("outlive", "a user may linger", |site| {
+        site.write("var/lib/systemd/linger/alice", "");
+    }),
+    ("outlive", "a user has a crontab", |site| {
+        site.write("var/spool/cron/crontabs/alice", "@reboot /bin/true\n");
+    }),
+    ("outlive", "a user has a job of at", |site| {
+        site.write("var/spool/cron/atjobs/a0000101", "#!/bin/sh\n");
+        let job = site.path("var/spool/cron/atjobs/a0000101");
+        std::os::unix::fs::chown(job, Some(65534), None).unwrap();
+    }),
 ];
+
+/// What somebody may do to a Slurm that runs, and how it is undone.
+type LiveSabotage = (&'static str, &'static str, fn(&Site), fn(&Site));
+
+const LIVE_SABOTAGES: &[LiveSabotage] = &[
+    (
+        "efa-check",
+        "an adapter is lost",
+        |site| {
+            let lost = fs::read_dir(devices(site)).unwrap().next().unwrap();
+            let aside = site.tb.dir().join("lost");
+            fs::rename(lost.unwrap().path(), aside).unwrap();
+        },
+        |site| {
+            let aside = site.tb.dir().join("lost");
+            fs::rename(aside, devices(site).join("back")).unwrap();
+        },
+    ),
+    (
+        "node-state",
+        "an administrator drained the node",
+        |site| {
+            let drain = ["update", "NodeName=n1", "State=DRAIN", "Reason=new fan"];
+            site.tb.scontrol(&drain).unwrap();
+        },
+        |site| {
+            site.tb
+                .scontrol(&["update", "NodeName=n1", "State=RESUME"])
+                .unwrap();
+        },
+    ),
+    (
+        "slurmd",
+        "slurmd was killed",
+        |site| site.tb.kill_slurmd("n1").unwrap(),
+        |site| site.tb.start_slurmd("n1").unwrap(),
+    ),
+];
+
+fn devices(site: &Site) -> PathBuf {
+    site.tb.dir().join("sysroots/n1/sys/class/infiniband")
+}
+
+fn close(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
 
 /// Copies what a sabotage may touch, or puts it back.
 fn copy(site: &Site, from: &Path, to: &Path) {
@@ -845,6 +1005,49 @@ fn the_doctor_finds_nothing_after_set_up_and_each_sabotage_one_by_one() {
         assert!(ill.iter().any(|it| it == id), "{what}: only {ill:?}");
         assert!((1..=3).contains(&code), "{what}: {code}");
     }
+}
+
+#[test]
+fn the_doctor_finds_what_is_done_to_a_slurm_that_runs() {
+    let site = Site::new("");
+    site.set_up();
+    let _daemon = site.daemon();
+    for (id, what, sabotage, undo) in LIVE_SABOTAGES {
+        sabotage(&site);
+        let (code, ill) = site.doctor();
+        assert!(ill.iter().any(|it| it == id), "{what}: only {ill:?}");
+        assert!((1..=3).contains(&code), "{what}: {code}");
+        undo(&site);
+    }
+}
+
+#[test]
+fn forty_sabotages_and_more_are_tried() {
+    assert!(SABOTAGES.len() + LIVE_SABOTAGES.len() >= 55);
+}
+
+#[test]
+fn an_empty_folder_of_plugins_as_debian_ships_it_is_no_finding() {
+    let site = Site::new("");
+    site.set_up();
+    let _daemon = site.daemon();
+    let folder = site.path("etc/slurm/plugstack.conf.d");
+    fs::create_dir_all(&folder).unwrap();
+    append(
+        &site.plugstack(),
+        &format!("include {}/*.conf", folder.display()),
+    );
+    assert_eq!(site.doctor(), (0, Vec::new()));
+}
+
+#[test]
+fn the_doctor_shows_the_line_of_slurms_error_that_names_the_mistake() {
+    let site = Site::new("");
+    site.set_up();
+    append(&site.conf(), "Prologgg=/x");
+    let output = site.run("doctor", "compute", &[]);
+    let line = efa_cluster::lines_with(&output.stdout, &["FATAL", " slurm-conf "]);
+    assert!(line.concat().contains("Prologgg"), "{output}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::sysroot::shown;
 use crate::trust;
 use crate::trust::{TrustError, TrustedProgram};
+use crate::{Gid, Uid};
 
 /// Bytes of output that are kept of each stream, unless the caller sets another
 /// limit; the rest is read and dropped.
@@ -187,6 +188,13 @@ impl Call {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// As another user, in that user's group alone. Only root can do so.
+    #[must_use]
+    pub fn user(mut self, uid: Uid, gid: Gid) -> Self {
+        self.command.uid(uid.0).gid(gid.0);
         self
     }
 

@@ -5,12 +5,17 @@ mod configuration;
 mod daemons;
 mod devices;
 mod gpus;
+mod health;
 mod logins;
 mod look;
+pub mod merge;
+mod outlive;
 mod plugin;
 mod programs;
+mod slurm_daemons;
 mod slurm_files;
 mod state;
+mod users;
 
 use std::path::Path;
 
@@ -18,7 +23,7 @@ use cli::called;
 use findings::{Document, Finding, Findings, Remedies, Severity, Show};
 use host::printable;
 use serde::Serialize;
-use slurm::NodeName;
+use slurm::{NodeName, Program};
 
 use crate::setup::discover::Site;
 use crate::setup::paths;
@@ -82,10 +87,12 @@ pub fn examine(site: &Site) -> Examination {
         all.add("prolog-flags", slurm_files::prolog_flags(site));
         all.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
         all.add("health-check", health_check(site));
+        all.add("health-states", health::node_state_of_checks(site));
         if site.has_section("gres") {
             all.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
         }
     }
+    all.running(site);
     if all.role == Some(Role::Compute) {
         all.add(
             "prolog-programs",
@@ -115,8 +122,15 @@ pub fn examine(site: &Site) -> Examination {
         if site.has_section("gres") || Path::new("/proc/driver/nvidia/version").exists() {
             all.add("nvml", gpus::nvml());
         }
+        all.add("efa-check", health::efa_check(site));
+        all.add("job-log", health::log_folder(site));
+        all.add("selinux", health::selinux(site));
+        if gres {
+            all.add("gres-spool-dir", health::spool_dir(site, "gres", &[]));
+        }
         all.logins(site);
     }
+    all.add("versions", health::versions(site));
     all.add("state", state::state(site));
     all.add("left-over", state::left_over(site));
     all
@@ -153,6 +167,38 @@ impl Examination {
             }
         }
         self.add("logoutd", daemons::logoutd(site));
+        let usual = slurm::installation::USUAL_SPOOLS;
+        self.add("spool-dir", health::spool_dir(site, "logout", &usual));
+        self.add("outlive", outlive::outlive(site));
+    }
+
+    /// Slurm's daemons, and what users can do.
+    fn running(&mut self, site: &Site) {
+        if site.slurm.slurm_conf.is_none() {
+            return;
+        }
+        if self.role != Some(Role::Controller) {
+            self.add("users-read", users::users_read(site));
+        }
+        let munge = slurm_daemons::munge(site);
+        let works = munge.is_ok();
+        self.add("munge", munge);
+        // Without munge no question to slurmctld has an answer.
+        if !works || site.slurm.programs.find(Program::Scontrol).is_none() {
+            return;
+        }
+        let slurmctld = slurm_daemons::slurmctld(site);
+        let answers = slurmctld.is_ok();
+        self.add("slurmctld", slurmctld);
+        if answers {
+            self.add("reconfigured", slurm_daemons::reconfigured(site));
+        }
+        if self.role == Some(Role::Compute) {
+            self.add("slurmd", slurm_daemons::slurmd());
+            if answers {
+                self.add("node-state", slurm_daemons::node_state(site));
+            }
+        }
     }
 
     /// For a person: a line for each, and what to do below.

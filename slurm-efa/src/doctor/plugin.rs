@@ -1,7 +1,7 @@
 //! The plugin: its line in plugstack.conf, its file, and whether Slurm loads it.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use host::printable;
 use host::trust::{self, TrustError};
@@ -11,6 +11,7 @@ use slurm::Program;
 
 use super::look::{Look, REINSTALL, SETUP_CONTROLLER, fatal, shown, unknown, warning};
 use crate::setup::discover::Site;
+use crate::setup::paths::PLUGIN;
 use crate::setup::run;
 
 fn read_plugstack(site: &Site) -> Option<(PathBuf, Plugstack)> {
@@ -20,7 +21,7 @@ fn read_plugstack(site: &Site) -> Option<(PathBuf, Plugstack)> {
 }
 
 /// The path of our plugin in plugstack.conf.
-fn plugin_path(site: &Site) -> Option<PathBuf> {
+pub(super) fn plugin_path(site: &Site) -> Option<PathBuf> {
     let (_, stack) = read_plugstack(site)?;
     let plugin = stack.plugin("spank_efa.so")?;
     Some(PathBuf::from(&plugin.path))
@@ -66,7 +67,7 @@ pub(super) fn plugin_file(site: &Site) -> Look {
                 "do so: until then others can change what root loads",
             );
         }
-        Err(error) => return fatal(error.to_string(), REINSTALL),
+        Err(error) => return fatal(error.to_string(), missing_plugin(site)),
     };
     let mut start = [0; 4];
     if file.read_exact(&mut start).is_err() || start != *b"\x7fELF" {
@@ -79,13 +80,27 @@ pub(super) fn plugin_file(site: &Site) -> Look {
     Ok(format!("{}, {length} bytes", shown(&path)))
 }
 
+/// What to do where the plugin of plugstack.conf is missing: where the package's
+/// lies in its own place, the line is wrong.
+fn missing_plugin(site: &Site) -> String {
+    let packaged = site.place(PLUGIN);
+    match packaged.is_file() {
+        true => format!(
+            "name {} in plugstack.conf, where the package has it",
+            shown(&packaged)
+        ),
+        false => REINSTALL.to_owned(),
+    }
+}
+
 /// The proof that this Slurm, of this release, loads it: its own help names the
 /// option.
 pub(super) fn plugin_loaded(site: &Site) -> Look {
     if site.slurm.programs.find(Program::Srun).is_none() {
         return unknown("there is no srun", "install Slurm's client programs");
     }
-    let ran = match run::slurms(site, Program::Srun, &["--help"]) {
+    // As a user: what only root can read fails every other srun.
+    let ran = match run::slurms_as_user(site, Program::Srun, &["--help"]) {
         Ok(ran) => ran,
         Err(error) => return unknown(error, "look again"),
     };
@@ -109,13 +124,17 @@ pub(super) fn plugin_loaded(site: &Site) -> Look {
     Ok("srun --help names --efa-profile".to_owned())
 }
 
-/// Slurm ignores an include that matches nothing, without a word.
+/// Slurm ignores an include that matches nothing, without a word. One of an empty
+/// folder is what distributions ship.
 pub(super) fn plugstack_includes(site: &Site) -> Look {
     let Some((_, stack)) = read_plugstack(site) else {
         return unknown("plugstack.conf cannot be read", SETUP_CONTROLLER);
     };
     let mut includes = stack.includes.iter();
-    let empty = includes.find(|include| include.files.is_empty());
+    let empty = includes.find(|include| {
+        let folder = Path::new(&include.pattern).parent();
+        include.files.is_empty() && !folder.is_some_and(|it| it.is_absolute() && it.is_dir())
+    });
     match empty {
         Some(include) => warning(
             format!(

@@ -1,0 +1,230 @@
+//! What efa-check says of the node, and where records of jobs go.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+
+use config::sections::report;
+use findings::Severity;
+use host::printable;
+use serde::Deserialize;
+
+use super::look::{Look, SETUP_CONTROLLER, shown, unknown, warning};
+use crate::setup::discover::Site;
+use crate::setup::run;
+
+#[derive(Deserialize)]
+struct Report {
+    findings: Vec<Found>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    severity: Severity,
+    #[serde(default)]
+    sentence: String,
+    remedy: Option<String>,
+}
+
+/// efa-check's own verdict, with its severity.
+pub(super) fn efa_check(site: &Site) -> Look {
+    const AGAIN: &str = "run `efa-check node` and see what it says";
+    let program = site.place("/usr/sbin/efa-check");
+    if !program.is_file() {
+        return unknown(
+            "efa-check is not installed",
+            "install the package slurm-efa again",
+        );
+    }
+    let config = site.wanted.config.as_ref().map(|it| it.to_string_lossy());
+    let mut arguments = vec!["node", "--json"];
+    if let Some(config) = &config {
+        arguments.extend(["--config", config]);
+    }
+    if let Some(node) = &site.slurm.node {
+        arguments.extend(["--node-name", node.as_str()]);
+    }
+    let ran = match run::run(&program, &arguments) {
+        Ok(ran) => ran,
+        Err(error) => return unknown(error, AGAIN),
+    };
+    let Ok(report) = serde_json::from_str::<Report>(&ran.stdout) else {
+        return unknown(format!("efa-check: {}", run::complaint(&ran)), AGAIN);
+    };
+    let worst = report.findings.iter().max_by_key(|it| it.severity);
+    match worst.filter(|it| it.severity != Severity::Ok) {
+        None => Ok("efa-check finds nothing".to_owned()),
+        Some(found) => Err((
+            found.severity,
+            format!("efa-check: {}", printable(&found.sentence, 400)),
+            found.remedy.clone().unwrap_or_else(|| AGAIN.to_owned()),
+        )),
+    }
+}
+
+/// Which nodes slurmd runs the health check on.
+pub(super) fn node_state_of_checks(site: &Site) -> Look {
+    let states = site
+        .slurm
+        .conf
+        .value("HealthCheckNodeState")
+        .unwrap_or("ANY");
+    let any = |it: &str| it.trim().eq_ignore_ascii_case("ANY");
+    if states.split(',').any(any) || states.eq_ignore_ascii_case("CYCLE") {
+        return Ok(format!("HealthCheckNodeState={states}"));
+    }
+    warning(
+        format!(
+            "HealthCheckNodeState={}: nodes in other states are not checked",
+            printable(states, 100)
+        ),
+        "write HealthCheckNodeState=ANY into slurm.conf, and run `scontrol reconfigure`",
+    )
+}
+
+/// The folder of the node's log of jobs.
+pub(super) fn log_folder(site: &Site) -> Look {
+    let settings = site
+        .config
+        .as_ref()
+        .ok()
+        .and_then(|config| report::Settings::of(config).ok());
+    let node = site.slurm.node.as_ref();
+    let Some(log) = settings.and_then(|it| it.log(node).ok()) else {
+        return unknown(
+            "the log of jobs was not looked at",
+            "correct the configuration, or say the node's name with --node",
+        );
+    };
+    let log = match log == Path::new(report::DEFAULT_LOG) {
+        true => site.place(report::DEFAULT_LOG),
+        false => log,
+    };
+    let folder = log.parent().unwrap_or(Path::new("/"));
+    match fs::metadata(folder) {
+        Ok(meta) if meta.is_dir() => Ok(shown(&log)),
+        Ok(_) => warning(
+            format!("{} is not a folder, so no job is logged", shown(folder)),
+            "set `log` in [report] of slurm-efa.toml",
+        ),
+        Err(error) => warning(
+            format!("{}: {error}; no job is logged", shown(folder)),
+            format!("install -d -m 755 {}", shown(folder)),
+        ),
+    }
+}
+
+/// A program's release, against that of this one.
+pub(super) fn versions(site: &Site) -> Look {
+    const OURS: &str = env!("CARGO_PKG_VERSION");
+    let programs = [
+        "/usr/sbin/efa-check",
+        "/usr/bin/gres-helper",
+        "/usr/sbin/slurm-logoutd",
+    ];
+    let mut seen = 0;
+    for program in programs
+        .iter()
+        .map(|it| site.place(it))
+        .filter(|it| it.is_file())
+    {
+        // One that cannot be run is another finding's.
+        let Some(said) = run::run(&program, &["--version"])
+            .ok()
+            .filter(|it| it.success())
+        else {
+            continue;
+        };
+        let version = said.stdout.split_whitespace().nth(1).unwrap_or_default();
+        if version != OURS {
+            return other_version(&program, version);
+        }
+        seen += 1;
+    }
+    if let Some(plugin) = super::plugin::plugin_path(site)
+        && let Some(version) = version_in(&plugin)
+    {
+        if version != OURS {
+            return other_version(&plugin, &version);
+        }
+        seen += 1;
+    }
+    Ok(format!("{seen} programs and plugins are of release {OURS}"))
+}
+
+fn other_version(file: &Path, version: &str) -> Look {
+    const OURS: &str = env!("CARGO_PKG_VERSION");
+    warning(
+        format!(
+            "{} is of release {}, and slurm-efa of {OURS}",
+            shown(file),
+            printable(version, 40)
+        ),
+        "install the package slurm-efa again; on HyperPod, on every node and in the image",
+    )
+}
+
+/// What a plugin says of its release, in its file.
+fn version_in(plugin: &Path) -> Option<String> {
+    const MARK: &[u8] = b"slurm-efa-release";
+    /// Ours has 1.6 MB.
+    const LARGEST: u64 = 256 << 20;
+    let file = File::open(plugin).ok()?.take(LARGEST);
+    let mut parts = BufReader::new(file).split(b'=');
+    parts
+        .find(|part| part.as_ref().is_ok_and(|it| it.ends_with(MARK)))?
+        .ok()?;
+    let version = parts.next()?.ok()?;
+    let graphic = version
+        .iter()
+        .take(40)
+        .take_while(|it| it.is_ascii_graphic());
+    Some(graphic.map(|it| char::from(*it)).collect())
+}
+
+/// Whether SELinux may refuse what the programs do.
+pub(super) fn selinux(site: &Site) -> Look {
+    match fs::read_to_string(site.place("/sys/fs/selinux/enforce")) {
+        Ok(mode) if mode.trim() == "1" => warning(
+            "SELinux enforces, and slurm-efa has not been tested with it",
+            "look for denials: ausearch -m avc -ts boot",
+        ),
+        Ok(_) => Ok("SELinux is permissive".to_owned()),
+        Err(_) => Ok("SELinux is not in use".to_owned()),
+    }
+}
+
+/// Whether slurm-efa and slurmd mean the same folder.
+pub(super) fn spool_dir(site: &Site, section: &str, defaults: &[&str]) -> Look {
+    let Some(node) = &site.slurm.node else {
+        return unknown(
+            "the node's name in Slurm is not known",
+            "say it with --node",
+        );
+    };
+    let slurms = match site.slurm.spool_dir(node) {
+        Ok(slurms) => slurms,
+        Err(error) => return unknown(error, SETUP_CONTROLLER),
+    };
+    let set = site.key(section, "spool_dir");
+    let set = set.as_ref().and_then(toml::Value::as_str);
+    let agrees = match set {
+        Some(set) => slurm::node_name::expand(set, Some(node)).is_ok_and(|it| it == slurms),
+        // gres-helper reads slurm.conf itself.
+        None => defaults.is_empty() || defaults.iter().any(|it| Path::new(it) == slurms),
+    };
+    if agrees {
+        return Ok(format!(
+            "[{section}] knows SlurmdSpoolDir={}",
+            shown(&slurms)
+        ));
+    }
+    let ours = set.map_or_else(|| defaults.join(" and "), |it| printable(it, 200));
+    super::look::fatal(
+        format!(
+            "[{section}] looks for jobs in {ours}, but SlurmdSpoolDir is {}, so no job is found",
+            shown(&slurms)
+        ),
+        format!("write spool_dir = \"{}\" into [{section}]", shown(&slurms)),
+    )
+}
