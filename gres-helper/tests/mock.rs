@@ -449,6 +449,22 @@ fn verify_accepts_every_way_of_writing_that_slurm_accepts() {
 }
 
 #[test]
+fn shards_without_a_file_agree_where_each_gpu_gets_what_it_should() {
+    let node = Node::new("8xH100", "shard_size = \"10G\"");
+    let good = node.generate();
+    let gpus: Vec<&str> = good
+        .lines()
+        .filter(|line| !line.contains("=shard"))
+        .collect();
+    for (count, code) in [(56, 0), (55, 2), (64, 2)] {
+        let text = format!("{}\nName=shard Count={count}\n", gpus.join("\n"));
+        fs::write(node.path("gres.conf"), text).unwrap();
+        let said = node.run(&["verify", "--offline"]);
+        assert_eq!(said.code, code, "{count}: {said:?}");
+    }
+}
+
+#[test]
 fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
     let node = Node::new("A10G", "");
     node.change(|machine| machine.loaded = false);

@@ -79,7 +79,33 @@ impl GresConf {
                 conf.problems.push(format!("{}: {reason}", line.origin));
             }
         }
+        conf.spread_shards();
         Ok(conf)
+    }
+
+    /// Slurm divides shards without a file evenly over the GPUs.
+    fn spread_shards(&mut self) {
+        let gpus = self.lines.iter().filter(|line| line.name == "gpu");
+        let files = gpus.flat_map(|line| line.files.clone());
+        let files: Vec<String> = files.collect();
+        let share = u64::try_from(files.len()).unwrap_or(0);
+        if share == 0 {
+            return;
+        }
+        let has_no_file = |line: &Line| line.name == "shard" && line.files.is_empty();
+        let spread = |line: Line| -> Vec<Line> {
+            if !has_no_file(&line) {
+                return vec![line];
+            }
+            let one = |file: &String| Line {
+                files: vec![file.clone()],
+                count: line.count.map(|count| count / share),
+                ..line.clone()
+            };
+            files.iter().map(one).collect()
+        };
+        let lines = std::mem::take(&mut self.lines);
+        self.lines = lines.into_iter().flat_map(spread).collect();
     }
 
     fn line(&mut self, text: &str, node: &NodeName) -> Result<(), String> {
@@ -258,6 +284,24 @@ mod tests {
                 "Name=shard Count=7 File=/dev/nvidia1",
             ]
         );
+    }
+
+    #[test]
+    fn shards_without_a_file_are_spread_over_the_gpus() {
+        let gpus = "Name=gpu File=/dev/nvidia[0-1]\n";
+        let text = format!("Name=shard Count=9\n{gpus}");
+        assert_eq!(
+            shown(&[(MAIN, &text)]),
+            [
+                "Name=shard Count=4 File=/dev/nvidia0",
+                "Name=shard Count=4 File=/dev/nvidia1",
+                "Name=gpu File=/dev/nvidia0",
+                "Name=gpu File=/dev/nvidia1",
+            ]
+        );
+        // Where Slurm finds the GPUs itself, nothing is known of their files.
+        let detected = "AutoDetect=nvml\nName=shard Count=8\n";
+        assert_eq!(shown(&[(MAIN, detected)]), ["Name=shard Count=8"]);
     }
 
     #[test]
