@@ -10,6 +10,8 @@ use slurm::conf::gres_conf::Line;
 use gpu::inventory::{Gpu, Instance, Machine, Profile};
 use gpu::settings::Settings;
 
+use crate::kinds;
+
 /// What the files shall say, and what a person should know about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
@@ -17,6 +19,8 @@ pub struct Wanted {
     pub lines: Vec<Line>,
     /// Advice, in whole sentences.
     pub advice: Vec<String>,
+    /// What Slurm's own detection calls the GPU of each file.
+    pub detected: BTreeMap<String, String>,
 }
 
 /// The CPUs' places: for each of the OS' CPUs, Slurm's number of its core, and
@@ -106,16 +110,6 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
         };
     }
     text
-}
-
-/// The model in a product's name, e.g. `h100` of `NVIDIA H100 80GB HBM3`: the
-/// first word with a digit. Slurm's own detection accepts any part of the name.
-#[must_use]
-pub fn kind(name: &str) -> Option<String> {
-    name.split([' ', '-'])
-        .find(|word| word.bytes().any(|b| b.is_ascii_digit()))
-        .filter(|word| word.bytes().all(|b| b.is_ascii_alphanumeric()))
-        .map(str::to_ascii_lowercase)
 }
 
 /// A device's file in the tree that is looked at.
@@ -231,6 +225,7 @@ pub fn wanted(
     settings: &Settings,
 ) -> Result<Wanted, String> {
     let topology = Topology::read(&settings.sysroot);
+    let kinds = kinds::of(machine.gpus.iter().map(|gpu| gpu.name.as_str()));
     let mut wanted = Wanted::default();
     let (mut gpus, mut shards) = (Vec::new(), Vec::new());
     let mut aligned = true;
@@ -262,9 +257,13 @@ pub fn wanted(
             continue;
         }
         let files: Vec<String> = file(&settings.sysroot, gpu).into_iter().collect();
+        let detected = kinds::detected(&gpu.name);
+        let kind = kinds.get(&detected).cloned();
+        let named = files.iter().map(|file| (file.clone(), detected.clone()));
+        wanted.detected.extend(named);
         gpus.push(Line {
             name: "gpu".to_owned(),
-            kind: kind(&gpu.name),
+            kind,
             files: files.clone(),
             cores,
             links: links(machine, gpu),
@@ -356,21 +355,6 @@ pub const CGROUP_CONF: &str = "ConstrainDevices=yes\n";
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_model_is_the_word_of_the_name_with_a_digit() {
-        for (name, expected) in [
-            ("NVIDIA A100-SXM4-40GB", Some("a100")),
-            ("NVIDIA H100 80GB HBM3", Some("h100")),
-            ("NVIDIA L40S", Some("l40s")),
-            ("NVIDIA GH200 480GB", Some("gh200")),
-            ("Tesla T4", Some("t4")),
-            ("", None),
-            ("NVIDIA Graphics", None),
-        ] {
-            assert_eq!(kind(name).as_deref(), expected, "{name}");
-        }
-    }
 
     #[test]
     fn numbers_are_written_as_ranges() {

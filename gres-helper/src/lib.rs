@@ -15,6 +15,7 @@
 pub mod drain;
 pub mod generate;
 pub mod job;
+pub mod kinds;
 pub mod mig;
 mod nvml;
 pub mod nvml_worker;

@@ -91,11 +91,7 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
             found.push(wrong(format!("+ {line}\n  it is missing")));
             continue;
         };
-        let kind = match (&runs.kind, &line.kind) {
-            (Some(runs), Some(should)) => !runs.eq_ignore_ascii_case(should),
-            (None, Some(_)) | (None, None) => false,
-            (Some(_), None) => name == "gpu",
-        };
+        let kind = name == "gpu" && is_other_model(runs, line, wanted);
         if kind || (runs.count.unwrap_or(1) != line.count.unwrap_or(1)) {
             found.push(wrong(format!("- {runs}\n+ {line}")));
         } else if !same_cores(runs.cores.as_deref(), line.cores.as_deref())
@@ -114,6 +110,21 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
             });
         }
     }
+}
+
+/// Whether the running line's type is another model's. Slurm's own detection takes any
+/// part of the name that it gives a product.
+fn is_other_model(runs: &Line, line: &Line, wanted: &Wanted) -> bool {
+    let Some(kind) = &runs.kind else {
+        return false;
+    };
+    let is_same = |should: &String| kind.eq_ignore_ascii_case(should);
+    let is_part = |name: &String| name.contains(&kind.to_ascii_lowercase());
+    let detected = line
+        .files
+        .first()
+        .and_then(|file| wanted.detected.get(file));
+    !line.kind.as_ref().is_some_and(is_same) && !detected.is_some_and(is_part)
 }
 
 /// Slurm hands out GPUs by their order in the file; CUDA and NVML count by PCI.

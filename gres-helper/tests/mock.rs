@@ -434,6 +434,11 @@ fn verify_accepts_every_way_of_writing_that_slurm_accepts() {
         ("blanks around =", good.replace('=', " = ")),
         ("continuation", good.replace(" File=", " \\ \nFile=")),
         ("cores", good.replacen("Cores=0-3", "Cores=0,1,2,3", 1)),
+        (
+            "Slurm's long name",
+            good.replace("=h100", "=nvidia_h100_80gb_hbm3"),
+        ),
+        ("a part of it", good.replace("=h100", "=H100_80GB")),
     ] {
         assert_ne!(text, good, "{what}");
         fs::write(node.path("gres.conf"), text).unwrap();
@@ -462,6 +467,29 @@ fn shards_without_a_file_agree_where_each_gpu_gets_what_it_should() {
         let said = node.run(&["verify", "--offline"]);
         assert_eq!(said.code, code, "{count}: {said:?}");
     }
+}
+
+#[test]
+fn a_type_that_is_generated_is_no_number_and_of_one_model() {
+    let node = Node::new("8xH100", "");
+    node.change(|machine| {
+        for gpu in &mut machine.gpus[..4] {
+            gpu.name = "NVIDIA RTX PRO 6000 Blackwell Server Edition".to_owned();
+        }
+        machine.gpus[4].name = "NVIDIA A100-SXM4-40GB".to_owned();
+        machine.gpus[5].name = "NVIDIA A100-SXM4-80GB".to_owned();
+    });
+    let text = node.generate();
+    for (kind, count) in [
+        ("rtx_pro_6000", 4),
+        ("a100-sxm4-40gb", 1),
+        ("a100-sxm4-80gb", 1),
+        ("h100", 2),
+    ] {
+        let lines = text.matches(&format!(" Type={kind} ")).count();
+        assert_eq!(lines, count, "{kind}: {text}");
+    }
+    assert_eq!(node.run(&["verify", "--offline"]).code, 0);
 }
 
 #[test]
