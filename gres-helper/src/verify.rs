@@ -36,8 +36,8 @@ pub fn compare(running: &GresConf, wanted: &Wanted) -> Vec<Difference> {
         found.push(Difference {
             severity: Severity::Warning,
             text: format!(
-                "! AutoDetect={detect}: Slurm adds what it finds itself to these lines; they \
-                 cannot be compared with certainty"
+                "! AutoDetect={detect}: Slurm adds what it finds itself, so these lines cannot be \
+                 compared in full"
             ),
             needs_drain: false,
         });
@@ -65,8 +65,11 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
         text,
         needs_drain: true,
     };
+    let detects = running.autodetect.is_some();
     for (files, lines) in &runs {
-        if files.is_empty() {
+        if files.is_empty() && detects {
+            found.extend(other_number(name, lines, wanted).map(wrong));
+        } else if files.is_empty() {
             found.push(wrong(format!(
                 "- {}\n  no File=: Slurm cannot tell these GPUs apart",
                 lines[0]
@@ -88,7 +91,9 @@ fn compare_name(name: &str, running: &GresConf, wanted: &Wanted, found: &mut Vec
     for (files, lines) in &should {
         let line = &lines[0];
         let Some(runs) = runs.get(files).map(|lines| &lines[0]) else {
-            found.push(wrong(format!("+ {line}\n  it is missing")));
+            if !detects {
+                found.push(wrong(format!("+ {line}\n  it is missing")));
+            }
             continue;
         };
         let kind = name == "gpu" && is_other_model(runs, line, wanted);
@@ -125,6 +130,18 @@ fn is_other_model(runs: &Line, line: &Line, wanted: &Wanted) -> bool {
         .first()
         .and_then(|file| wanted.detected.get(file));
     !line.kind.as_ref().is_some_and(is_same) && !detected.is_some_and(is_part)
+}
+
+/// Where Slurm finds the files itself, lines without one must add up to what there
+/// is.
+fn other_number(name: &str, lines: &[Line], wanted: &Wanted) -> Option<String> {
+    let number = |lines: &mut dyn Iterator<Item = &Line>| -> u64 {
+        let counts = lines.map(|line| line.count.unwrap_or(1));
+        counts.fold(0, u64::saturating_add)
+    };
+    let runs = number(&mut lines.iter());
+    let should = number(&mut wanted.lines.iter().filter(|line| line.name == name));
+    (runs != should).then(|| format!("- {}\n+ {should} of {name}", lines[0]))
 }
 
 /// Slurm hands out GPUs by their order in the file; CUDA and NVML count by PCI.

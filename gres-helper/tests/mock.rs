@@ -493,6 +493,28 @@ fn a_type_that_is_generated_is_no_number_and_of_one_model() {
 }
 
 #[test]
+fn where_slurm_finds_the_gpus_itself_one_warning_says_what_was_not_compared() {
+    let node = Node::new("8xH100", "");
+    for (text, code) in [
+        ("AutoDetect=nvml\n", 1),
+        ("AutoDetect=nvml\nName=gpu Type=h100 Count=8\n", 1),
+        (
+            "AutoDetect=nvml\nName=gpu Type=nvidia_h100_80gb_hbm3 Count=8\n",
+            1,
+        ),
+        ("AutoDetect=nvml\nName=gpu Type=h100 Count=7\n", 2),
+        ("AutoDetect=off\n", 2),
+    ] {
+        fs::write(node.path("gres.conf"), text).unwrap();
+        let said = node.run(&["verify", "--offline"]);
+        assert_eq!(said.code, code, "{text}: {said:?}");
+        let is_warned = said.out.contains("cannot be compared in full");
+        assert_eq!(is_warned, text.contains("nvml"), "{text}: {said:?}");
+        assert_eq!(said.out.contains("drain n1 first"), code == 2, "{said:?}");
+    }
+}
+
+#[test]
 fn without_nvml_or_driver_the_reason_is_said_and_a_prolog_drains_nothing() {
     let node = Node::new("A10G", "");
     node.change(|machine| machine.loaded = false);
