@@ -7,8 +7,8 @@ use host::{Sysroot, printable};
 use slurm::NodeName;
 use slurm::conf::gres_conf::Line;
 
-use gpu::inventory::{Gpu, Instance, Machine, Profile};
-use gpu::settings::Settings;
+use gpu::inventory::{Gpu, Instance, Machine, Memory, Profile};
+use gpu::settings::{Settings, Shards};
 
 use crate::kinds;
 
@@ -228,6 +228,7 @@ pub fn wanted(
     let kinds = kinds::of(machine.gpus.iter().map(|gpu| gpu.name.as_str()));
     let mut wanted = Wanted::default();
     let (mut gpus, mut shards) = (Vec::new(), Vec::new());
+    let mut too_small = Vec::new();
     let mut aligned = true;
     for gpu in &machine.gpus {
         if gpu.lost || gpu.minor.is_none() || gpu.instances_unknown {
@@ -269,14 +270,21 @@ pub fn wanted(
             links: links(machine, gpu),
             ..Line::default()
         });
-        if let Some((_, count)) = gpu.memory.and_then(|memory| settings.shards_of(memory)) {
-            shards.push(Line {
+        match gpu.memory.and_then(|memory| settings.shards_of(memory)) {
+            Some((_, count)) => shards.push(Line {
                 name: "shard".to_owned(),
                 files,
                 count: Some(count),
                 ..Line::default()
-            });
+            }),
+            None => too_small.extend(gpu.memory.map(|memory| (gpu, memory))),
         }
+    }
+    if let Some(sentence) = no_shard_of(&too_small, settings) {
+        if shards.is_empty() {
+            return Err(sentence);
+        }
+        wanted.advice.push(sentence);
     }
     if !aligned {
         wanted.advice.push(
@@ -300,6 +308,23 @@ pub fn wanted(
     wanted.lines = gpus;
     wanted.lines.extend(shards);
     Ok(wanted)
+}
+
+/// That not even one shard of the size that is asked for fits on these GPUs; `None` where
+/// there are none, or no shards are asked for.
+fn no_shard_of(gpus: &[(&Gpu, Memory)], settings: &Settings) -> Option<String> {
+    let (gpu, memory) = gpus.first()?;
+    let asked = match settings.gres.shards {
+        Shards::None => return None,
+        Shards::Size(size) => format!("a shard of {size} MiB does"),
+        Shards::PerGpu(count) => format!("{count} shards do"),
+    };
+    let reserved = memory.reserved.saturating_add(settings.gres.reserve_mib);
+    let usable = memory.total.saturating_sub(reserved);
+    Some(format!(
+        "{asked} not fit on {}, which has {usable} MiB beside what the driver and reserve_mib take",
+        gpu.label()
+    ))
 }
 
 /// `gpu:h100:8,shard:56`, for slurm.conf's `Gres=`.

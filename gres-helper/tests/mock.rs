@@ -470,6 +470,28 @@ fn shards_without_a_file_agree_where_each_gpu_gets_what_it_should() {
 }
 
 #[test]
+fn where_slurm_finds_the_gpus_itself_one_warning_says_what_was_not_compared() {
+    let node = Node::new("8xH100", "");
+    for (text, code) in [
+        ("AutoDetect=nvml\n", 1),
+        ("AutoDetect=nvml\nName=gpu Type=h100 Count=8\n", 1),
+        (
+            "AutoDetect=nvml\nName=gpu Type=nvidia_h100_80gb_hbm3 Count=8\n",
+            1,
+        ),
+        ("AutoDetect=nvml\nName=gpu Type=h100 Count=7\n", 2),
+        ("AutoDetect=off\n", 2),
+    ] {
+        fs::write(node.path("gres.conf"), text).unwrap();
+        let said = node.run(&["verify", "--offline"]);
+        assert_eq!(said.code, code, "{text}: {said:?}");
+        let is_warned = said.out.contains("cannot be compared in full");
+        assert_eq!(is_warned, text.contains("nvml"), "{text}: {said:?}");
+        assert_eq!(said.out.contains("drain n1 first"), code == 2, "{said:?}");
+    }
+}
+
+#[test]
 fn a_type_that_is_generated_is_no_number_and_of_one_model() {
     let node = Node::new("8xH100", "");
     node.change(|machine| {
@@ -493,25 +515,24 @@ fn a_type_that_is_generated_is_no_number_and_of_one_model() {
 }
 
 #[test]
-fn where_slurm_finds_the_gpus_itself_one_warning_says_what_was_not_compared() {
+fn a_shard_that_is_larger_than_every_gpu_is_an_error() {
     let node = Node::new("8xH100", "");
-    for (text, code) in [
-        ("AutoDetect=nvml\n", 1),
-        ("AutoDetect=nvml\nName=gpu Type=h100 Count=8\n", 1),
-        (
-            "AutoDetect=nvml\nName=gpu Type=nvidia_h100_80gb_hbm3 Count=8\n",
-            1,
-        ),
-        ("AutoDetect=nvml\nName=gpu Type=h100 Count=7\n", 2),
-        ("AutoDetect=off\n", 2),
-    ] {
-        fs::write(node.path("gres.conf"), text).unwrap();
-        let said = node.run(&["verify", "--offline"]);
-        assert_eq!(said.code, code, "{text}: {said:?}");
-        let is_warned = said.out.contains("cannot be compared in full");
-        assert_eq!(is_warned, text.contains("nvml"), "{text}: {said:?}");
-        assert_eq!(said.out.contains("drain n1 first"), code == 2, "{said:?}");
-    }
+    let said = node.run(&["generate", "--shard-size", "200G"]);
+    assert_eq!((said.code, said.out.as_str()), (3, ""), "{said:?}");
+    assert!(
+        said.err
+            .contains("a shard of 204800 MiB does not fit on GPU 0"),
+        "{said:?}"
+    );
+    // Of two models one may be large enough.
+    node.change(|machine| machine.gpus[7].memory_mib = 8 * 1024);
+    let said = node.run(&["generate", "--shard-size", "20G"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.out
+            .contains("# a shard of 20480 MiB does not fit on GPU 7"),
+        "{said:?}"
+    );
 }
 
 #[test]
