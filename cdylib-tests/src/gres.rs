@@ -27,6 +27,21 @@ const MPS_CONTROL: &str = "nvidia-cuda-mps-control";
 /// Where library and machine are, relative to the testbed's directory.
 const NVML: &str = "nvml";
 
+/// Four GPUs of three models, and the types that are made of their names.
+pub const MIXED: &str = "mixed";
+const MIXED_GPUS: [(&str, &str); 4] = [
+    (
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition",
+        "rtx_pro_6000",
+    ),
+    (
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition",
+        "rtx_pro_6000",
+    ),
+    ("NVIDIA A100-SXM4-40GB", "a100-sxm4-40gb"),
+    ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb"),
+];
+
 /// The files under test, and the Slurm that they are tested on.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -52,8 +67,8 @@ impl Site {
     }
 }
 
-/// One node, n1, with a machine of this model (or `H100x4`), shards of 10 GiB,
-/// the plugin, prolog and epilog, and these lines in `[gres]`.
+/// One node, n1, with a machine of this model (or `H100x4`, or [`MIXED`]), shards of 10
+/// GiB, the plugin, prolog and epilog, and these lines in `[gres]`.
 ///
 /// # Panics
 /// When something is not built, or the model is unknown.
@@ -81,11 +96,11 @@ pub fn cluster_of(site: Site, model: &str, toml: &str, symbols: &[&'static str])
     } = site;
     let node = NodeOptions::simulated(Spec::named("p5.48xlarge").unwrap_or_else(|| panic!("p5")));
     let mut machine = match model {
-        "H100x4" => Machine::model("8xH100", node.cpus()),
+        "H100x4" | MIXED => Machine::model("8xH100", node.cpus()),
         other => Machine::model(other, node.cpus()),
     }
     .unwrap_or_else(|| panic!("no machine is called {model}"));
-    if model == "H100x4" {
+    if matches!(model, "H100x4" | MIXED) {
         machine.gpus.truncate(4);
     }
     let kind = if model.ends_with("L40S") {
@@ -95,7 +110,16 @@ pub fn cluster_of(site: Site, model: &str, toml: &str, symbols: &[&'static str])
     };
     let count = machine.gpus.len();
     let shards = if kind == "l40s" { 4 } else { 7 } * count;
-    let gres = format!("gpu:{kind}:{count},shard:{shards}");
+    let mut gres = format!("gpu:{kind}:{count},shard:{shards}");
+    if model == MIXED {
+        for (gpu, (name, _)) in machine.gpus.iter_mut().zip(MIXED_GPUS) {
+            name.clone_into(&mut gpu.name);
+        }
+        let kinds = MIXED_GPUS
+            .map(|(_, kind)| format!("gpu:{kind}:1"))
+            .join(",");
+        gres = format!("{kinds},shard:{shards}");
+    }
     let script = |verb: &str| {
         format!(
             "#!/bin/sh\nexec {} --config {{dir}}/{CONFIG} {verb}\n",

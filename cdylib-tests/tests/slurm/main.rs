@@ -2,5 +2,6 @@
 
 mod conf;
 mod generated;
+mod gres;
 mod node_state;
 mod plugstack;

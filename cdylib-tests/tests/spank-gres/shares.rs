@@ -92,6 +92,23 @@ fn the_generated_files_are_accepted_and_give_the_counts_asked_for() {
 }
 
 #[test]
+fn every_type_that_is_generated_can_be_asked_for() {
+    let tb = gres::cluster(gres::MIXED, "").start().unwrap();
+    let said = helper(&tb, &["verify"]);
+    assert_eq!(said.code(), 0, "{said}");
+    for (kind, gpus) in [
+        ("rtx_pro_6000:2", "0,1"),
+        ("rtx_pro_6000", "0"),
+        ("a100-sxm4-40gb:1", "2"),
+        ("a100-sxm4-80gb", "3"),
+    ] {
+        let gres = format!("--gres=gpu:{kind}");
+        let seen = tb.srun("alice", &[&gres, "bash", "-c", "echo $SLURM_STEP_GPUS"]);
+        assert_eq!(seen.unwrap().stdout, format!("{gpus}\n"), "{kind}");
+    }
+}
+
+#[test]
 fn jobs_of_three_users_share_a_gpu_and_each_task_is_told_its_share() {
     let (tb, _) = cluster("");
     let show = "echo $SLURM_SHARDS_ON_NODE $SLURM_GPU_SHARE_MIB $CUDA_VISIBLE_DEVICES";

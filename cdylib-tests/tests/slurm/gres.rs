@@ -1,0 +1,350 @@
+//! `slurm::conf::gres_conf` against `slurmd -G`, on generated trees of gres.conf and a
+//! file that it includes: the GPUs and shards that slurmd gives its node are those
+//! that are read.
+//!
+//! `SLURM_EFA_CASES` is how many trees are tried.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use proptest::prelude::*;
+use slurm::conf::gres_conf::{GresConf, Line, same_cores};
+use slurm::conf::reader::Disk;
+
+use crate::generated;
+
+/// GPUs of the node, whose files are `nvidia0` and so on.
+const MOST_GPUS: usize = 6;
+
+/// How the words of a line are written.
+#[derive(Debug, Clone)]
+struct Style {
+    lower: bool,
+    equals: &'static str,
+    between: &'static str,
+    tail: &'static str,
+    nodes: Option<&'static str>,
+    /// In the file that is included.
+    elsewhere: bool,
+}
+
+fn style() -> impl Strategy<Value = Style> {
+    let equals = prop_oneof![8 => Just("="), 1 => Just(" = "), 1 => Just("=\t")];
+    let between = prop_oneof![
+        8 => Just(" "),
+        1 => Just("  \t"),
+        1 => Just(" \\\n"),
+        1 => Just(" \\ \n  "),
+    ];
+    let tail = prop_oneof![
+        8 => Just("\n"),
+        1 => Just("  \n"),
+        1 => Just(" # why\n"),
+        1 => Just("\n# a comment\n\n"),
+    ];
+    let nodes = prop_oneof![
+        6 => Just(None),
+        1 => Just(Some("n1")),
+        1 => Just(Some("n[1-3]")),
+        1 => Just(Some("n0,n1")),
+    ];
+    let bits = (any::<bool>(), any::<bool>());
+    (equals, between, tail, nodes, bits).prop_map(
+        |(equals, between, tail, nodes, (lower, elsewhere))| Style {
+            lower,
+            equals,
+            between,
+            tail,
+            nodes,
+            elsewhere,
+        },
+    )
+}
+
+#[derive(Debug, Clone)]
+enum Shards {
+    None,
+    /// So many for each GPU, in one line without a file.
+    Spread(u64, &'static str),
+    /// In one line with all files.
+    Together(u64),
+    /// In a line for each of the first GPUs.
+    Each(Vec<u64>),
+}
+
+#[derive(Debug, Clone)]
+struct Tree {
+    /// For each GPU the number of its line, in rising order.
+    groups: Vec<usize>,
+    /// Whether the files of a line are in brackets.
+    brackets: bool,
+    kinds: Option<Vec<&'static str>>,
+    cores: Option<Vec<&'static str>>,
+    shards: Shards,
+    styles: Vec<Style>,
+    /// Lines of another node, and such as are for no GPU.
+    noise: Vec<&'static str>,
+}
+
+fn tree() -> impl Strategy<Value = Tree> {
+    let kind = prop::sample::select(
+        &[
+            "h100",
+            "rtx_pro_6000",
+            "a100-sxm4-40gb",
+            "T4",
+            "1g.10gb",
+            "nvidia_h100_80gb_hbm3",
+        ][..],
+    );
+    let cores = prop::sample::select(&["0", "0-1", "0,1", "1,0"][..]);
+    let shards = prop_oneof![
+        2 => Just(Shards::None),
+        2 => (1..9_u64, prop_oneof![4 => Just(""), 1 => Just("K"), 1 => Just("k")])
+            .prop_map(|(count, suffix)| Shards::Spread(count, suffix)),
+        2 => (1..9_u64).prop_map(Shards::Together),
+        2 => prop::collection::vec(1..9_u64, 1..=MOST_GPUS).prop_map(Shards::Each),
+    ];
+    let noise = prop::sample::select(
+        &[
+            "NodeName=n2 Name=gpu File={dir}/nvidia9\n",
+            "NodeName=n[2-4] Name=shard Count=4 File={dir}/nvidia9\n",
+            "# Name=gpu File={dir}/nvidia9\n",
+            "\n",
+        ][..],
+    );
+    (1..=MOST_GPUS)
+        .prop_flat_map(move |gpus| {
+            (
+                prop::collection::vec(0..3_usize, gpus),
+                any::<bool>(),
+                prop::option::of(prop::collection::vec(kind.clone(), MOST_GPUS)),
+                prop::option::of(prop::collection::vec(cores.clone(), MOST_GPUS)),
+                shards.clone(),
+                prop::collection::vec(style(), 2 * MOST_GPUS + 1),
+                prop::collection::vec(noise.clone(), 0..3),
+            )
+        })
+        .prop_map(
+            |(mut groups, brackets, kinds, cores, shards, styles, noise)| {
+                groups.sort_unstable();
+                Tree {
+                    groups,
+                    brackets,
+                    kinds,
+                    cores,
+                    shards,
+                    styles,
+                    noise,
+                }
+            },
+        )
+}
+
+/// The files of these GPUs in one value.
+fn files(dir: &Path, gpus: &[usize], brackets: bool) -> String {
+    let dir = dir.display();
+    let names: Vec<String> = gpus.iter().map(ToString::to_string).collect();
+    match (brackets, gpus) {
+        (true, [first, .., last]) => format!("{dir}/nvidia[{first}-{last}]"),
+        (true, [one]) => format!("{dir}/nvidia{one}"),
+        _ => names
+            .iter()
+            .map(|name| format!("{dir}/nvidia{name}"))
+            .collect::<Vec<_>>()
+            .join(","),
+    }
+}
+
+/// The texts of gres.conf and of the file that it includes.
+fn texts(tree: &Tree, dir: &Path) -> [String; 2] {
+    let mut texts = [String::new(), String::new()];
+    let mut styles = tree.styles.iter();
+    let mut write = |words: &[(&str, String)]| {
+        let style = styles.next().unwrap();
+        let nodes = style.nodes.map(|nodes| ("NodeName", nodes.to_owned()));
+        let words = nodes.iter().chain(words);
+        let words: Vec<String> = words
+            .map(|(key, value)| {
+                let key = match style.lower {
+                    true => key.to_ascii_lowercase(),
+                    false => (*key).to_owned(),
+                };
+                format!("{key}{}{value}", style.equals)
+            })
+            .collect();
+        let text = &mut texts[usize::from(style.elsewhere)];
+        write!(text, "{}{}", words.join(style.between), style.tail).unwrap();
+    };
+    let gpus: Vec<usize> = (0..tree.groups.len()).collect();
+    for (line, group) in gpus
+        .chunk_by(|a, b| tree.groups[*a] == tree.groups[*b])
+        .enumerate()
+    {
+        let mut words = vec![
+            ("Name", "gpu".to_owned()),
+            ("File", files(dir, group, tree.brackets)),
+        ];
+        words.extend(
+            tree.kinds
+                .iter()
+                .map(|kinds| ("Type", kinds[line].to_owned())),
+        );
+        words.extend(
+            tree.cores
+                .iter()
+                .map(|cores| ("Cores", cores[line].to_owned())),
+        );
+        write(&words);
+    }
+    let all = u64::try_from(gpus.len()).unwrap();
+    let shard = |count: String| vec![("Name", "shard".to_owned()), ("Count", count)];
+    match &tree.shards {
+        Shards::None => {}
+        Shards::Spread(count, suffix) => write(&shard(format!("{}{suffix}", count * all))),
+        Shards::Together(count) => {
+            let mut words = shard((count * all).to_string());
+            words.push(("File", files(dir, &gpus, tree.brackets)));
+            write(&words);
+        }
+        Shards::Each(counts) => {
+            for (gpu, count) in gpus.iter().zip(counts) {
+                let mut words = shard(count.to_string());
+                words.push(("File", files(dir, &[*gpu], false)));
+                write(&words);
+            }
+        }
+    }
+    for noise in &tree.noise {
+        texts[0].push_str(&noise.replace("{dir}", &dir.display().to_string()));
+    }
+    texts[0].push_str("include more.conf\n");
+    texts
+}
+
+/// slurm.conf's `Gres=`, by what was read.
+fn gres(lines: &[Line]) -> String {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for line in lines {
+        let kind = line.kind.iter().map(|kind| format!(":{kind}"));
+        let name = format!("{}{}", line.name, kind.collect::<String>());
+        *counts.entry(name).or_default() += line.count.unwrap_or(1);
+    }
+    let counts = counts.iter().map(|(name, count)| format!("{name}:{count}"));
+    counts.collect::<Vec<_>>().join(",")
+}
+
+/// A GPU, or the shards of one, as slurmd prints it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    name: String,
+    file: String,
+    kind: Option<String>,
+    count: u64,
+    cores: Option<String>,
+}
+
+fn shown(line: &str) -> Option<Shown> {
+    let (_, words) = line.split_once("Gres Name=")?;
+    let value = |key: &str| {
+        let mut words = words.split_ascii_whitespace();
+        let value = words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        value.filter(|value| *value != "(null)").map(str::to_owned)
+    };
+    let name = words.split_ascii_whitespace().next()?.to_owned();
+    let is_gpu = name == "gpu";
+    Some(Shown {
+        file: value("File")?,
+        // Shards have their GPU's.
+        kind: value("Type").filter(|_| is_gpu),
+        cores: value("Cores").filter(|_| is_gpu),
+        count: value("Count")?.parse().ok()?,
+        name,
+    })
+}
+
+/// What slurmd says of node n1, in the order of the files; `None` where it has no `-G`.
+fn slurmds(dir: &Path) -> Option<(Vec<Shown>, String)> {
+    let said = Command::new("/usr/sbin/slurmd")
+        .args(["-G", "-N", "n1", "-f"])
+        .arg(dir.join("slurm.conf"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);
+    if text.contains("invalid option") {
+        return None;
+    }
+    let mut all: Vec<Shown> = text.lines().filter_map(shown).collect();
+    // slurmd gives every GPU shards, and most of them none.
+    all.retain(|it| it.count > 0);
+    all.sort();
+    Some((all, text.into_owned()))
+}
+
+fn ours(conf: &GresConf) -> Vec<Shown> {
+    let lines = conf.lines.iter().map(|line| Shown {
+        name: line.name.clone(),
+        file: line.files.join(","),
+        kind: line.kind.clone(),
+        count: line.count.unwrap_or(1),
+        cores: line.cores.clone(),
+    });
+    let mut lines: Vec<Shown> = lines.collect();
+    lines.sort();
+    lines
+}
+
+fn with_devices() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_owned();
+    for gpu in 0..MOST_GPUS {
+        let made = Command::new("mknod")
+            .arg(dir.join(format!("nvidia{gpu}")))
+            .args(["c", "195", &gpu.to_string()])
+            .status();
+        assert!(made.unwrap().success());
+    }
+    (folder, dir)
+}
+
+#[test]
+fn gres_conf_is_read_as_slurmd_reads_it() {
+    let (_folder, dir) = with_devices();
+    let (main, more) = (dir.join("gres.conf"), dir.join("more.conf"));
+    generated::runner(200)
+        .run(&tree(), |tree| {
+            let [text, included] = texts(&tree, &dir);
+            fs::write(&main, &text).unwrap();
+            fs::write(&more, &included).unwrap();
+            let node = "n1".parse().unwrap();
+            let conf = GresConf::read(&Disk, &main, &node).unwrap();
+            prop_assert!(conf.problems.is_empty(), "{:?}", conf.problems);
+            let slurm_conf = format!(
+                "ClusterName=c\nSlurmctldHost=localhost\nGresTypes=gpu,shard\n\
+                 SlurmdSpoolDir={}/spool\nNodeName=n1 CPUs=2 Gres={}\n\
+                 PartitionName=p Nodes=n1\n",
+                dir.display(),
+                gres(&conf.lines)
+            );
+            fs::write(dir.join("slurm.conf"), slurm_conf).unwrap();
+            let Some((slurms, said)) = slurmds(&dir) else {
+                return Ok(());
+            };
+            let ours = ours(&conf);
+            let is_same = |(ours, slurms): (&Shown, &Shown)| {
+                let cores = same_cores(ours.cores.as_deref(), slurms.cores.as_deref());
+                let place = |it: &Shown| (it.name.clone(), it.file.clone(), it.kind.clone());
+                cores && place(ours) == place(slurms) && ours.count == slurms.count
+            };
+            prop_assert!(
+                ours.len() == slurms.len() && ours.iter().zip(&slurms).all(is_same),
+                "read {ours:#?}\nSlurm has {slurms:#?}\n{said}\nby\n{}",
+                generated::texts(&dir, &["slurm.conf", "gres.conf", "more.conf"])
+            );
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
