@@ -37,9 +37,9 @@ enum Command {
     /// Check or show slurm-efa.toml, or print its schema
     #[command(subcommand)]
     Config(config::Command),
-    /// Judge a HyperPod cluster before it is made, by its files and what AWS says
+    /// Check a HyperPod cluster before it is created: its files, its scripts and its network
     Preflight(Box<preflight::Arguments>),
-    /// What HyperPod's own files say of the cluster that this node is in
+    /// Show the cluster that this node is in, from HyperPod's own files
     Cluster(cluster::Arguments),
     #[command(name = login::COMMAND, hide = true)]
     PamCheck {

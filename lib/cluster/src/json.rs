@@ -83,7 +83,7 @@ impl Value {
             Self::Bool(_) => "true or false",
             Self::Integer(_) => "an integer",
             Self::Float(_) => "a number with a fraction or an exponent",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Object(_) => "an object",
         }

@@ -203,7 +203,12 @@ impl Judge {
             (Shape::Integer { min, max }, Value::Integer(number)) => {
                 if *number < i128::from(*min) || *number > i128::from(*max) {
                     let bounds = bounds(i128::from(*min), i128::from(*max));
-                    self.add(Kind::Range, node, at, format!("{number} is not {bounds}"));
+                    self.add(
+                        Kind::Range,
+                        node,
+                        at,
+                        format!("{number} is out of range: {bounds}"),
+                    );
                 }
             }
             (Shape::List { length, of }, Value::List(items)) => {
@@ -349,7 +354,7 @@ fn bounds(min: i128, max: i128) -> String {
 
 fn kind(shape: &Shape) -> &'static str {
     match shape {
-        Shape::Text { .. } => "a text",
+        Shape::Text { .. } => "a string",
         Shape::Integer { .. } => "an integer",
         Shape::Boolean => "true or false",
         Shape::Timestamp => "a time",
@@ -425,7 +430,7 @@ mod tests {
         assert_eq!(at, "/InstanceGroups/0/InstanceCount");
         assert_eq!(
             sentence,
-            "this is a text, not an integer: write 16 without quotes"
+            "this is a string, not an integer: write 16 without quotes"
         );
     }
 

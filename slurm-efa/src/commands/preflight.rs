@@ -46,16 +46,16 @@ struct JudgeArguments {
     /// listing of what is there
     #[arg(long, value_name = "DIR|LISTING")]
     lifecycle: Option<PathBuf>,
-    /// A count that a group is to have later: addresses and quotas are checked for it, too
+    /// A later size of a group: addresses and quotas are checked for it, too
     #[arg(long, value_name = "GROUP=COUNT", value_parser = planned)]
     planned: Vec<(String, u64)>,
-    /// Answers of the AWS CLI that were saved; --print-commands shows how
+    /// Saved answers of the AWS CLI; --print-commands shows how to save them
     #[arg(long, value_name = "DIR", conflicts_with = "live")]
     aws: Option<PathBuf>,
-    /// Ask AWS now, by the AWS CLI and only with commands that read
+    /// Ask AWS now, through the AWS CLI and only with commands that read
     #[arg(long)]
     live: bool,
-    /// Where --live keeps the answers, for a later run with --aws
+    /// Where --live keeps the answers for a later run with --aws
     #[arg(long, value_name = "DIR", default_value = "preflight-answers")]
     keep: PathBuf,
     /// Seconds for each command of --live
@@ -71,7 +71,7 @@ struct JudgeArguments {
     /// Print all findings as JSON
     #[arg(long)]
     json: bool,
-    /// End with 2 for warnings, too
+    /// Exit with 2 for warnings, too
     #[arg(long)]
     strict: bool,
 }

@@ -168,7 +168,7 @@ pub(super) fn workers(look: &Look<'_>) -> Outcome {
             faults.push(in_parameters(&name.at, sentence));
         } else if is(&parameters.controller_group) || is(&parameters.login_group) {
             let sentence = format!(
-                "{} is the controller or login group, and no worker group can be",
+                "{} is the controller or login group and cannot be a worker group as well",
                 shown(name)
             );
             faults.push(in_parameters(&name.at, sentence));
@@ -217,7 +217,7 @@ pub(super) fn partitions(look: &Look<'_>) -> Outcome {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         let text = &name.value;
         if text.is_empty() || text.len() > 63 || !text.chars().all(allowed) {
-            Some(format!("{} is not a lawful partition name", shown(name)))
+            Some(format!("{} is not a valid partition name", shown(name)))
         } else if text.eq_ignore_ascii_case("default") {
             Some("a partition cannot be called DEFAULT, a key word of slurm.conf".to_owned())
         } else {

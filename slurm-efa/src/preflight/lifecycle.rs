@@ -360,7 +360,7 @@ pub(super) fn users(look: &Look<'_>) -> Outcome {
         };
         let shown = printable(name, 40);
         if !is_user_name(name) {
-            wrong(format!("\"{shown}\" is not a lawful user name"));
+            wrong(format!("\"{shown}\" is not a valid user name"));
         }
         if let Some(other) = names.insert(name.to_owned(), line) {
             wrong(format!("{shown} is in line {other} as well"));

@@ -156,7 +156,7 @@ fn shown(path: &Path) -> String {
 /// There is no `aws`, or the folder cannot be made.
 pub fn ask(cluster: &CreateCluster, session: &Session) -> Result<Answers, String> {
     let program = find("aws").ok_or(
-        "there is no program aws in PATH; --aws DIR reads answers that were saved elsewhere",
+        "the AWS CLI (aws) is not in PATH; --aws DIR reads answers that were saved elsewhere",
     )?;
     let folder = &session.folder;
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", shown(folder)))?;

@@ -23,8 +23,8 @@ pub(super) fn vpc_missing(look: &Look<'_>) -> Outcome {
         .map(|group| {
             let name = group.shown();
             let sentence = format!(
-                "there is no VpcConfig, so group {name} gets a network of SageMaker's, in which \
-                 EFA and file systems of FSx are not reachable"
+                "there is no VpcConfig, so group {name} is in SageMaker's own network, without EFA \
+                 and without access to file systems of FSx"
             );
             fault(&Spot::default(), sentence)
         })
@@ -45,7 +45,7 @@ pub(super) fn subnets(look: &Look<'_>) -> Outcome {
     let known = answer(&look.input.answers.subnets)?;
     let named = look.cluster.all_vpcs().flat_map(|vpc| &vpc.subnets);
     let absent = named.filter(|id| subnet(known, id).is_none()).map(|id| {
-        let sentence = format!("{} is no subnet of this account and Region", shown(id));
+        let sentence = format!("{} does not exist in this account and Region", shown(id));
         fault(&id.at, sentence)
     });
     Ok(absent.collect())
@@ -56,10 +56,7 @@ pub(super) fn security_groups(look: &Look<'_>) -> Outcome {
     let named = look.cluster.all_vpcs().flat_map(|it| &it.security_groups);
     let absent = named.filter(|id| security_group(known, &id.value).is_none());
     let absent = absent.map(|id| {
-        let sentence = format!(
-            "{} is no security group of this account and Region",
-            shown(id)
-        );
+        let sentence = format!("{} does not exist in this account and Region", shown(id));
         fault(&id.at, sentence)
     });
     Ok(absent.collect())

@@ -209,7 +209,7 @@ fn what_would_not_pass_is_named_and_not_written() {
             "hyperpod-nodes",
             "does not match the pattern",
         ),
-        ("--count", "100000", "is not from 0 to 6758"),
+        ("--count", "100000", "is out of range: from 0 to 6758"),
         ("--subnet", "my subnet", "does not match the pattern"),
     ] {
         let mut options = OPTIONS.to_vec();
