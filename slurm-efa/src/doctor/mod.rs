@@ -14,6 +14,7 @@ mod plugin;
 mod programs;
 mod slurm_daemons;
 mod slurm_files;
+mod sshd;
 mod state;
 mod users;
 
@@ -166,6 +167,7 @@ impl Examination {
                 self.add("pam-module", stack.module(site));
             }
         }
+        self.add("sshd-penalties", sshd::penalties(site));
         self.add("logoutd", daemons::logoutd(site));
         let usual = slurm::installation::USUAL_SPOOLS;
         self.add("spool-dir", health::spool_dir(site, "logout", &usual));
