@@ -40,6 +40,8 @@ pub enum Request {
     Delay(Duration),
     /// A counter has this value.
     Set(String, u64),
+    /// The device claims a GUID, or has its own again. A driver asks when it comes.
+    Guid(Option<u64>),
     /// What the device has counted.
     Counters,
     /// What is wrong with it and what the driver made on it.
@@ -83,6 +85,7 @@ closed on|off        the whole fabric: nothing arrives
 loss PERCENT         the whole fabric: lost packets
 delay MS             the whole fabric: how long work takes to arrive
 set COUNTER N        a counter has this value
+guid N               claim a GUID when a driver comes; `guid own` ends it
 counters             print the counters as JSON
 state                print faults, queues and commands seen as JSON";
 
@@ -144,6 +147,8 @@ impl FromStr for Request {
             ["loss", percent] => Self::Loss(loss(percent)?),
             ["delay", time] => Self::Delay(milliseconds(time)?),
             ["set", counter, value] => Self::Set(counter.to_owned(), number(value)?),
+            ["guid", "own"] => Self::Guid(None),
+            ["guid", guid] => Self::Guid(Some(number(guid)?)),
             ["counters"] => Self::Counters,
             ["state"] => Self::State,
             [name, word] => match fault(name) {
@@ -195,6 +200,7 @@ pub fn obey(
                 return Err(format!("{counter}: there is no such counter"));
             }
         }
+        Request::Guid(guid) => device.identity.claimed_guid = guid,
         Request::Counters => return Ok(json!(device.counters.values()).to_string()),
         Request::State => {
             let connected = lock(client).is_some();

@@ -68,6 +68,7 @@ impl Efa {
                 model,
                 number: index as u16,
                 vectors,
+                claimed_guid: None,
             },
             config: ConfigSpace::new(model.device_id, vectors),
             registers: Registers::new(configuration.admin_timeout.min(15)),

@@ -90,6 +90,8 @@ pub(crate) struct Identity {
     pub(crate) model: Model,
     pub(crate) number: u16,
     pub(crate) vectors: u16,
+    /// The GUID that it claims to have, if that is not its own.
+    pub(crate) claimed_guid: Option<u64>,
 }
 
 impl Identity {
@@ -137,7 +139,8 @@ impl Identity {
             | when(self.model.rdma_read, RDMA_READ)
             | when(self.model.rdma_write, RDMA_WRITE);
         let features = [DEVICE, AENQ, NETWORK, QUEUES, HINTS, HOST, EVENT_QUEUES];
-        let guid = 0x0efa_0000_0000_0000_u64 | u64::from(self.number);
+        let own = 0x0efa_0000_0000_0000_u64 | u64::from(self.number);
+        let guid = self.claimed_guid.unwrap_or(own);
         Fields::default()
             .u64(features.iter().map(|id| 1 << id).sum())
             // Page sizes of a registration: 4 KiB up to 2 GiB.

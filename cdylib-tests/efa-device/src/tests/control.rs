@@ -26,6 +26,8 @@ fn a_request_that_is_misspelt_says_what_there_is() {
         "event 1",
         "set rx_drops",
         "counters now",
+        "guid",
+        "guid 18446744073709551616",
     ] {
         let error = line.parse::<Request>().unwrap_err();
         assert!(!error.is_empty(), "{line}");
@@ -57,6 +59,21 @@ fn counters_are_json_and_can_be_set_to_any_value() {
     assert_eq!(counters["tx_bytes"], 0);
     // The 22 of the driver, and the violations that newer ones show.
     assert_eq!(counters.as_object().unwrap().len(), 23);
+}
+
+#[test]
+fn a_device_claims_the_guid_that_it_is_told_to() {
+    const GUID: std::ops::Range<usize> = 40..48;
+    let world = World::new(model("p5"), 2);
+    let own = world.driver(1).feature(1).unwrap()[GUID].to_vec();
+    assert_ne!(own, world.driver(0).feature(1).unwrap()[GUID]);
+    for guid in [0, 0x0102_0304_0506_0708_u64] {
+        world.tell(1, &format!("guid {guid}")).unwrap();
+        let claimed = world.driver(1).feature(1).unwrap();
+        assert_eq!(claimed[GUID], guid.to_be_bytes());
+    }
+    world.tell(1, "guid own").unwrap();
+    assert_eq!(world.driver(1).feature(1).unwrap()[GUID], own);
 }
 
 #[test]
