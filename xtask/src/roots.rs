@@ -20,6 +20,8 @@ struct Root {
     packages: &'static str,
     /// Packages of the suite's backports.
     backports: &'static str,
+    /// What is done in it when all is installed.
+    finish: &'static str,
 }
 
 /// The releases that are tested. A new one is one line.
@@ -38,6 +40,7 @@ const fn of_matrix(suite: &'static str, slurm: &'static str) -> Root {
         slurm,
         packages: "slurm-wlm,munge,libslurm-dev",
         backports: "",
+        finish: "",
     }
 }
 
@@ -50,11 +53,13 @@ const MACHINE: Root = Root {
     packages: "slurm-wlm,munge,systemd-sysv,dbus,libpam-systemd,udev,kmod,openssh-server,\
                openssh-client,iproute2,rdma-core,procps,linux-image-amd64,initramfs-tools,xz-utils",
     backports: "",
+    finish: "",
 };
 
 /// Where the kernel's own efa driver runs: the guests' Debian, what builds the
 /// driver from the kernel's source, and a QEMU that has vfio-user-pci, which came
-/// with its version 10.1.
+/// with its version 10.1. There are two kernels: the driver of the backports' counts
+/// retransmissions and remotes.
 const DRIVER: Root = Root {
     name: "driver",
     suite: "trixie",
@@ -62,8 +67,19 @@ const DRIVER: Root = Root {
     packages: "slurm-wlm,munge,kmod,iproute2,procps,rdma-core,ibverbs-providers,ibverbs-utils,\
                libfabric-bin,busybox,linux-image-amd64,linux-headers-amd64,linux-source,gcc,make,\
                xz-utils,cpio",
-    backports: "qemu-system-x86",
+    backports: "qemu-system-x86 linux-image-amd64 linux-headers-amd64 linux-source",
+    finish: KEEP_IT_SMALL,
 };
+
+/// Of the kernels' sources nothing but the driver is needed.
+const KEEP_IT_SMALL: &str = r#"
+    rm -rf /boot/initrd.img-* /usr/share/doc /usr/share/man /usr/share/locale
+    cd /usr/src
+    for archive in linux-source-*.tar.xz; do
+        tar --extract --xz --file "$archive" "${archive%.tar.xz}/drivers/infiniband/hw/efa"
+        rm "$archive"
+    done
+"#;
 
 /// Written into a root when it is complete; holds its list of packages.
 const STAMP: &str = "slurm-efa-root";
@@ -126,7 +142,9 @@ impl Root {
 
     /// What the stamp of a complete root says.
     fn contents(&self) -> String {
-        [self.packages, self.backports].join(" ").trim().to_owned()
+        let parts = [self.packages, self.backports, self.finish];
+        let words = parts.iter().flat_map(|part| part.split_whitespace());
+        words.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -139,6 +157,7 @@ fn make(directory: &Path, root: &Root) -> Result<()> {
         slurm,
         packages,
         backports,
+        finish,
     } = root;
     let contents = root.contents();
     let root = directory.join(name);
@@ -170,17 +189,24 @@ fn make(directory: &Path, root: &Root) -> Result<()> {
             last_lines(&log, 3)
         );
     }
-    if !backports.is_empty() {
+    for (what, script, arguments) in [
+        (*backports, BACKPORTS, &[*suite, *backports][..]),
+        (*finish, *finish, &[]),
+    ] {
+        if what.is_empty() {
+            continue;
+        }
         let status = Command::new("chroot")
             .arg(&unfinished)
-            .args(["sh", "-ec", BACKPORTS, "sh", suite, backports])
+            .args(["sh", "-ec", script, "sh"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stderr(output.try_clone()?)
-            .stdout(output)
+            .stdout(output.try_clone()?)
             .status()?;
         if !status.success() {
             bail!(
-                "{backports} of {suite}-backports could not be installed ({status}): {}",
+                "{name} could not be completed ({status}): {}",
                 last_lines(&log, 3)
             );
         }

@@ -31,9 +31,27 @@ pub struct Hardware {
     pub cpus: u32,
     /// MiB of memory of each NUMA node. With several, device N is at node N.
     pub memory: &'static [u32],
-    /// More words for the kernel's command line.
-    pub boot: &'static str,
+    pub kernel: Kernel,
     pub network: Option<Network>,
+}
+
+/// A kernel of the image, with its own efa driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// The release's: 17 counters.
+    Stable,
+    /// The backports': 22 counters.
+    Backports,
+}
+
+impl Kernel {
+    /// As the image's files are called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Backports => "backports",
+        }
+    }
 }
 
 /// A cable between two guests.
@@ -253,7 +271,7 @@ fn command(image: &Image, hardware: &Hardware, devices: &[&Path]) -> Command {
         product,
         cpus,
         memory,
-        boot,
+        kernel,
         network,
     } = *hardware;
     let at = |name: &str| Path::new(HERE).join("image").join(name);
@@ -262,9 +280,16 @@ fn command(image: &Image, hardware: &Hardware, devices: &[&Path]) -> Command {
     let address = network.map_or(String::new(), |it| format!("address={}", it.address));
     let words = format!(
         "console=ttyS0 quiet panic=-1 mitigations=off lsm=yama net.ifnames=0 name={name} \
-         {address} {boot}"
+         {address}"
     );
-    qemu::boot(&mut qemu, cpus, &at("KERNEL"), &at("INITRD"), &words);
+    let of_kernel = |what: &str| at(&format!("{what}-{}", kernel.name()));
+    qemu::boot(
+        &mut qemu,
+        cpus,
+        &of_kernel("KERNEL"),
+        &of_kernel("INITRD"),
+        &words,
+    );
     qemu::numa(&mut qemu, cpus, memory, "memory-backend-memfd,share=on");
     qemu.args(["-M", "q35", "-no-reboot"])
         .args([

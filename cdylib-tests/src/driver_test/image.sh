@@ -1,4 +1,4 @@
-# Makes what a guest boots from: DISK, KERNEL and INITRD in $OUT, of the Debian in
+# Makes what a guest boots from: DISK, and a KERNEL and INITRD of each release, in $OUT, of the Debian in
 # $ROOT, which is not changed. Runs in a mount namespace of its own.
 set -eu
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -11,62 +11,74 @@ mount -t overlay overlay "$new" \
     -o "lowerdir=$ROOT,upperdir=$OUT/layer/upper,workdir=$OUT/layer/work"
 mount -t proc proc "$new/proc"
 inside() { chroot "$new" "$@"; }
-version=$(ls "$new/lib/modules")
-modules=$new/lib/modules/$version
 
-# Debian's kernel leaves the efa driver out; its package of the kernel's source has
-# it. It is built as it is, against the headers.
-source=$(ls "$new"/usr/src/linux-source-*.tar.xz)
-name=$(basename "$source" .tar.xz)
-tar --extract --xz --file "$source" --directory "$new/root" "$name/drivers/infiniband/hw/efa"
-inside make --directory "/lib/modules/$version/build" "M=/root/$name/drivers/infiniband/hw/efa" \
-    CONFIG_INFINIBAND_EFA=m modules
-install -D -m 644 "$new/root/$name/drivers/infiniband/hw/efa/efa.ko" "$modules/updates/efa.ko"
-rm -r "${new:?}/root/$name"
-inside depmod "$version"
+# Debian's kernels leave the efa driver out; its package of a kernel's source has it.
+# It is built as it is, against the headers.
+build_driver() {
+    source=$(ls -d "$new/usr/src/linux-source-${version%.*}"*)
+    cp -R "$source/drivers/infiniband/hw/efa" "$new/root/efa"
+    inside make --directory "/lib/modules/$version/build" M=/root/efa CONFIG_INFINIBAND_EFA=m modules
+    install -D -m 644 "$new/root/efa/efa.ko" "$modules/updates/efa.ko"
+    rm -r "$new/root/efa"
+    inside depmod "$version"
+}
 
-# Of the other modules those that are needed, not compressed.
+# The files of modules and of what they depend on.
 needed() {
     inside modprobe --set-version "$version" --show-depends --all "$@" |
         sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++'
 }
-boot='virtio_pci virtio_blk ext4 overlay'
-# shellcheck disable=SC2086  # a list of words
-needed $boot >"$OUT/layer/boot"
-needed efa rdma_ucm virtio_net crc32_generic >"$OUT/layer/later"
-cat "$OUT/layer/boot" "$OUT/layer/later" | sed 's|^/usr||' >"$OUT/layer/needed"
-find "$modules/kernel" -name '*.ko.xz' | while read -r file; do
-    if grep -qxF "${file#"$new"}" "$OUT/layer/needed"; then
-        inside xz --decompress "${file#"$new"}"
-    else
-        rm "$file"
-    fi
-done
-inside depmod "$version"
+
+# Of the other modules those that are needed, not compressed.
+keep_modules() {
+    needed virtio_pci virtio_blk ext4 overlay >"$OUT/layer/boot"
+    needed efa rdma_ucm virtio_net >"$OUT/layer/later"
+    cat "$OUT/layer/boot" "$OUT/layer/later" | sed 's|^/usr||' >"$OUT/layer/needed"
+    find "$modules/kernel" -name '*.ko.xz' | while read -r file; do
+        if grep -qxF "${file#"$new"}" "$OUT/layer/needed"; then
+            inside xz --decompress "${file#"$new"}"
+        else
+            rm "$file"
+        fi
+    done
+    inside depmod "$version"
+}
 
 # The initial RAM disk: busybox, and what finds the disks.
-initrd=$OUT/layer/initrd
-mkdir -p "$initrd/bin" "$initrd/modules" "$initrd/proc" "$initrd/dev" "$initrd/base" \
-    "$initrd/own" "$initrd/rw" "$initrd/new"
-cp "$new/usr/bin/busybox" "$initrd/bin/busybox"
-inside ldd /usr/bin/busybox 2>/dev/null | grep -o '/lib[^ ]*' | while read -r library; do
-    install -D "$new$library" "$initrd$library"
+make_initrd() {
+    initrd=$OUT/layer/initrd-$version
+    mkdir -p "$initrd/bin" "$initrd/modules" "$initrd/proc" "$initrd/dev" "$initrd/base" \
+        "$initrd/own" "$initrd/rw" "$initrd/new"
+    cp "$new/usr/bin/busybox" "$initrd/bin/busybox"
+    inside ldd /usr/bin/busybox 2>/dev/null | grep -o '/lib[^ ]*' | while read -r library; do
+        install -D "$new$library" "$initrd$library"
+    done
+    number=10
+    while read -r module; do
+        number=$((number + 1))
+        module=${module%.xz}
+        cp "$new$module" "$initrd/modules/$number-$(basename "$module")"
+    done <"$OUT/layer/boot"
+    printf '%s\n' "$INIT_BOOT" >"$initrd/init"
+    chmod 755 "$initrd/init"
+    # With the Debian's own cpio, in a folder that both see.
+    mkdir "$new/mnt/initrd"
+    mount --bind "$initrd" "$new/mnt/initrd"
+    inside sh -c 'cd /mnt/initrd && find . | cpio --create --format=newc --quiet' >"$OUT/INITRD-$1"
+    umount "$new/mnt/initrd"
+    rmdir "$new/mnt/initrd"
+}
+
+# The release's own kernel, and that of its backports.
+set -- stable backports
+for version in $(ls "$new/lib/modules" | sort --version-sort); do
+    modules=$new/lib/modules/$version
+    build_driver
+    keep_modules
+    make_initrd "$1"
+    cp -L "$new/boot/vmlinuz-$version" "$OUT/KERNEL-$1"
+    shift
 done
-number=10
-while read -r module; do
-    number=$((number + 1))
-    module=${module%.xz}
-    cp "$new$module" "$initrd/modules/$number-$(basename "$module")"
-done <"$OUT/layer/boot"
-printf '%s\n' "$INIT_BOOT" >"$initrd/init"
-chmod 755 "$initrd/init"
-# With the Debian's own cpio, in a folder that both see.
-mkdir "$new/mnt/initrd"
-mount --bind "$initrd" "$new/mnt/initrd"
-inside sh -c 'cd /mnt/initrd && find . | cpio --create --format=newc --quiet' >"$OUT/INITRD"
-umount "$new/mnt/initrd"
-rmdir "$new/mnt/initrd"
-cp -L "$new/boot/vmlinuz-$version" "$OUT/KERNEL"
 umount "$new/proc"
 
 # The system of every guest, which writes to memory only.

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The guest's first process: it mounts, loads the driver unless the command line
-# says `noefa`, and is root's shell on the second serial line from then on.
+# The guest's first process: it mounts, loads the driver, and is root's shell on the
+# second serial line from then on.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -21,7 +21,7 @@ if [ -n "$(word address)" ]; then
     ip address add "$(word address)/24" dev eth0
     ip link set eth0 up
 fi
-grep -qw noefa /proc/cmdline || modprobe -a efa rdma_ucm
+modprobe -a efa rdma_ucm
 cd /root || exit
 exec </dev/ttyS1 >/dev/ttyS1 2>&1
 stty raw -echo

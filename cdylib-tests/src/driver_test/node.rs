@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::fabric::Fabric;
-use super::guest::{Guest, Hardware, Network, Said};
+use super::guest::{Guest, Hardware, Kernel, Network, Said};
 use super::image::Image;
 use crate::machines::Verdict;
 use crate::machines::scene::expect;
@@ -39,7 +39,7 @@ pub const ONE: Wanted = Wanted {
         product: "c5n.18xlarge",
         cpus: 2,
         memory: &[512],
-        boot: "",
+        kernel: Kernel::Stable,
         network: None,
     },
     model: "p4d",

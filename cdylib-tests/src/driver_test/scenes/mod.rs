@@ -5,6 +5,7 @@ mod devices;
 mod faults;
 mod heal;
 mod jobs;
+mod newer_driver;
 
 use super::node::Stage;
 use crate::machines::scene::Scene;
@@ -55,6 +56,12 @@ pub const SCENES: &[Scene<Stage>] = &[
     Scene::new(
         "a device that stays dead is not brought back",
         heal::rebind_of_a_dead_device,
+    ),
+    Scene::new("22 counters: a newer driver", newer_driver::counters),
+    Scene::new("22 counters: thresholds", newer_driver::thresholds),
+    Scene::new(
+        "22 counters: dead admin queue",
+        newer_driver::dead_admin_queue,
     ),
     Scene::new("NUMA", devices::numa),
     Scene::new("two nodes on one fabric", data_path::two_nodes),
