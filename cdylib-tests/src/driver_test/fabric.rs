@@ -88,7 +88,7 @@ impl Fabric {
     /// # Errors
     /// A device does not understand.
     pub fn heal(&self) -> Verdict {
-        const FAULTS: [&str; 9] = [
+        const FAULTS: [&str; 10] = [
             "dead-admin off",
             "dead-registers off",
             "not-ready off",
@@ -98,6 +98,7 @@ impl Fabric {
             "muted off",
             "closed off",
             "refuse off",
+            "guid own",
         ];
         for device in 0..self.sockets.len() {
             for fault in FAULTS {

@@ -32,7 +32,9 @@ needed() {
 # Of the other modules those that are needed, not compressed.
 keep_modules() {
     needed virtio_pci virtio_blk ext4 overlay >"$OUT/layer/boot"
-    needed efa rdma_ucm virtio_net >"$OUT/layer/later"
+    needed efa rdma_ucm rdma_rxe dummy virtio_net >"$OUT/layer/later"
+    # rdma_rxe needs it, without saying so; newer kernels have it in them.
+    needed crc32_generic >>"$OUT/layer/later"
     cat "$OUT/layer/boot" "$OUT/layer/later" | sed 's|^/usr||' >"$OUT/layer/needed"
     find "$modules/kernel" -name '*.ko.xz' | while read -r file; do
         if grep -qxF "${file#"$new"}" "$OUT/layer/needed"; then

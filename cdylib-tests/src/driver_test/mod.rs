@@ -9,6 +9,7 @@ mod guest;
 mod image;
 mod node;
 mod scenes;
+mod slurm;
 
 use crate::machines::scene::{Scene, play};
 use crate::machines::{Verdict, scratch};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::fabric::Fabric;
 use super::guest::{Guest, Hardware, Kernel, Network, Said};
 use super::image::Image;
+use super::slurm;
 use crate::machines::Verdict;
 use crate::machines::scene::expect;
 
@@ -35,7 +36,7 @@ pub struct Wanted {
 /// An instance type with one device and no GPU.
 pub const ONE: Wanted = Wanted {
     hardware: Hardware {
-        name: "one",
+        name: "n1",
         product: "c5n.18xlarge",
         cpus: 2,
         memory: &[512],
@@ -51,8 +52,8 @@ pub const ONE: Wanted = Wanted {
 /// One with four.
 pub const FOUR: Wanted = Wanted {
     hardware: Hardware {
-        name: "four",
         product: "p4d.24xlarge",
+        memory: &[640],
         ..ONE.hardware
     },
     devices: 4,
@@ -62,7 +63,6 @@ pub const FOUR: Wanted = Wanted {
 /// One with as many as there can be.
 pub const ALL: Wanted = Wanted {
     hardware: Hardware {
-        name: "all",
         product: "p5.48xlarge",
         memory: &[1024],
         ..ONE.hardware
@@ -78,6 +78,8 @@ pub struct Node {
     pub guest: Guest,
     pub fabric: Fabric,
     wanted: Wanted,
+    /// Whether Slurm runs on it.
+    slurm: bool,
 }
 
 impl Stage {
@@ -207,25 +209,12 @@ impl Pair {
     /// # Errors
     /// It does not come up.
     pub fn slurm(&mut self) -> Verdict {
+        let [first, second] = &mut self.guests;
         if !self.slurm {
-            for (guest, daemons) in self
-                .guests
-                .iter_mut()
-                .zip(["slurmctld && slurmd", "slurmd"])
-            {
-                guest.run(&format!(
-                    "mkdir -p /run/munge /var/spool/slurmctld /var/spool/slurmd; \
-                     chown munge: /run/munge /var/lib/munge /var/log/munge; \
-                     setpriv --reuid=munge --regid=munge --clear-groups munged && {daemons}"
-                ))?;
-            }
+            slurm::start(&mut [first, second])?;
             self.slurm = true;
         }
-        self.guests[0].run("scontrol update nodename=n[1-2] state=resume 2>/dev/null; true")?;
-        self.guests[0].wait(
-            "both nodes to be idle",
-            "sinfo -h -o '%T %n %E'; [ \"$(sinfo -h -t idle -o %D)\" = 2 ]",
-        )
+        slurm::wait_idle(first, 2)
     }
 }
 
@@ -240,6 +229,7 @@ impl Node {
             guest,
             fabric,
             wanted,
+            slurm: false,
         })
     }
 
@@ -248,6 +238,21 @@ impl Node {
         self.fabric.heal()?;
         rebind(&mut self.guest)?;
         self.devices(self.wanted.devices)
+    }
+
+    /// A Slurm of this node alone, which waits for jobs. efa-check's prolog is not
+    /// called: what happens to a job is the plugin's doing.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn slurm(&mut self) -> Verdict {
+        if !self.slurm {
+            self.guest
+                .run("sed -i 's/^Prolog=.*efa-check-prolog/#&/' /etc/slurm/slurm.conf")?;
+            slurm::start(&mut [&mut self.guest])?;
+            self.slurm = true;
+        }
+        slurm::wait_idle(&mut self.guest, 1)
     }
 
     /// Fails unless the driver has so many devices.

@@ -62,6 +62,29 @@ pub fn ud(stage: &mut Stage) -> Verdict {
     as_the_devices_count(&mut node.guest, node.fabric.counted(0..1, "tx_bytes")?)
 }
 
+/// Both ends sleep until the device interrupts: a completion queue's event. libfabric
+/// has that (`FI_WAIT_FD`) since 2.2, which is newer than the guests'.
+pub fn completion_events(stage: &mut Stage) -> Verdict {
+    const END: &str = "timeout 60 ibv_ud_pingpong -e -g 0 -s 1024 -n 20";
+    let node = stage.node(FOUR)?;
+    let interrupts = "awk '/efa-comp/ { for (i = 2; i < 4; i++) sum += $i } END { print sum + 0 }' \
+                      /proc/interrupts";
+    let before: u64 = node.guest.run(interrupts)?.trim().parse()?;
+    let said = node.guest.output(&format!(
+        "{END} -d efa_0 >/tmp/server 2>&1 &\n\
+         until grep -q ':4853 [0-9A-F:]* 0A' /proc/net/tcp*; do \
+         jobs -r | grep -q . || {{ cat /tmp/server; exit 1; }}; sleep 0.05; done\n\
+         {END} -d efa_1 127.0.0.1; code=$?; wait; cat /tmp/server; exit $code"
+    ))?;
+    expect(said.code == 0, "an end of both", &said)?;
+    let after: u64 = node.guest.run(interrupts)?.trim().parse()?;
+    expect(
+        after >= before + 20,
+        "an interrupt for each",
+        after - before,
+    )
+}
+
 /// The driver reads what the device counts.
 fn as_the_devices_count(guest: &mut Guest, sent: u64) -> Verdict {
     let read = guest.run("cat /sys/class/infiniband/efa_0/ports/1/hw_counters/tx_bytes")?;

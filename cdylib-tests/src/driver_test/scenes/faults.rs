@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::driver_test::guest::Hardware;
 use crate::driver_test::node::{ALL, FOUR, Node, Stage, Wanted};
 use crate::machines::Verdict;
 use crate::machines::scene::expect;
@@ -268,10 +267,6 @@ pub fn one_dead_of_32(stage: &mut Stage) -> Verdict {
 
 /// A node whose devices leave the driver its own limit.
 const THIRTY_SECONDS: Wanted = Wanted {
-    hardware: Hardware {
-        name: "own",
-        ..FOUR.hardware
-    },
     limit: Duration::ZERO,
     ..FOUR
 };

@@ -8,6 +8,7 @@ use usage::text::bytes;
 
 use crate::driver_test::guest::Said;
 use crate::driver_test::node::{Pair, Stage};
+use crate::driver_test::slurm;
 use crate::machines::Verdict;
 use crate::machines::scene::expect;
 
@@ -29,7 +30,8 @@ fn batch(pair: &mut Pair, script: &str, output: &str) -> Verdict<Ended> {
     let [first, _] = &mut pair.guests;
     let submitted = first.run(&format!(
         "rm -f {output}; cat >/tmp/job <<'END'\n{script}END\n\
-         cd /tmp && setpriv --reuid=alice --regid=alice --init-groups sbatch --parsable /tmp/job"
+         {} sbatch --parsable /tmp/job",
+        slurm::AS_ALICE
     ))?;
     let id: u32 = submitted.trim().parse()?;
     first.wait(
@@ -124,12 +126,12 @@ pub fn dead_before_a_job(stage: &mut Stage) -> Verdict {
     pair.slurm()?;
     pair.fabric.tell(FAILS, "dead-admin on")?;
     let [first, _] = &mut pair.guests;
-    let job = first.output(
-        "cd /tmp && timeout 60 setpriv --reuid=alice --regid=alice --init-groups \
-         srun -w n1 -N1 --efa-profile=auto -I30 true & \
+    let job = first.output(&format!(
+        "{} timeout 60 srun -w n1 -N1 --efa-profile=auto -I30 true & \
          end=$((SECONDS + 12)); until scontrol show node n1 | grep 'Reason=EFA: '; do \
          [ $SECONDS -lt $end ] || exit 1; sleep 0.1; done; scancel -u alice; wait; exit 0",
-    )?;
+        slurm::AS_ALICE
+    ))?;
     expect(
         job.code == 0
             && job
@@ -173,10 +175,8 @@ pub fn start_beside_a_dead_device(stage: &mut Stage) -> Verdict {
     pair.slurm()?;
     pair.fabric.tell(FAILS, "dead-admin on")?;
     let [first, _] = &mut pair.guests;
-    let run = "cd /tmp && timeout 100 setpriv --reuid=alice --regid=alice --init-groups \
-               srun -w n1 -N1 --efa-profile=auto true";
     first.run("sed -i 's/^Prolog=/#&/' /etc/slurm/slurm.conf && scontrol reconfigure")?;
-    let job = first.output(run)?;
+    let job = slurm::srun(first, "true")?;
     first.run("sed -i 's/^#Prolog=/Prolog=/' /etc/slurm/slurm.conf && scontrol reconfigure")?;
     prompt(&job, "")
 }

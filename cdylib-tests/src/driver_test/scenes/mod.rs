@@ -5,7 +5,9 @@ mod devices;
 mod faults;
 mod heal;
 mod jobs;
+mod late;
 mod newer_driver;
+mod plugin;
 
 use super::node::Stage;
 use crate::machines::scene::Scene;
@@ -22,6 +24,10 @@ pub const SCENES: &[Scene<Stage>] = &[
     Scene::new("four devices", devices::four),
     Scene::new("data over SRD", data_path::srd),
     Scene::new("data over UD", data_path::ud),
+    Scene::new(
+        "data over UD, with interrupts",
+        data_path::completion_events,
+    ),
     Scene::new("efa-check pingpong", data_path::loopback),
     Scene::new("closed fabric: a security group", data_path::closed),
     Scene::new("removed from the bus, and rescanned", devices::rescan),
@@ -43,6 +49,9 @@ pub const SCENES: &[Scene<Stage>] = &[
         faults::removed_while_read,
     ),
     Scene::new("counters that lie", faults::lies),
+    Scene::new("GUIDs that are zero or another device's", devices::guids),
+    Scene::new("the longest name of a device", devices::longest_name),
+    Scene::new("RDMA in software beside EFA", devices::soft_roce),
     Scene::new("the device's process ends", faults::process_ends),
     Scene::new(
         "dead admin queue, with the driver's own 30 s",
@@ -57,11 +66,38 @@ pub const SCENES: &[Scene<Stage>] = &[
         "a device that stays dead is not brought back",
         heal::rebind_of_a_dead_device,
     ),
+    Scene::new(
+        "a job beside a device that does not answer",
+        plugin::unanswered,
+    ),
+    Scene::new("a job beside slow devices", plugin::slow),
+    Scene::new("a job while commands are refused", plugin::refused),
+    Scene::new(
+        "a job while a device sends a fatal event",
+        plugin::fatal_event,
+    ),
+    Scene::new("a device is removed during a job", plugin::removed),
+    Scene::new("a device is rebound during a job", plugin::rebound),
+    Scene::new("counters that lie to a job", plugin::lies),
+    Scene::new("hot plug during a job", plugin::hot_plug),
+    Scene::new("a prolog waits for a late device", late::prolog_waits),
+    Scene::new(
+        "hot plug: the health check resumes the node",
+        late::health_check_resumes,
+    ),
     Scene::new("22 counters: a newer driver", newer_driver::counters),
     Scene::new("22 counters: thresholds", newer_driver::thresholds),
     Scene::new(
         "22 counters: dead admin queue",
         newer_driver::dead_admin_queue,
+    ),
+    Scene::new(
+        "22 counters: a job whose packets are lost",
+        newer_driver::loss,
+    ),
+    Scene::new(
+        "22 counters: a job on a closed fabric",
+        newer_driver::closed,
     ),
     Scene::new("NUMA", devices::numa),
     Scene::new("two nodes on one fabric", data_path::two_nodes),

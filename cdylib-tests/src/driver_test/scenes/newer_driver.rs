@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::driver_test::guest::{Hardware, Kernel};
-use crate::driver_test::node::{FOUR, Stage, Wanted};
+use crate::driver_test::node::{FOUR, Node, Stage, Wanted};
+use crate::driver_test::slurm;
 use crate::machines::Verdict;
 use crate::machines::scene::expect;
 
@@ -75,4 +76,56 @@ pub fn dead_admin_queue(stage: &mut Stage) -> Verdict {
     )?;
     node.efa_check("node", 0, "4 of 4 EFA devices", QUICK)?;
     Ok(())
+}
+
+/// A job whose packets are lost says how many were sent again, as the devices counted.
+pub fn loss(stage: &mut Stage) -> Verdict {
+    let node = stage.node(NEWER)?;
+    node.slurm()?;
+    node.tell(0, "loss 20")?;
+    let line = job(node, "verified", "retrans_pkts")?;
+    node.tell(0, "loss 0")?;
+    let Line { said, counted } = line;
+    expect(
+        counted > 0 && said.contains(&format!("{counted} retransmissions")),
+        &format!("{counted} retransmissions"),
+        said,
+    )
+}
+
+/// What a security group that does not admit itself looks like to a job.
+pub fn closed(stage: &mut Stage) -> Verdict {
+    let node = stage.node(NEWER)?;
+    node.slurm()?;
+    node.tell(0, "closed on")?;
+    let line = job(node, "nresponsive remote", "unresponsive_remote_events")?;
+    node.tell(0, "closed off")?;
+    let Line { said, counted } = line;
+    expect(
+        counted > 0 && said.contains(&format!("{counted} unresponsive or impaired remote")),
+        &format!("{counted} unresponsive remotes"),
+        said,
+    )
+}
+
+/// What a job said, and what the devices counted meanwhile.
+struct Line {
+    said: String,
+    counted: u64,
+}
+
+/// A job that sends from the first device to the second, and says this.
+fn job(node: &mut Node, word: &str, counter: &str) -> Verdict<Line> {
+    let mut counted = 0;
+    let said = slurm::read_in_time(|| {
+        let before = node.fabric.counted(0..4, counter)?;
+        let said = slurm::srun(&mut node.guest, "/usr/libexec/loopback")?;
+        counted = node.fabric.counted(0..4, counter)? - before;
+        expect(said.text.contains(word), word, &said)?;
+        Ok(said)
+    })?;
+    Ok(Line {
+        said: said.text,
+        counted,
+    })
 }
