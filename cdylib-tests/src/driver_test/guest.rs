@@ -11,12 +11,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::image::{HERE, Image};
-use crate::machines::{Verdict, qemu, tail};
+use crate::machines::qemu::{self, Clock};
+use crate::machines::{Verdict, tail};
 
 /// How long a guest may take to boot on a busy machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// How long a command may take that says nothing else.
 const LIMIT: Duration = Duration::from_secs(120);
+/// How often a guest that says nothing is nudged, if it must be.
+const NUDGE: Duration = Duration::from_millis(250);
 /// What the shell says first.
 const UP: &str = "guest is up";
 /// Ends the output of a command; its status and its microseconds follow.
@@ -32,6 +35,7 @@ pub struct Hardware {
     /// MiB of memory of each NUMA node. With several, device N is at node N.
     pub memory: &'static [u32],
     pub kernel: Kernel,
+    pub clock: Clock,
     pub network: Option<Network>,
 }
 
@@ -232,15 +236,26 @@ impl Guest {
     }
 
     fn line(&self, end: Instant) -> Verdict<String> {
-        let left = end.saturating_duration_since(Instant::now());
         let name = self.hardware.name;
-        self.lines.recv_timeout(left).map_err(|error| {
-            let what = match error {
-                RecvTimeoutError::Timeout => "no answer in time",
-                RecvTimeoutError::Disconnected => "QEMU has ended",
-            };
-            format!("{name}: {what}\n{}", self.console()).into()
-        })
+        let what = loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left.min(NUDGE)) {
+                Ok(line) => return Ok(line),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => break "no answer in time",
+                Err(RecvTimeoutError::Timeout) => self.nudge()?,
+                Err(RecvTimeoutError::Disconnected) => break "QEMU has ended",
+            }
+        };
+        Err(format!("{name}: {what}\n{}", self.console()).into())
+    }
+
+    /// Now and then a QEMU that counts instructions misses that its guest, which does
+    /// nothing, waits for time to go by, until something happens to it: an empty line.
+    fn nudge(&self) -> Verdict {
+        if self.hardware.clock == Clock::Instructions {
+            (&self.keyboard).write_all(b"\n")?;
+        }
+        Ok(())
     }
 }
 
@@ -272,6 +287,7 @@ fn command(image: &Image, hardware: &Hardware, devices: &[&Path]) -> Command {
         cpus,
         memory,
         kernel,
+        clock,
         network,
     } = *hardware;
     let at = |name: &str| Path::new(HERE).join("image").join(name);
@@ -290,6 +306,7 @@ fn command(image: &Image, hardware: &Hardware, devices: &[&Path]) -> Command {
         &of_kernel("INITRD"),
         &words,
     );
+    qemu::clock(&mut qemu, clock);
     qemu::numa(&mut qemu, cpus, memory, "memory-backend-memfd,share=on");
     qemu.args(["-M", "q35", "-no-reboot"])
         .args([

@@ -9,6 +9,7 @@ use super::guest::{Guest, Hardware, Kernel, Network, Said};
 use super::image::Image;
 use super::slurm;
 use crate::machines::Verdict;
+use crate::machines::qemu::Clock;
 use crate::machines::scene::expect;
 
 /// What all scenes are played on.
@@ -41,6 +42,7 @@ pub const ONE: Wanted = Wanted {
         cpus: 2,
         memory: &[512],
         kernel: Kernel::Stable,
+        clock: Clock::Host,
         network: None,
     },
     model: "p4d",

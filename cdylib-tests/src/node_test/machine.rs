@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::image::Image;
 use crate::machines::command::{run, succeed};
-use crate::machines::{Verdict, qemu, tail};
+use crate::machines::qemu::{self, Clock};
+use crate::machines::{Verdict, tail};
 use crate::testbed::Output;
 
 /// How long a machine may take to boot, with both others at it.
@@ -279,6 +280,7 @@ fn switch_on(
     let disk = format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd());
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu::boot(&mut qemu, cpus, kernel, initrd, &command_line(name));
+    qemu::clock(&mut qemu, Clock::Host);
     qemu::numa(&mut qemu, cpus, memory, "memory-backend-ram");
     qemu.args(["-M", "pc", "-serial", "stdio"])
         .arg("-drive")

@@ -334,6 +334,10 @@ fn drive(work: &Arc<Work>, report: &mut Report<'_>) {
         let stalls_now = stalls && !has_stalled;
         has_stalled |= stalls;
         report.has_news |= stalls_now;
+        // Before the step goes on, which may be its end.
+        if stalls_now && busy.iter().any(|busy| busy.holder.is_none()) {
+            leave_groups();
+        }
         if is_over || (stalls && !is_settled && busy.iter().all(Busy::hangs)) {
             is_settled = true;
             report.say(&Line::Settled);
@@ -343,11 +347,10 @@ fn drive(work: &Arc<Work>, report: &mut Report<'_>) {
         if is_over || has_stalled {
             report.keep();
         }
-        // Whoever waits for another process can be killed.
-        if stalls_now && busy.iter().any(|busy| busy.holder.is_none()) {
-            leave_groups();
-        }
-        if is_over {
+        // A process that is left in a step's control group costs its end a second, which
+        // Slurm sleeps before it looks again.
+        let waits_for_others = busy.iter().all(|busy| busy.holder.is_some());
+        if is_over || (is_settled && waits_for_others && report.job.is_none()) {
             return;
         }
         let slow = busy.iter().filter(|busy| busy.is_slow(PACE)).count();

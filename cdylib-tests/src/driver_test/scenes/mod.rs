@@ -1,5 +1,6 @@
 //! What is looked at.
 
+mod cost;
 mod data_path;
 mod devices;
 mod faults;
@@ -99,6 +100,7 @@ pub const SCENES: &[Scene<Stage>] = &[
         "22 counters: a job on a closed fabric",
         newer_driver::closed,
     ),
+    Scene::new("what slow and dead devices add to a job", cost::of_jobs),
     Scene::new("NUMA", devices::numa),
     Scene::new("two nodes on one fabric", data_path::two_nodes),
     Scene::new("a job's traffic, to the byte", jobs::traffic),
@@ -109,3 +111,23 @@ pub const SCENES: &[Scene<Stage>] = &[
         jobs::start_beside_a_dead_device,
     ),
 ];
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::SCENES;
+
+    #[test]
+    fn the_document_says_what_each_scene_shows_and_of_no_other() {
+        const DOCUMENT: &str = include_str!("../../../../docs/driver-test.md");
+        let documented: BTreeSet<&str> = DOCUMENT
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('|').next())
+            .flat_map(|cell| cell.split('`').step_by(2))
+            .filter(|name| !name.trim().is_empty())
+            .collect();
+        let scenes: BTreeSet<&str> = SCENES.iter().map(|scene| scene.name).collect();
+        assert_eq!(documented, scenes);
+        assert_eq!(SCENES.len(), scenes.len(), "each name is used once");
+    }
+}
