@@ -225,9 +225,8 @@ fn two_readers_never_wait_for_one_device() {
     assert_eq!(node.read(PLENTY).devices.len(), 4);
 }
 
-#[test]
-fn as_root_a_device_that_hangs_a_reader_in_the_kernel_costs_the_next_less_than_its_limit() {
-    let node = Node::new();
+/// A reader that hangs in the kernel at the first device, and what holds it there.
+fn hung_reader(node: &Node) -> (Stuck, u32) {
     let place = node.dir.path().join("stuck");
     fs::create_dir(&place).unwrap();
     let stuck = Stuck::mount(&place).unwrap_or_else(|error| panic!("{error}"));
@@ -248,6 +247,13 @@ fn as_root_a_device_that_hangs_a_reader_in_the_kernel_costs_the_next_less_than_i
         })
     };
     wait_for("the kernel's wait", waits);
+    (stuck, first)
+}
+
+#[test]
+fn as_root_a_device_that_hangs_a_reader_in_the_kernel_costs_the_next_less_than_its_limit() {
+    let node = Node::new();
+    let (stuck, first) = hung_reader(&node);
     let begun = Instant::now();
     let snapshot = node.read(PLENTY);
     println!("settled after {:?}", begun.elapsed());
@@ -256,6 +262,22 @@ fn as_root_a_device_that_hangs_a_reader_in_the_kernel_costs_the_next_less_than_i
     assert_eq!(snapshot.devices.len(), 3);
     drop(stuck);
     wait_for("its end", || ended(first));
+}
+
+/// Slurm would wait a second for it at the step's end.
+#[test]
+fn as_root_a_reader_that_only_waits_for_another_that_hangs_ends() {
+    let node = Node::new();
+    let (stuck, _) = hung_reader(&node);
+    let begun = Instant::now();
+    let (mut child, mut output, second) = node.raw(PLENTY);
+    child.wait().unwrap();
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    wait_for("its end", || ended(second));
+    assert!(begun.elapsed() < PLENTY / 4, "{:?}", begun.elapsed());
+    assert!(rest.contains(r#"{"silent":["#), "{rest}");
+    drop(stuck);
 }
 
 #[test]
