@@ -165,7 +165,7 @@ fn run(line: &Line) -> u8 {
     match &line.command {
         Command::List { json, markdown } => return list::run(*json, *markdown),
         Command::Explain { id } => return explain::run(id),
-        Command::Completions { shell } => return completions::run(*shell, Line::command()),
+        Command::Completions { shell } => return completions::run(*shell, &Line::command()),
         _ => {}
     }
     let config = line.place.config.as_deref();

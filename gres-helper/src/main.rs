@@ -158,7 +158,7 @@ fn wrong_use(program: &OsStr, error: &clap::Error) {
 
 fn run(line: &Line) -> u8 {
     if let Command::Completions { shell } = line.command {
-        return completions::run(shell, Line::command());
+        return completions::run(shell, &Line::command());
     }
     let settings = Settings::load(line.place.config.as_deref(), line.place.node_name.clone());
     let mut settings = match settings {

@@ -86,7 +86,7 @@ fn main() -> ExitCode {
         Command::NvmlCheck => {
             return ExitCode::from(u8::try_from(login::nvml_child()).unwrap_or(u8::MAX));
         }
-        Command::Completions { shell } => completions::run(shell, Arguments::command()),
+        Command::Completions { shell } => completions::run(shell, &Arguments::command()),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -2,12 +2,12 @@
 
 use clap::Command;
 use clap_complete::Shell;
+use cli::completions;
 
 use super::output::print;
 
-pub fn run(shell: Shell, mut command: Command) -> u8 {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, "gres-helper", &mut script);
-    print(&String::from_utf8_lossy(&script));
+pub fn run(shell: Shell, command: &Command) -> u8 {
+    let script = completions::script(shell, command, "gres-helper");
+    print(&script);
     0
 }

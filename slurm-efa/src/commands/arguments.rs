@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cluster::Role;
 use config::{ConfigError, DEFAULT_PATH, MissingIs};
 use slurm::NodeName;
@@ -49,7 +50,7 @@ pub struct EditArguments {
 #[derive(Debug, Args)]
 pub struct PlaceArguments {
     /// What this node is for: auto reads HyperPod's files
-    #[arg(long, default_value = "auto", value_parser = role)]
+    #[arg(long, default_value = "auto", value_parser = roles())]
     role: RoleChoice,
     /// slurm.conf, instead of the one in /opt/slurm/etc, /etc/slurm, /usr/local/etc or slurmd's copy
     #[arg(long, value_name = "FILE")]
@@ -71,13 +72,10 @@ pub struct PlaceArguments {
 #[derive(Debug, Clone, Copy)]
 struct RoleChoice(Option<Role>);
 
-fn role(text: &str) -> Result<RoleChoice, String> {
-    if text == "auto" {
-        return Ok(RoleChoice(None));
-    }
-    let role = text.parse::<Role>();
-    role.map(|it| RoleChoice(Some(it)))
-        .map_err(|_| "expected auto, controller, login or compute".to_owned())
+/// The words of `--role`, which shells complete.
+fn roles() -> impl TypedValueParser<Value = RoleChoice> {
+    PossibleValuesParser::new(["auto", "controller", "login", "compute"])
+        .map(|word| RoleChoice(word.parse::<Role>().ok()))
 }
 
 impl PlaceArguments {

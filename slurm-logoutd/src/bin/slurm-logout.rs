@@ -114,14 +114,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn completions(shell: Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(
-        shell,
-        &mut Arguments::command(),
-        "slurm-logout",
-        &mut script,
-    );
-    print(&String::from_utf8_lossy(&script))
+    let script = cli::completions::script(shell, &Arguments::command(), "slurm-logout");
+    print(&script)
 }
 
 /// A closed pipe is the reader's business.
