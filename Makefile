@@ -41,24 +41,26 @@ test: linker ## Format, lints, unit tests, and the tests on a real Slurm
 #   target/debug/libspank_efa.so          the plugin
 #   target/inject/debug/libspank_efa.so   the same, able to panic in any hook
 #   target/debug/efa-counter-reader       what the plugin starts, beside it
+#   target/debug/slurm-efa-job            what slurmd runs before and after each job, beside it
 #   target/debug/libpam_slurm_logout.so   the PAM module, and beside it its programs
 #   target/inject/debug/libpam_slurm_logout.so   the same, able to panic in any phase
 #   target/debug/libspank_gres.so         the plugin of shared GPUs
 #   target/debug/libmock_nvml.so          NVML over a machine in a file
 #   target/debug/examples/lib*.so         plugins, a PAM module and a libslurm made up for tests
 modules:
-	cargo build --quiet --package spank-efa
+	cargo build --quiet --package spank-efa --package slurm-efa-job
 	cargo build --quiet --package efa-check --package slurm-efa
 	cargo build --quiet --package pam-slurm-logout --package slurm-logoutd
 	cargo build --quiet --package spank-gres --package gres-helper --package mock-nvml
 	cargo build --quiet --package spank --package pam-stack --examples
 	cargo build --quiet --package spank-efa --features panic-injection --target-dir $(TARGET)/inject
 	cargo build --quiet --package pam-slurm-logout --features panic-injection --target-dir $(TARGET)/inject
-	ln -sf $(abspath $(TARGET))/debug/efa-counter-reader $(TARGET)/inject/debug/
+	ln -sf $(abspath $(TARGET))/debug/efa-counter-reader $(abspath $(TARGET))/debug/slurm-efa-job $(TARGET)/inject/debug/
 
 bench: linker ## Measure job steps, prolog and logins, each against its rivals, and preflight
 	@$(XTASK) setup --for bench
-	cargo build --quiet --release --package spank-efa --package efa-check --package gres-helper --package slurm-efa
+	cargo build --quiet --release --package spank-efa --package slurm-efa-job --package slurm-efa
+	cargo build --quiet --release --package efa-check --package gres-helper
 	cargo build --quiet --release --package pam-slurm-logout --package slurm-logoutd --package spank-gres
 	cargo build --quiet --package pam-slurm-logout --package slurm-logoutd --package mock-nvml
 	@cargo run --quiet --release --package cdylib-tests --bin bench
@@ -92,7 +94,8 @@ node-test: linker ## Install the package on three virtual machines laid out as o
 driver-test: linker ## Fail, move data and run jobs on the kernel's own efa driver and emulated devices (root; QEMU without KVM)
 	@$(XTASK) setup --for driver-test || exit 77
 	@$(XTASK) roots driver || exit 77
-	cargo build --quiet --release --package spank-efa --package efa-check --package slurm-efa --package efa-device
+	cargo build --quiet --release --package spank-efa --package slurm-efa-job --package efa-check
+	cargo build --quiet --release --package slurm-efa --package efa-device
 	@$(RUN) driver-test -- $(if $(ONLY),--only '$(ONLY)')
 
 # cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP lets a stable one do.

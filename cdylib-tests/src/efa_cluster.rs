@@ -11,6 +11,8 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::modules;
@@ -71,10 +73,37 @@ fn with_nodes(nodes: impl IntoIterator<Item = Spec>) -> Builder {
 fn assemble(requirement: &str, toml: &str, nodes: impl IntoIterator<Item = Spec>) -> Builder {
     let plugin = modules::plugin();
     let place = plugin_of(Path::new("{dir}"));
-    with_nodes(nodes)
+    let builder = with_nodes(nodes)
         .prepare(move |dir| modules::put_plugin(&plugin, &dir.join("plugin")))
         .plugstack(&plugstack_line(requirement, &place))
-        .file(CONFIG, &format!("{SYSROOTS}{toml}"))
+        .file(CONFIG, &format!("{SYSROOTS}{toml}"));
+    with_job_program(builder, &modules::job_program_beside(&place), CONFIG)
+}
+
+/// Where [`with_job_program`] puts what slurmd calls, relative to the testbed's
+/// directory.
+pub const JOB_SCRIPTS: [(&str, &str); 2] = [
+    ("Prolog", "site/prolog.d/slurm-efa-job-prolog"),
+    ("Epilog", "site/epilog.d/slurm-efa-job-epilog"),
+];
+
+/// Has slurmd run the program before and after each job, by a configuration whose
+/// place is relative to the testbed's directory.
+pub fn with_job_program(builder: Builder, program: &Path, config: &str) -> Builder {
+    let script = job_script(program, config);
+    JOB_SCRIPTS.iter().fold(builder, |builder, (key, place)| {
+        let folder = Path::new(place).parent().unwrap_or(Path::new(""));
+        builder
+            .file(place, &script)
+            .slurm_conf_extra(&format!("{key}={{dir}}/{}/*", folder.display()))
+            .prepare(move |dir| fs::set_permissions(dir.join(place), Permissions::from_mode(0o755)))
+    })
+}
+
+/// A script by which slurmd calls the program, as a site has it whose configuration
+/// is not in the default place.
+pub fn job_script(program: &Path, config: &str) -> String {
+    format!("#!{} --config={{dir}}/{config}\n", program.display())
 }
 
 /// Where the plugin of a cluster lies, whose directory this is.

@@ -15,8 +15,8 @@ use crate::testbed::{Builder, NodeOptions, Output, Running, Testbed};
 /// The generated gres.conf, relative to the testbed's directory.
 pub const GENERATED: &str = "gres.conf";
 
-/// The configuration, relative to the testbed's directory.
-const CONFIG: &str = "site/gres.toml";
+/// The configuration's place in a testbed, relative to its directory.
+pub const CONFIG: &str = "site/gres.toml";
 
 /// A link to the program under test, relative to the testbed's directory.
 const HELPER: &str = "gres-helper";

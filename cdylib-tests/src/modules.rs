@@ -53,8 +53,15 @@ pub fn reader_beside(plugin: &Path) -> PathBuf {
     plugin.with_file_name(efa::counter_reader::PROGRAM)
 }
 
-/// Puts a plugin, as a link, and what it looks for beside itself into a folder
-/// of root's, which is made.
+/// The program that slurmd runs before and after each job, beside a plugin of the
+/// same build.
+#[must_use]
+pub fn job_program_beside(plugin: &Path) -> PathBuf {
+    plugin.with_file_name("slurm-efa-job")
+}
+
+/// Puts a plugin, as a link, and what lies beside it into a folder of root's,
+/// which is made.
 ///
 /// # Errors
 /// They cannot be put there.
@@ -62,6 +69,7 @@ pub fn put_plugin(plugin: &Path, dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir(dir)?;
     let name = plugin.file_name().unwrap_or_default();
     std::os::unix::fs::symlink(plugin, dir.join(name))?;
+    put(&job_program_beside(plugin), dir)?;
     put(&reader_beside(plugin), dir).map(drop)
 }
 

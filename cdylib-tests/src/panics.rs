@@ -32,7 +32,7 @@ pub struct Forced {
 }
 
 /// Every hook of the plugin, in the order in which a job meets them.
-pub const HOOKS: [Forced; 10] = [
+pub const HOOKS: [Forced; 8] = [
     Forced {
         hook: "init",
         fate: Fate::Runs,
@@ -44,10 +44,6 @@ pub const HOOKS: [Forced; 10] = [
     Forced {
         hook: "init_post_opt",
         fate: Fate::Refused,
-    },
-    Forced {
-        hook: "job_prolog",
-        fate: Fate::Runs,
     },
     Forced {
         hook: "init_post_opt_remote",
@@ -67,10 +63,6 @@ pub const HOOKS: [Forced; 10] = [
     },
     Forced {
         hook: "task_exit",
-        fate: Fate::Runs,
-    },
-    Forced {
-        hook: "job_epilog",
         fate: Fate::Runs,
     },
 ];

@@ -1,6 +1,7 @@
 //! Where this program is: configuration, node name, directories, time.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -100,5 +101,6 @@ pub fn now(sysroot: &Sysroot) -> Now {
 /// A user can forge this variable, so it may only ever spare the job a warning.
 #[must_use]
 pub fn job_profile() -> Option<OsString> {
-    std::env::var_os("SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile")
+    let value = slurm::job_control::PROFILE.value(|name| std::env::var_os(name));
+    value.map(OsString::from_vec)
 }

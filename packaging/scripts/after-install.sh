@@ -12,6 +12,12 @@ if command -v systemd-tmpfiles >/dev/null 2>&1; then
     systemd-tmpfiles --create /usr/lib/tmpfiles.d/slurm-efa.conf >/dev/null 2>&1 || :
 fi
 
+# What a version before 0.2 set up: there the plugin did what this program does.
+if [ -d /etc/slurm-efa/prolog.d ] && [ ! -e /etc/slurm-efa/prolog.d/slurm-efa-job-prolog ]; then
+    echo "slurm-efa: run \`slurm-efa setup\` on the compute nodes, then on the controller: until then jobs" \
+        "get no hugepages" >&2
+fi
+
 # An image that is being built has systemd, but runs none.
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload >/dev/null 2>&1 || :

@@ -22,6 +22,7 @@ use profiles::profile;
 use profiles::profile::Profile;
 use profiles::request;
 use profiles::request::{Explain, ProfileRequest};
+use slurm::job_control;
 
 /// The form in which an option that was given to sbatch or salloc reaches the
 /// srun and sbatch inside (Slurm's name: `SLURM_SPANK_` and the option's).
@@ -30,11 +31,6 @@ pub const INHERITED_PROFILE: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_e
 pub const INHERITED_EXPLAIN: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_explain";
 /// The same of `--efa-hugepages`.
 pub const INHERITED_HUGEPAGES: &str = "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_hugepages";
-
-/// The name under which the client keeps an option for the prolog.
-const PROFILE_FOR_PROLOG: &str = "_SLURM_SPANK_OPTION_spank_efa_efa_profile";
-/// The same of `--efa-hugepages`.
-const HUGEPAGES_FOR_PROLOG: &str = "_SLURM_SPANK_OPTION_spank_efa_efa_hugepages";
 
 /// The state of one client.
 pub struct Client {
@@ -157,12 +153,18 @@ impl Client {
             judge_environment(&asked, &config);
         }
         let hugepages = self.hugepages.complete().map(|asked| asked.value.clone());
-        if self.profile.components().len() > 1 {
-            for (variable, value) in [
-                (PROFILE_FOR_PROLOG, profile),
-                (HUGEPAGES_FOR_PROLOG, hugepages),
-            ] {
-                leave_for_prolog(spank, variable, value.as_deref());
+        let is_later_component = self.profile.components().len() > 1;
+        for (option, value) in [
+            (job_control::PROFILE, profile),
+            (job_control::HUGEPAGES, hugepages),
+        ] {
+            let inherits = || std::env::var_os(option.inherited()).is_some();
+            if value.is_some() || is_later_component || inherits() {
+                leave_for_prolog(spank, option.own, value.as_deref());
+            }
+            // Slurm keeps its own of an ordinary job.
+            if is_later_component {
+                leave_for_prolog(spank, option.slurms, value.as_deref());
             }
         }
         let around = self.around.as_ref();
@@ -218,7 +220,8 @@ fn change(choices: &Choices, list: Option<&String>, context: Context) -> Change 
     })
 }
 
-/// The prolog of a later component would see what Slurm keeps of the one before.
+/// Where there is no value, the prolog would see that of the component before, or
+/// of the job around this one.
 fn leave_for_prolog(spank: &mut Spank<'_>, variable: &str, value: Option<&str>) {
     let done = match value {
         Some(value) => spank.set_job_control_env(variable, value),

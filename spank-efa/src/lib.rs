@@ -3,9 +3,9 @@
 //! [`plugin`] holds the hooks, each a switch on the program that it runs in;
 //! [`client`] is what happens in srun, sbatch and salloc as the user, and
 //! [`components`] which component of a job or step an option belongs to;
-//! [`slurmstepd`] is what happens in slurmstepd as root, [`prolog_epilog`] in
-//! prolog and epilog. All only carry out what `lib/profiles` decides. The module
-//! `usage` reports what EFA moved.
+//! [`slurmstepd`] is what happens in slurmstepd as root. Both only carry out what
+//! `lib/profiles` decides. The plugin has no hook for prolog and epilog: slurmd
+//! would start a slurmstepd for each of them. `slurm-efa-job` does what is done then.
 
 // Stricter than the workspace: see clippy.toml.
 #![cfg_attr(
@@ -40,9 +40,7 @@ mod client;
 mod components;
 mod options;
 mod plugin;
-mod prolog_epilog;
 mod slurmstepd;
-mod usage;
 
 use plugin::Efa;
 
@@ -54,12 +52,10 @@ spank::plugin! {
     name: "spank_efa",
     plugin: Efa,
     hooks: [
-        job_prolog,
         init_post_opt,
         user_init,
         task_init_privileged,
         task_init,
         task_exit,
-        job_epilog,
     ],
 }

@@ -8,7 +8,6 @@ use spank::{Context, Failure, OptionSpec, OptionValue, Origin, Outcome, Plugin, 
 use crate::arguments::Arguments;
 use crate::client::Client;
 use crate::options;
-use crate::prolog_epilog;
 use crate::slurmstepd::Stepd;
 
 /// The plugin's state in one process.
@@ -114,19 +113,6 @@ impl Plugin for Efa {
     fn task_exit(&mut self, spank: &mut Spank<'_>) -> Outcome {
         self.maybe_panic("task_exit");
         self.stepd.task_exit(spank);
-        Ok(())
-    }
-
-    // Never an error in these two: it would drain the node.
-    fn job_prolog(&mut self, spank: &mut Spank<'_>) -> Outcome {
-        self.maybe_panic("job_prolog");
-        prolog_epilog::prolog(spank, &self.arguments);
-        Ok(())
-    }
-
-    fn job_epilog(&mut self, spank: &mut Spank<'_>) -> Outcome {
-        self.maybe_panic("job_epilog");
-        prolog_epilog::epilog(spank, &self.arguments);
         Ok(())
     }
 }

@@ -10,10 +10,9 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ::usage::{Step, UsageRecord};
 use config::{Config, Memlock};
 use efa::counter_reader::CounterReader;
 use efa::counters::since_boot_ns;
@@ -24,7 +23,7 @@ use host::state_dir::StateDir;
 use hugepages::hugetlb_cgroup::Controller;
 use hugepages::{Bytes, OnShortfall, PageSize, Request, Settings};
 use jobs::registry;
-use jobs::registry::Job;
+use jobs::registry::{Job, Registry};
 use slurm::JobKey;
 use slurm::NodeName;
 use spank::{JobId, OptionValue, Overwrite, Spank, SpankError, StepId, Uid, log};
@@ -33,8 +32,6 @@ use crate::arguments::Arguments;
 use crate::client::{INHERITED_EXPLAIN, INHERITED_HUGEPAGES, INHERITED_PROFILE};
 use crate::components::{self, Listed};
 use crate::options;
-use crate::prolog_epilog;
-use crate::usage::{self, Before, Books, Counters};
 use profiles::explain;
 use profiles::hugepage_request;
 use profiles::hugepage_request::{Source, Wanted};
@@ -46,6 +43,8 @@ use profiles::provenance;
 use profiles::request;
 use profiles::request::{BadValue, Explain, ProfileRequest};
 use slurm::slurmstepd::node_name;
+use usage::counting::{self, Before, Books, Counters};
+use usage::{Step, UsageRecord};
 
 /// Variables whose presence means that the step runs in an image's software.
 /// The first two are pyxis' options as its users' environment carries them,
@@ -101,6 +100,8 @@ struct Account {
     record: UsageRecord,
     /// The step's own reading at its start; `None` where the job's is as good.
     before: Option<Result<CounterReader, String>>,
+    /// The program that reads counters.
+    reader: PathBuf,
     /// When the tasks were about to start, in ns since boot.
     start_ns: u64,
     sysroot: Sysroot,
@@ -249,11 +250,11 @@ impl Stepd {
         let place = config
             .state_dir(Some(&key.node))
             .map_err(|error| error.to_string())?;
-        let registered = prolog_epilog::registered(&place, &key);
+        let registered = registered(&place, &key);
         let recorded = match &registered {
             Ok(Some((_, job))) => Ok(job),
-            Ok(None) => Err("there is none"),
-            Err(reason) => Err(&**reason),
+            Ok(None) => Err(Unrecorded::Nothing),
+            Err(reason) => Err(Unrecorded::Unreadable(reason)),
         };
         let reservation = recorded.ok().and_then(|job| job.reservation.as_ref());
         if let Some(sentence) = reservation.and_then(|it| it.refused.clone()) {
@@ -443,6 +444,7 @@ impl Stepd {
             account.record.shared = registry::shared(state, job);
         }
         let counters = Counters {
+            program: &account.reader,
             sysroot: &account.sysroot,
             state: &account.state,
             known: account.job.as_ref().map_or(&[], |(_, job)| &job.devices),
@@ -451,32 +453,62 @@ impl Stepd {
             (None, Some((state, _))) => Before::Kept(state, &account.key),
             (own, _) => Before::Own(own.unwrap_or_else(|| Err("none was begun".to_owned()))),
         };
-        counters.close(&mut account.record, before, account.start_ns);
-        for line in usage::lines(&account.record, account.alone) {
+        tell(&counters.close(&mut account.record, before, account.start_ns));
+        for line in counting::lines(&account.record, account.alone) {
             log::user(&line);
         }
         // The whole job's record is the epilog's to write.
         if account.record.step.is_some() {
-            account.books.write(&account.record);
+            tell(&account.books.write(&account.record));
         }
     }
+}
+
+/// For the administrator. As errors they would reach the user's terminal, too.
+fn tell(sentences: &[String]) {
+    for sentence in sentences {
+        log::info(&format!("spank_efa: {sentence}"));
+    }
+}
+
+/// Why a job has no record that its steps can use.
+#[derive(Clone, Copy)]
+enum Unrecorded<'a> {
+    /// No prolog wrote one.
+    Nothing,
+    /// There is one, or it is not known whether there is.
+    Unreadable(&'a str),
 }
 
 /// Why the job has fewer hugepages on this node than it should have: a
 /// sentence for its user. `None` if it has them, and also where its prolog was
 /// not asked for any.
-fn shortfall(wanted: &Wanted, recorded: Result<&Job, &str>, node: &NodeName) -> Option<String> {
+fn shortfall(
+    wanted: &Wanted,
+    recorded: Result<&Job, Unrecorded<'_>>,
+    node: &NodeName,
+) -> Option<String> {
     let reason = match recorded {
         Ok(job) => match &job.reservation {
             Some(reservation) => return reservation.short.clone(),
             None if job.hugepages.is_none() => return None,
             None => "the job's prolog did not finish".to_owned(),
         },
-        Err(reason) => format!("the node's record of this job cannot be used ({reason})"),
+        Err(Unrecorded::Nothing) => {
+            return Some(format!(
+                "{}: no hugepages could be reserved on {node}: slurm-efa-job did not record this job \
+                 before it started; tell the administrator, who finds the cause with `slurm-efa \
+                 doctor` on {node}",
+                wanted.label()
+            ));
+        }
+        Err(Unrecorded::Unreadable(reason)) => {
+            format!("the node's record of this job cannot be used ({reason})")
+        }
     };
     Some(format!(
         "{}: no hugepages could be reserved on {node}: {reason}; tell the administrator, who finds \
-         the cause in slurmd's log on {node}",
+         the cause in the system's log on {node} (journalctl -t slurm-efa-job)",
         wanted.label()
     ))
 }
@@ -490,16 +522,41 @@ fn own_key(spank: &Spank<'_>) -> Result<JobKey, String> {
     })
 }
 
+/// The job's record on this node, for its steps. `None`: its prolog did not run.
+fn registered(place: &Path, key: &JobKey) -> Result<Option<(StateDir, Job)>, String> {
+    let Some(state) = StateDir::open_existing(place).map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let Some(registry) = Registry::open_existing(&state).map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let job = registry.get(key).map_err(|error| error.to_string())?;
+    Ok(job.map(|job| (state, job)))
+}
+
+/// For the extern step: notes in the job's record that there is one.
 fn note_contained(spank: &Spank<'_>, arguments: &Arguments) {
     let noted = own_key(spank).and_then(|key| {
         let config = arguments.load_config()?;
         let place = config
             .state_dir(Some(&key.node))
             .map_err(|error| error.to_string())?;
-        prolog_epilog::note_contained(&place, &key)
+        note_in_record(&place, &key)
     });
     if let Err(reason) = noted {
         log::info(&format!("spank_efa: {reason}"));
+    }
+}
+
+fn note_in_record(place: &Path, key: &JobKey) -> Result<(), String> {
+    let Some(state) = StateDir::open_existing(place).map_err(|error| error.to_string())? else {
+        return Ok(());
+    };
+    match Registry::open_existing(&state).map_err(|error| error.to_string())? {
+        Some(mut registry) => registry
+            .note_contained(key)
+            .map_err(|error| error.to_string()),
+        None => Ok(()),
     }
 }
 
@@ -556,7 +613,7 @@ fn open_account(
         String::from_utf8(value).ok()
     };
     let batch = step == StepId::Batch;
-    let mut record = usage::blank(key.job.0, &key.node, uid);
+    let mut record = counting::blank(key.job.0, &key.node, uid);
     record.profile = Some(in_force.profile.name.clone());
     record.instance_type = in_force
         .facts
@@ -566,7 +623,7 @@ fn open_account(
         .map(ToString::to_string);
     record.start_id = job.as_ref().map(|(_, job)| job.start.nonce.clone());
     record.restart = spank.restart_count().ok();
-    record.lustre = usage::lustre(&sysroot);
+    record.lustre = counting::lustre(&sysroot);
     if batch {
         record.node_index = Some(0);
         record.nodes = text("SLURM_JOB_NUM_NODES").and_then(|text| text.parse().ok());
@@ -583,7 +640,10 @@ fn open_account(
     }
     // Slurm sets this for batch scripts, and the steps inside inherit it.
     let alone = batch || text("ENVIRONMENT").as_deref() != Some("BATCH");
+    let file = spank::host::own_file().ok_or("the plugin's own file is not known")?;
+    let reader = counting::reader_beside(&file);
     let counters = Counters {
+        program: &reader,
         sysroot: &sysroot,
         state: &state,
         known: job.as_ref().map_or(&[], |(_, job)| &job.devices),
@@ -596,6 +656,7 @@ fn open_account(
         books: Books::of(config, &key.node)?,
         record,
         before: own.then(|| counters.start()),
+        reader,
         start_ns: since_boot_ns(),
         sysroot,
         state,

@@ -77,8 +77,6 @@ pub const ARTIFACTS: &[Artifact] = &[
             "plugin_version",
             "slurm_spank_init",
             "slurm_spank_init_post_opt",
-            "slurm_spank_job_epilog",
-            "slurm_spank_job_prolog",
             "slurm_spank_task_exit",
             "slurm_spank_task_init",
             "slurm_spank_task_init_privileged",
@@ -136,7 +134,19 @@ pub const ARTIFACTS: &[Artifact] = &[
         of_host: &[],
         most: None,
     },
-    // The plugin starts it, and looks for it beside itself.
+    Artifact {
+        package: "slurm-efa-job",
+        built: "slurm-efa-job",
+        shipped: "slurm-efa-job",
+        kind: Kind::Program,
+        place: InstallDir::MODULES,
+        links: &["slurm-efa-job-prolog", "slurm-efa-job-epilog"],
+        completes: false,
+        exports: &[],
+        of_host: &[],
+        most: None,
+    },
+    // The plugin and the job's program start it, and look for it beside themselves.
     Artifact {
         package: "efa-check",
         built: "efa-counter-reader",
@@ -217,8 +227,8 @@ pub enum Variant {
     Inject,
 }
 
-/// The plugin, and what it looks for beside itself.
-const INJECTED: [&str; 2] = ["spank_efa.so", "efa-counter-reader"];
+/// The plugin, and what must lie beside it.
+const INJECTED: [&str; 3] = ["spank_efa.so", "slurm-efa-job", "efa-counter-reader"];
 
 impl Variant {
     fn artifacts(self) -> impl Iterator<Item = &'static Artifact> {

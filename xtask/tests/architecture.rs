@@ -25,7 +25,13 @@ const LAYERS: &[&[&str]] = &[
 const OBJECTS: &[&str] = &["pam-slurm-logout", "spank-efa", "spank-gres"];
 
 /// What is run.
-const PROGRAMS: &[&str] = &["efa-check", "gres-helper", "slurm-efa", "slurm-logoutd"];
+const PROGRAMS: &[&str] = &[
+    "efa-check",
+    "gres-helper",
+    "slurm-efa",
+    "slurm-efa-job",
+    "slurm-logoutd",
+];
 
 /// What no object may link, however indirectly: command lines, YAML, NVML,
 /// errors and logs made for programs, threads and runtimes.

@@ -167,7 +167,8 @@ const LIFE: &str = r#"
     inside srun --help | grep -q efa-profile || fail "set-up switched nothing on"
     # It ends with 1: no devices were recorded.
     inside slurm-efa doctor --role compute >"$SCRATCH/doctor" || [ $? = 1 ] || fail "doctor"
-    for finding in slurm-conf plugstack plugin-loaded prolog-flags prolog health-program; do
+    for finding in slurm-conf plugstack plugin-loaded prolog-flags prolog epilog prolog-programs epilog-programs \
+        health-program; do
         grep -q "^ok *$finding " "$SCRATCH/doctor" || fail "$finding: $(cat "$SCRATCH/doctor")"
     done
     set_up revert

@@ -58,6 +58,7 @@ fn own(scratch: &Path) -> Verdict {
     for (name, place) in [
         ("efa-check", "/usr/sbin/efa-check"),
         ("slurm-efa", "/usr/bin/slurm-efa"),
+        ("slurm-efa-job", "/usr/lib/slurm-efa/slurm-efa-job"),
         ("libspank_efa.so", "/usr/lib/slurm-efa/spank_efa.so"),
         (
             "efa-counter-reader",
@@ -68,7 +69,24 @@ fn own(scratch: &Path) -> Verdict {
         fs::create_dir_all(place.parent().ok_or("no folder")?)?;
         fs::copy(modules::released(name), place)?;
     }
-    symlink("efa-check", at("/usr/sbin/efa-check-prolog"))?;
+    let links = [
+        ("prolog", "efa-check-prolog", "/usr/sbin/efa-check"),
+        (
+            "prolog",
+            "slurm-efa-job-prolog",
+            "/usr/lib/slurm-efa/slurm-efa-job",
+        ),
+        (
+            "epilog",
+            "slurm-efa-job-epilog",
+            "/usr/lib/slurm-efa/slurm-efa-job",
+        ),
+    ];
+    for (command, name, program) in links {
+        let folder = at(&format!("/etc/slurm-efa/{command}.d"));
+        fs::create_dir_all(&folder)?;
+        symlink(program, folder.join(name))?;
+    }
     shell(
         "chown -R 0:0 \"$1\" && truncate -s 64M \"$2\" && \
          mkfs.ext4 -q -F -m 0 -O ^has_journal -d \"$1\" \"$2\" && rm -r \"$1\"",

@@ -250,7 +250,7 @@ impl Node {
     pub fn slurm(&mut self) -> Verdict {
         if !self.slurm {
             self.guest
-                .run("sed -i 's/^Prolog=.*efa-check-prolog/#&/' /etc/slurm/slurm.conf")?;
+                .run("mv /etc/slurm-efa/prolog.d/efa-check-prolog /etc/slurm-efa/")?;
             slurm::start(&mut [&mut self.guest])?;
             self.slurm = true;
         }

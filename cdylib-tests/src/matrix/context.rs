@@ -73,15 +73,18 @@ pub(super) fn cluster(release: &Release, nodes: &[&str], plugin: &Path) -> Build
         .fold(efa_cluster::bare(nodes), |builder, name| {
             builder.bind(modules::shipped_file(name))
         });
-    builder
+    let program = modules::job_program_beside(plugin);
+    let builder = builder
         .root(&release.root)
         .bind(plugin)
+        .bind(&program)
         .bind(modules::reader_beside(plugin))
         .plugstack(&efa_cluster::plugstack_line("required", plugin))
         .file(
             efa_cluster::CONFIG,
             &format!("{}{SITE}", efa_cluster::SYSROOTS),
-        )
+        );
+    efa_cluster::with_job_program(builder, &program, efa_cluster::CONFIG)
 }
 
 pub(super) fn xtask(arguments: &[&str]) -> Command {

@@ -106,11 +106,13 @@ fn a_login_by_keyboard_interactive_is_refused_recorded_and_ended_like_any() {
 fn with_the_plugin_a_job_counts_from_its_prolog_to_its_epilog_even_without_a_step() {
     let tb = efa_cluster::cluster("", &["p5.48xlarge"])
         .without_contain()
-        .slurm_conf_extra("PrologFlags=Alloc\nProlog={dir}/prolog.sh")
+        .slurm_conf_extra("PrologFlags=Alloc")
         .prepare(|dir| {
-            let script = "#!/bin/sh\nuntil [ -e \"${0%/*}/go\" ]; do sleep 0.1; done\n";
-            fs::write(dir.join("prolog.sh"), script)?;
-            fs::set_permissions(dir.join("prolog.sh"), Permissions::from_mode(0o755))
+            // Slurm runs it after the other, whose name comes later.
+            let path = dir.join("site/prolog.d/a-site");
+            let script = "#!/bin/sh\nuntil [ -e \"${0%/*}/../../go\" ]; do sleep 0.1; done\n";
+            fs::write(&path, script)?;
+            fs::set_permissions(path, Permissions::from_mode(0o755))
         })
         .start()
         .unwrap();

@@ -33,6 +33,8 @@ impl Tree {
         let tree = Self { root };
         tree.install(&modules::plugin(), "usr/lib/slurm-efa/spank_efa.so");
         tree.install(&modules::program("efa-check"), "usr/sbin/efa-check");
+        let job = modules::program("slurm-efa-job");
+        tree.install(&job, "usr/lib/slurm-efa/slurm-efa-job");
         tree.module("pam_permit.so");
         fs::create_dir_all(tree.path("var/log/slurm-efa")).unwrap();
         tree.write("etc/pam.d/sshd", SSHD);
@@ -203,7 +205,7 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
         Some("32")
     );
     let config = site.tb.scontrol(&["show", "config"]).unwrap().stdout;
-    for ours in ["prolog.d/*", "efa-check-healthcheck"] {
+    for ours in ["prolog.d/*", "epilog.d/*", "efa-check-healthcheck"] {
         let lines = efa_cluster::lines_with(&config, &[ours]);
         assert_eq!(lines.len(), 1, "{ours} is not in force: {lines:?}");
     }
@@ -217,6 +219,30 @@ fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
     assert!(!config.contains("prolog.d/*"), "slurmctld still has ours");
     assert!(!site.path("etc/slurm-efa/efa-check-healthcheck").exists());
     assert!(!site.path("etc/slurm-efa/prolog.d").exists());
+    assert!(!site.path("etc/slurm-efa/epilog.d").exists());
+}
+
+#[test]
+fn a_node_that_the_last_release_set_up_has_its_jobs_recorded_after_set_up_only() {
+    let site = Site::new("");
+    site.set_up();
+    // As it was: the plugin had hooks for prolog and epilog.
+    fs::remove_file(site.path("etc/slurm-efa/prolog.d/slurm-efa-job-prolog")).unwrap();
+    fs::remove_dir_all(site.path("etc/slurm-efa/epilog.d")).unwrap();
+    replace(&site.conf(), "Epilog=", "#");
+    site.tb.scontrol(&["reconfigure"]).unwrap();
+    let recorded = site.tb.dir().join("state/last-start");
+    efa_cluster::step(&site.tb, &[], &["true"]);
+    assert!(!recorded.exists());
+    let doctor = site.run("doctor", "compute", &[]);
+    assert_eq!(doctor.code(), 2, "{doctor}");
+    for missing in ["slurm-efa-job-prolog", "slurm-efa-job-epilog"] {
+        let found = doctor.stdout.contains(&format!("{missing} is missing in"));
+        assert!(found, "{doctor}");
+    }
+    site.set_up();
+    efa_cluster::step(&site.tb, &[], &["true"]);
+    assert!(recorded.exists());
 }
 
 #[test]
@@ -652,12 +678,17 @@ const SABOTAGES: &[Sabotage] = &[
         let path = site.path("usr/sbin/efa-check");
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     }),
+    ("prolog-programs", "the last release set it up", |site| {
+        fs::remove_file(site.path("etc/slurm-efa/prolog.d/slurm-efa-job-prolog")).unwrap();
+    }),
+    ("epilog", "a start script deleted the epilog", |site| {
+        replace(&site.conf(), "Epilog=", "#");
+    }),
     (
         "epilog-programs",
         "slurm.conf names a folder of epilogs that is not there",
         |site| {
-            let folder = site.path("etc/slurm-efa/epilog.d");
-            append(&site.conf(), &format!("Epilog={}/*", folder.display()));
+            fs::remove_dir_all(site.path("etc/slurm-efa/epilog.d")).unwrap();
         },
     ),
     ("health-check", "HealthCheckProgram is gone", |site| {

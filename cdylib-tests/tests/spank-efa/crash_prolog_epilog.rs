@@ -1,4 +1,4 @@
-//! The plugin's prolog and epilog are killed after each system call that they
+//! `slurm-efa-job prolog` and `epilog` are killed after each system call that they
 //! make, or meet a full `/run`; the next reconciliation finds every page again.
 //! (`slurm-efa reconcile` killed so: `slurm-efa/tests/reconcile.rs`.)
 
@@ -17,18 +17,26 @@ const ITS_PAGES: u64 = 3;
 /// The job whose prolog or epilog is killed.
 const JOB: u32 = 2;
 
-/// A program that loads the plugin and calls one of its hooks.
-fn host(node: &Node, role: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
-    command
-        .arg("host")
-        .arg(modules::plugin())
-        .arg(role)
-        .arg(format!("config={}", node.config().display()))
+/// The program as slurmd calls it.
+fn call(node: &Node, command: &str, job: u32) -> Command {
+    let mut program = Command::new(modules::program("slurm-efa-job"));
+    program
+        .arg(command)
+        .arg("--config")
+        .arg(node.config())
         .env("SLURMD_NODENAME", "n1")
-        .env("SLURM_CONF", node.slurm_conf());
-    command
+        .env("SLURM_JOB_ID", job.to_string())
+        .env("SLURM_JOB_UID", "1000")
+        .env("SLURM_JOB_GID", "1000")
+        .env("SLURM_CONF", node.slurm_conf())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    program
 }
+
+/// The variables by which a prolog learns of the job's options.
+const PROFILE: &str = "SPANK_EFA_PROFILE";
+const HUGEPAGES: &str = "SPANK_EFA_HUGEPAGES";
 
 struct Stage {
     alone: Alone,
@@ -43,24 +51,14 @@ impl Stage {
         Self { alone, node }
     }
 
-    /// The plugin's own hook, as `slurmstepd spank prolog` calls it.
     fn prolog(&self, size: &str) -> Command {
-        let mut command = self.hook("prolog");
-        command.args(["--hugepages", size]);
+        let mut command = call(&self.node, "prolog", JOB);
+        command.env(HUGEPAGES, size);
         command
     }
 
     fn epilog(&self) -> Command {
-        self.hook("epilog")
-    }
-
-    fn hook(&self, role: &str) -> Command {
-        let mut command = host(&self.node, role);
-        command
-            .args(["--job", &JOB.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command
+        call(&self.node, "epilog", JOB)
     }
 
     /// Reconciles, and asserts that the kernel has what the live jobs have and
@@ -200,7 +198,7 @@ fn a_prolog_that_has_counters_read_killed_anywhere_leaves_its_job_all_its_pages_
     with_devices(&stage.node);
     let calls = sweep(|calls| {
         let mut prolog = stage.prolog("10M");
-        let end = killed_after(calls, prolog.args(["--profile", "p4d"])).unwrap();
+        let end = killed_after(calls, prolog.env(PROFILE, "p4d")).unwrap();
         let has = stage.reconciled(calls);
         assert!(has == 0 || has == 5, "{calls}: {has}");
         assert!(!lived_well(end) || has == 5);
@@ -219,13 +217,7 @@ fn an_epilog_that_has_counters_read_killed_after_any_change_is_made_good_by_its_
     with_devices(&stage.node);
     let calls = sweep(|calls| {
         let mut prolog = stage.prolog("10M");
-        assert!(
-            prolog
-                .args(["--profile", "p4d"])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(prolog.env(PROFILE, "p4d").status().unwrap().success());
         let end = killed_after_change(calls, &mut stage.epilog()).unwrap();
         let has = stage.reconciled(calls);
         assert!(has == 0 || has == 5, "{calls}: {has}");
@@ -248,16 +240,14 @@ fn jobs_that_start_and_end_side_by_side_each_have_their_record_and_leave_nothing
             let started: Vec<Child> = jobs
                 .clone()
                 .map(|job| {
-                    let mut hook = host(&stage.node, role);
-                    hook.args(["--job", &job.to_string()]);
-                    hook.args(size.iter().flat_map(|size| ["--hugepages", size]));
-                    hook.stdin(Stdio::null()).stdout(Stdio::null());
-                    hook.stderr(Stdio::piped()).spawn().unwrap()
+                    let mut program = call(&stage.node, role, job);
+                    program.envs(size.iter().map(|size| (HUGEPAGES, size)));
+                    program.stderr(Stdio::piped()).spawn().unwrap()
                 })
                 .collect();
             stage.node.reconcile();
-            for hook in started {
-                let output = hook.wait_with_output().unwrap();
+            for program in started {
+                let output = program.wait_with_output().unwrap();
                 assert!(output.status.success());
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 assert_eq!(said, "", "{role}, round {round}");
@@ -281,8 +271,9 @@ fn jobs_that_start_and_end_side_by_side_each_have_their_record_and_leave_nothing
 const FULL: &str = r#"
     total() { echo $(($(cat /sys/devices/system/node/node*/hugepages/*/nr_hugepages | tr '\n' +)0)); }
     before=$(total)
-    prolog() { "$BENCH" host "$PLUGIN" prolog "config=$CONFIG" --job "$1" --hugepages "$2"; }
-    epilog() { "$BENCH" host "$PLUGIN" epilog "config=$CONFIG" --job "$1"; }
+    export SLURM_JOB_UID=1000
+    prolog() { SLURM_JOB_ID=$1 SPANK_EFA_HUGEPAGES=$2 "$PROGRAM" prolog --config "$CONFIG"; }
+    epilog() { SLURM_JOB_ID=$1 "$PROGRAM" epilog --config "$CONFIG"; }
     say() { echo "$1: $(($(total) - before)) pages"; }
     pool=/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages
     mkdir "$STATE"
@@ -321,8 +312,7 @@ fn a_full_run_refuses_new_jobs_their_pages_and_neither_costs_nor_keeps_those_of_
             "-euc",
             FULL,
         ])
-        .env("BENCH", env!("CARGO_BIN_EXE_bench"))
-        .env("PLUGIN", modules::plugin())
+        .env("PROGRAM", modules::program("slurm-efa-job"))
         .env("SLURM_EFA", modules::program("slurm-efa"))
         .env("STATE", node.state())
         .env("CONFIG", node.config())

@@ -681,6 +681,56 @@ fn a_job_whose_prolog_could_not_record_it_counts_as_short_and_is_not_blamed() {
     });
 }
 
+/// What a job's user reads on a node that has no record of the job.
+const NOT_RECORDED: &str = "efa: warning: --efa-hugepages=8M: no hugepages could be reserved on n1: \
+     slurm-efa-job did not record this job before it started; tell the administrator, who finds the \
+     cause with `slurm-efa doctor` on n1\n";
+
+#[test]
+fn where_slurm_does_not_call_the_jobs_program_a_job_runs_and_is_told_who_finds_the_cause() {
+    let _alone = alone();
+    let before = counts();
+    let plugin = modules::plugin();
+    let tb = efa_cluster::bare(&["p5.48xlarge"])
+        .file(
+            efa_cluster::CONFIG,
+            &format!("{}{SITE}", efa_cluster::SYSROOTS),
+        )
+        .plugstack(&efa_cluster::plugstack_line("required", &plugin))
+        .start()
+        .unwrap();
+    let said = tb
+        .srun("alice", &["--efa-hugepages=8M", "echo", "it ran"])
+        .unwrap();
+    assert!(said.success() && said.stdout == "it ran\n", "{said}");
+    assert!(said.stderr.contains(NOT_RECORDED), "{said}");
+    // Who asks for nothing reads nothing.
+    let said = tb.srun("alice", &["true"]).unwrap();
+    assert_eq!(said.stderr, "");
+    assert_eq!(counts(), before);
+}
+
+#[test]
+fn pages_are_reserved_where_slurm_hides_options_because_another_plugin_has_a_spank_prolog() {
+    let _alone = alone();
+    let before = counts();
+    let second = modules::example("second_plugin").display().to_string();
+    let tb = cluster("").plugstack(&format!("optional {second}"));
+    let tb = tb.start().unwrap();
+    let options = [
+        "--efa-profile=p5",
+        "--efa-explain",
+        "--efa-hugepages=8M",
+        "--second=word",
+        "env",
+    ];
+    let step = tb.srun("alice", &options).unwrap();
+    let vars = Vars::of(&step.stdout);
+    assert_eq!(vars.get("SLURM_EFA_HUGEPAGES_MIB"), Some("8"), "{step}");
+    assert_eq!(vars.get("SECOND_PLUGIN"), Some("word"), "{step}");
+    assert_clean(&tb, &before);
+}
+
 #[test]
 fn a_job_without_a_record_is_told_that_there_is_none() {
     let _alone = alone();
@@ -698,10 +748,7 @@ fn a_job_without_a_record_is_told_that_there_is_none() {
     fs::write(&go, "").unwrap();
     tb.wait_job(job).unwrap();
     let printed = tb.job_output(job).unwrap();
-    assert!(
-        printed.contains("cannot be used (there is none)"),
-        "{printed}"
-    );
+    assert!(printed.contains(NOT_RECORDED), "{printed}");
     assert!(!printed.contains("the option must be given"), "{printed}");
     assert_clean(&tb, &before);
 }

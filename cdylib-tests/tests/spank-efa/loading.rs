@@ -15,14 +15,12 @@ use object::read::elf::{Dyn, ElfFile64, FileHeader};
 use object::{Endianness, Object, ObjectSymbol};
 
 /// Everything that the plugin shows to Slurm.
-const EXPORTS: [&str; 11] = [
+const EXPORTS: [&str; 9] = [
     "plugin_name",
     "plugin_type",
     "plugin_version",
     "slurm_spank_init",
     "slurm_spank_init_post_opt",
-    "slurm_spank_job_epilog",
-    "slurm_spank_job_prolog",
     "slurm_spank_task_exit",
     "slurm_spank_task_init",
     "slurm_spank_task_init_privileged",

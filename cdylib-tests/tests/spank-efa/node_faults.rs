@@ -456,9 +456,11 @@ const OURS: [&str; 5] = [
 ];
 
 /// How Slurm delivers the plugin's options to inner clients and to steps.
-const DELIVERY: [&str; 4] = [
+const DELIVERY: [&str; 6] = [
     "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_profile",
     "SLURM_SPANK__SLURM_SPANK_OPTION_spank_efa_efa_explain",
+    "SLURM_SPANK_EFA_PROFILE",
+    "SLURM_SPANK_EFA_HUGEPAGES",
     "_SLURM_SPANK_OPTION_spank_efa_efa_profile",
     "_SLURM_SPANK_OPTION_spank_efa_efa_explain",
 ];

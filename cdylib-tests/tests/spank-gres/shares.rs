@@ -1,7 +1,9 @@
 //! Shared GPUs on a real Slurm: made-up device nodes, NVML from a file.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
+use cdylib_tests::efa_cluster;
 use cdylib_tests::gres::{self, GENERATED};
 use cdylib_tests::health;
 use cdylib_tests::logins::{Logins, Site};
@@ -45,7 +47,19 @@ fn a_login_during_a_job_is_told_its_gpus() {
         "required {} config={{dir}}/site/gres.toml",
         modules::plugin().display()
     );
-    let tb = gres::cluster("H100x4", "").plugstack(&efa).start().unwrap();
+    let program = modules::program("slurm-efa-job");
+    let tb = gres::cluster("H100x4", "").plugstack(&efa);
+    let tb = efa_cluster::with_job_program(tb, &program, gres::CONFIG)
+        .prepare(|dir| {
+            // In one folder, as setup puts them there.
+            for (name, script) in [("prolog", "prolog.sh"), ("epilog", "epilog.sh")] {
+                let link = format!("site/{name}.d/gres-helper-{name}");
+                symlink(dir.join(script), dir.join(link))?;
+            }
+            Ok(())
+        })
+        .start()
+        .unwrap();
     let site = Site {
         state: tb.dir().join("run-n1"),
         ..Site::default()

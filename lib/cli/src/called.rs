@@ -29,12 +29,23 @@ pub const EFA_CHECK: Program = Program {
     renamed: &[("watch", "healthcheck"), ("record", "baseline")],
 };
 
+/// What is done for each job; in the reverse order of names, in which Slurm runs a
+/// folder, it comes before the others, which add to the record that it makes.
+pub const SLURM_EFA_JOB: Program = Program {
+    name: "slurm-efa-job",
+    commands: &["prolog", "epilog"],
+    renamed: &[],
+};
+
 /// Shared GPUs.
 pub const GRES_HELPER: Program = Program {
     name: "gres-helper",
     commands: &["prolog", "epilog"],
     renamed: &[],
 };
+
+/// All of them.
+pub const PROGRAMS: [Program; 3] = [SLURM_EFA_JOB, EFA_CHECK, GRES_HELPER];
 
 impl Program {
     /// The name of the link for a command: `efa-check-prolog`.
@@ -142,12 +153,22 @@ mod tests {
             assert_eq!(EFA_CHECK.command(name.as_ref()), Some("prolog"), "{name}");
         }
         for (program, command) in [
+            (SLURM_EFA_JOB, "epilog"),
             (EFA_CHECK, "healthcheck"),
             (GRES_HELPER, "prolog"),
             (GRES_HELPER, "epilog"),
         ] {
             let link = format!("07-{}", program.link(command));
             assert_eq!(program.command(link.as_ref()), Some(command));
+        }
+    }
+
+    #[test]
+    fn the_program_that_records_a_job_comes_first_in_slurms_reverse_order() {
+        for command in ["prolog", "epilog"] {
+            let mut links = PROGRAMS.map(|it| it.link(command));
+            links.sort();
+            assert_eq!(links[2], SLURM_EFA_JOB.link(command));
         }
     }
 

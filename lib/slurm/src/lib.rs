@@ -10,6 +10,7 @@ pub mod hostlist;
 pub mod ids;
 pub mod installation;
 pub mod job_cgroup;
+pub mod job_control;
 pub mod node_name;
 pub mod programs;
 pub mod release;

@@ -1,5 +1,6 @@
 //! A whole SPANK plugin: `srun --second=WORD` puts the word into the
-//! environment of the step's tasks, as `SECOND_PLUGIN`.
+//! environment of the step's tasks, as `SECOND_PLUGIN`. That it has a SPANK prolog
+//! changes what slurmd lets Prolog= and Epilog= see.
 
 use std::ffi::OsString;
 
@@ -41,5 +42,5 @@ impl Plugin for Second {
 spank::plugin! {
     name: "spank_second",
     plugin: Second,
-    hooks: [init_post_opt],
+    hooks: [job_prolog, init_post_opt],
 }

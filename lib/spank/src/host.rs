@@ -91,7 +91,6 @@ macro_rules! host_functions {
 host_functions! {
     spank_context: unsafe extern "C" fn() -> spank_context_t;
     spank_option_register: unsafe extern "C" fn(spank_t, *mut spank_option) -> spank_err_t;
-    spank_option_getopt: unsafe extern "C" fn(spank_t, *mut spank_option, *mut *mut c_char) -> spank_err_t;
     spank_get_item: unsafe extern "C" fn(spank_t, spank_item_t, ...) -> spank_err_t;
     spank_getenv: unsafe extern "C" fn(spank_t, *const c_char, *mut c_char, c_int) -> spank_err_t;
     spank_setenv: unsafe extern "C" fn(spank_t, *const c_char, *const c_char, c_int) -> spank_err_t;

@@ -1,13 +1,13 @@
 //! The handle that Slurm passes to every hook.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::marker::PhantomData;
 use std::{fmt, ptr};
 
 use crate::SpankError;
 use crate::bindings::{self, spank_item_t, spank_t};
 use crate::host::host;
-use crate::option::{OptionSpec, OptionValue};
+use crate::option::OptionSpec;
 
 /// Which program the plugin runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,31 +284,6 @@ impl<'hook> Spank<'hook> {
             Err(SpankError::EnvNotFound) => Ok(()),
             other => other,
         }
-    }
-
-    /// Reads an option in prolog or epilog, where [`crate::Plugin::option`] is
-    /// not called. `None` if it was not given; the value is the user's to forge.
-    pub fn job_script_option(
-        &self,
-        option: &OptionSpec,
-        read: impl FnOnce(OptionValue<'_>),
-    ) -> Result<bool, SpankError> {
-        let function = host().spank_option_getopt()?;
-        let mut c_option = option.as_c(0, None);
-        let mut value: *mut c_char = ptr::null_mut();
-        // SAFETY: the handle is the running hook's; in job-script context Slurm
-        // identifies the option by the structure's name, and writes a pointer
-        // that is null or a NUL-terminated string that it owns.
-        let code = unsafe { function(self.raw, &raw mut c_option, &raw mut value) };
-        match SpankError::check(code) {
-            Ok(()) => {}
-            Err(SpankError::Generic) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        // SAFETY: not null, and a NUL-terminated string that lives until the hook returns.
-        let text = (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) });
-        read(option.value(text));
-        Ok(true)
     }
 
     pub(crate) fn register_option(

@@ -2,11 +2,13 @@
 //!
 //! Root writes a record when the job or step ends: a line of the node's log
 //! ([`log`]) and, if the site has such a folder, a file there ([`folder`]).
+//! [`counting`] has the counters read for it.
 //! `slurm-efa report` reads them again, as anybody, and believes nothing it
 //! finds. What people read is made in [`text`].
 
 #![forbid(unsafe_code)]
 
+pub mod counting;
 pub mod folder;
 pub mod log;
 pub mod text;

@@ -23,9 +23,6 @@ pub(super) fn unknown(evidence: impl Into<String>, remedy: impl Into<String>) ->
 pub(super) const SETUP: &str = "run `slurm-efa setup` here";
 pub(super) const SETUP_CONTROLLER: &str = "run `slurm-efa setup` on the controller";
 
-pub(super) const GRES: &str = "put the controller's [gres] into this node's slurm-efa.toml and run \
-                    `slurm-efa setup` here, or take Epilog out of slurm.conf";
-
 pub(super) const REINSTALL: &str = "install the package slurm-efa again";
 
 pub(super) fn shown(path: &Path) -> String {

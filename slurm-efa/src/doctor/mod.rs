@@ -32,10 +32,8 @@ use cluster::Role;
 
 use self::devices::recorded;
 use self::logins::Stack;
-use self::look::{GRES, Look, SETUP, unknown};
-use self::programs::{
-    executable, folder, health_check, health_link, names_epilogs, others, program_key,
-};
+use self::look::{Look, SETUP, unknown};
+use self::programs::{executable, folder, health_check, health_link, others, program_key};
 
 /// All that was looked at.
 #[derive(Debug)]
@@ -89,9 +87,7 @@ pub fn examine(site: &Site) -> Examination {
         all.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
         all.add("health-check", health_check(site));
         all.add("health-states", health::node_state_of_checks(site));
-        if site.has_section("gres") {
-            all.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
-        }
+        all.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
     }
     all.running(site);
     if all.role == Some(Role::Compute) {
@@ -100,7 +96,7 @@ pub fn examine(site: &Site) -> Examination {
             folder(
                 site,
                 paths::PROLOGS,
-                Some(&called::EFA_CHECK.link("prolog")),
+                &[called::SLURM_EFA_JOB, called::EFA_CHECK].map(|it| it.link("prolog")),
                 SETUP,
             ),
         );
@@ -110,13 +106,12 @@ pub fn examine(site: &Site) -> Examination {
         all.add("health-program", executable(&site.place(health_link(site))));
         all.add("expectation", recorded(site));
         let gres = site.has_section("gres");
-        // Slurm goes by its own file, whatever this node's configuration says.
-        if gres || names_epilogs(site) {
-            let needed = gres.then(|| called::GRES_HELPER.link("epilog"));
-            let remedy = if gres { SETUP } else { GRES };
-            let programs = folder(site, paths::EPILOGS, needed.as_deref(), remedy);
-            all.add("epilog-programs", programs);
-        }
+        let mut epilogs = vec![called::SLURM_EFA_JOB.link("epilog")];
+        epilogs.extend(gres.then(|| called::GRES_HELPER.link("epilog")));
+        all.add(
+            "epilog-programs",
+            folder(site, paths::EPILOGS, &epilogs, SETUP),
+        );
         if gres {
             all.add("gres-watch", daemons::gres_watch(site));
         }

@@ -115,32 +115,23 @@ pub(super) fn executable(path: &Path) -> Look {
 
 /// Every program of a folder runs, and one that fails drains the node; so does a
 /// pattern that matches none.
-pub(super) fn folder(site: &Site, folder: &str, needed: Option<&str>, remedy: &str) -> Look {
+pub(super) fn folder(site: &Site, folder: &str, needed: &[String], remedy: &str) -> Look {
     let place = site.place(folder);
     let names = |entry: fs::DirEntry| entry.file_name().into_string().ok();
     let entries = fs::read_dir(&place).into_iter().flatten().flatten();
     let mut found: Vec<String> = entries.filter_map(names).collect();
     found.retain(|name| !name.starts_with('.'));
     found.sort();
-    match needed {
-        Some(needed) if !found.iter().any(|name| name == needed) => {
-            return fatal(format!("{needed} is missing in {}", shown(&place)), remedy);
-        }
-        None if found.is_empty() => {
-            return fatal(format!("there is no program in {}", shown(&place)), remedy);
-        }
-        _ => {}
+    if let Some(missing) = needed.iter().find(|name| !found.contains(name)) {
+        return fatal(format!("{missing} is missing in {}", shown(&place)), remedy);
+    }
+    if found.is_empty() {
+        return fatal(format!("there is no program in {}", shown(&place)), remedy);
     }
     for name in &found {
         executable(&place.join(name))?;
     }
     Ok(format!("{}: {}", shown(&place), found.join(", ")))
-}
-
-pub(super) fn names_epilogs(site: &Site) -> bool {
-    let epilogs = site.place_text(paths::EPILOGS);
-    let values = site.slurm.conf.values("Epilog");
-    values.iter().any(|it| it.starts_with(&epilogs))
 }
 
 /// Prologs and epilogs of others: one that is missing drains the node, too.

@@ -14,8 +14,8 @@ use super::error::SetupError;
 use super::files::{self, Content};
 use super::pam;
 use super::paths::{
-    EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, HEALTHCHECK, NO_HEALTHCHECK, OLD_HEALTHCHECK,
-    PAM_MODULE, PLUGIN, PROLOGS, ROLE, SECURITY, SSHD,
+    EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, HEALTHCHECK, JOB_PROGRAM, NO_HEALTHCHECK,
+    OLD_HEALTHCHECK, PAM_MODULE, PLUGIN, PROLOGS, ROLE, SECURITY, SSHD,
 };
 use super::plan::Plan;
 use super::slurm_conf::{self, Directive, Folder, Link};
@@ -163,7 +163,10 @@ fn links(site: &Site) -> Vec<Called> {
         program,
         command,
     };
+    let job = |folder, command| called(folder, called::SLURM_EFA_JOB, JOB_PROGRAM, command);
     let mut links = vec![
+        job(PROLOGS, "prolog"),
+        job(EPILOGS, "epilog"),
         called(PROLOGS, called::EFA_CHECK, EFA_CHECK, "prolog"),
         Called {
             link: HEALTHCHECK.to_owned(),
@@ -306,7 +309,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     if !runs_ours(site, "Prolog", PROLOGS) {
         wishes.push(program("Prolog", PROLOGS));
     }
-    if gres && !runs_ours(site, "Epilog", EPILOGS) {
+    if !runs_ours(site, "Epilog", EPILOGS) {
         wishes.push(program("Epilog", EPILOGS));
     }
     edit_conf(plan, conf, &wishes)?;
@@ -337,8 +340,7 @@ fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
         .unwrap_or_default();
     let command = key.to_ascii_lowercase();
     let there = |link: &str| {
-        let programs = [called::EFA_CHECK, called::GRES_HELPER];
-        let program = programs.iter().find(|it| it.link(&command) == link);
+        let program = called::PROGRAMS.iter().find(|it| it.link(&command) == link);
         program.is_some_and(|it| names.iter().any(|name| it.command(name) == Some(&command)))
     };
     links(site)

@@ -29,6 +29,9 @@ pub const NO_HEALTHCHECK: &str = "/bin/true";
 /// PAM's stack of sshd.
 pub const SSHD: &str = "/etc/pam.d/sshd";
 
+/// What runs before and after each job.
+pub const JOB_PROGRAM: &str = "/usr/lib/slurm-efa/slurm-efa-job";
+
 /// Where the programs are.
 pub const EFA_CHECK: &str = "/usr/sbin/efa-check";
 

@@ -66,12 +66,16 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
             values.iter().any(|it| it.starts_with(&place))
         })
     };
-    let prologs = [called::EFA_CHECK, called::GRES_HELPER]
-        .map(|it| format!("{PROLOGS}/{}", it.link("prolog")));
-    let epilog = format!("{EPILOGS}/{}", called::GRES_HELPER.link("epilog"));
+    let links = |folder: &str, command: &str| {
+        let programs = called::PROGRAMS.iter();
+        let programs = programs.filter(|it| it.commands.contains(&command));
+        programs
+            .map(|it| format!("{folder}/{}", it.link(command)))
+            .collect()
+    };
     for (place, links) in [
-        (PROLOGS, prologs.to_vec()),
-        (EPILOGS, vec![epilog]),
+        (PROLOGS, links(PROLOGS, "prolog")),
+        (EPILOGS, links(EPILOGS, "epilog")),
         (HEALTHCHECK, vec![HEALTHCHECK.to_owned()]),
         (OLD_HEALTHCHECK, vec![OLD_HEALTHCHECK.to_owned()]),
     ] {
@@ -132,7 +136,7 @@ mod tests {
     use crate::setup::desired::plan;
     use crate::setup::desired::slurm;
     use crate::setup::discover;
-    use crate::setup::paths::{EFA_CHECK, PLUGIN};
+    use crate::setup::paths::{EFA_CHECK, JOB_PROGRAM, PLUGIN};
     use slurm::{Installation, Release};
 
     fn installation(conf: &Path) -> Installation {
@@ -143,7 +147,8 @@ mod tests {
     /// A node without Slurm's programs, whose slurm.conf is `conf`.
     fn site(dir: &Path, role: Role, conf: &str) -> Site {
         let root = dir.join("root");
-        let there = [PLUGIN, EFA_CHECK].map(|it| root.join(it.trim_start_matches('/')));
+        let there =
+            [PLUGIN, EFA_CHECK, JOB_PROGRAM].map(|it| root.join(it.trim_start_matches('/')));
         for path in there {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -176,9 +181,17 @@ mod tests {
             (
                 "Prolog",
                 PROLOGS,
-                vec!["efa-check-prolog", "gres-helper-prolog"],
+                vec![
+                    "slurm-efa-job-prolog",
+                    "efa-check-prolog",
+                    "gres-helper-prolog",
+                ],
             ),
-            ("Epilog", EPILOGS, vec!["gres-helper-epilog"]),
+            (
+                "Epilog",
+                EPILOGS,
+                vec!["slurm-efa-job-epilog", "gres-helper-epilog"],
+            ),
             (
                 "HealthCheckProgram",
                 HEALTHCHECK,
@@ -355,7 +368,7 @@ mod tests {
             let revert = plan_revert(&with(role, true)).unwrap();
             assert!(!ours(&revert), "{role}: {:?}", revert.changes);
             assert!(revert.notes[0].contains(say), "{:?}", revert.notes);
-            assert_eq!(revert.stays, [PROLOGS, HEALTHCHECK], "{role}");
+            assert_eq!(revert.stays, [PROLOGS, EPILOGS, HEALTHCHECK], "{role}");
         }
         // A package that is removed may not know the role: then it is not the
         // controller's.

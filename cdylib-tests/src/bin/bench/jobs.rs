@@ -1,7 +1,9 @@
-//! What the plugin does once for each job on each node: prolog and epilog of a
+//! What is done once for each job on each node: prolog and epilog of a
 //! job that asks for nothing, and 5128 hugepages (the figure of AWS' EKS guide)
 //! against a bare `echo` into the same file; a ledger of a thousand jobs.
 
+use cdylib_tests::comparison::children_cpu;
+use cdylib_tests::modules::job_program_beside;
 use cdylib_tests::statistics::median;
 use std::fs;
 use std::hint::black_box;
@@ -22,7 +24,6 @@ use jobs::registry::Start;
 use slurm::{JobId, JobKey};
 
 use crate::Outcome;
-use crate::plugin_host;
 
 const PAGES: u64 = 5128;
 const ROUNDS: usize = 9;
@@ -33,59 +34,55 @@ const GLOBAL: &str = "/proc/sys/vm/nr_hugepages";
 /// Measures and prints.
 ///
 /// # Errors
-/// When a hook fails, or the kernel has not enough memory.
+/// When a program fails, or the kernel has not enough memory.
 pub fn measure(plugin: &Path) -> Outcome {
     // SAFETY: geteuid takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         println!("\nProlog, epilog and hugepages were not measured: that needs root.");
         return Ok(());
     }
-    hooks(plugin)?;
+    programs(plugin)?;
     ledger()?;
     pages()
 }
 
-/// The hooks alone, in a process of their own: Slurm's own process for them is
-/// the same with any plugin that has a prolog.
-fn hooks(plugin: &Path) -> Outcome {
+/// The program alone, as slurmd starts it.
+fn programs(plugin: &Path) -> Outcome {
     let dir = tempfile::tempdir_in("/run")?;
     let config = dir.path().join("slurm-efa.toml");
     let state = dir.path().join("state");
     fs::write(&config, format!("state_dir = \"{}\"\n", state.display()))?;
     let slurm = dir.path().join("slurm.conf");
     fs::write(&slurm, "SlurmdSpoolDir=/var/spool/slurmd\n")?;
-    let output = Command::new(std::env::current_exe()?)
-        .arg("jobs")
-        .arg(plugin)
-        .arg(format!("config={}", config.display()))
-        .env("SLURMD_NODENAME", "n1")
-        .env("SLURM_CONF", &slurm)
-        .output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into());
-    }
+    let program = job_program_beside(plugin);
+    let job = |program: &Path, arguments: [&str; 2]| -> Outcome {
+        for argument in arguments {
+            let status = Command::new(program)
+                .args([argument, "--config"])
+                .arg(&config)
+                .envs([("SLURMD_NODENAME", "n1"), ("SLURM_JOB_ID", "1")])
+                .envs([("SLURM_JOB_UID", "1000"), ("SLURM_JOB_GID", "1000")])
+                .env("SLURM_CONF", &slurm)
+                .status()?;
+            if !status.success() {
+                return Err(format!("{}: {status}", program.display()).into());
+            }
+        }
+        Ok(())
+    };
+    let mean = |program: &Path| -> Outcome<f64> {
+        let before = children_cpu()?;
+        for _ in 0..JOBS {
+            job(program, ["prolog", "epilog"])?;
+        }
+        Ok((children_cpu()? - before).as_secs_f64() * 1e3 / f64::from(JOBS))
+    };
     println!(
-        "\nProlog and epilog of a job that asks for nothing, CPU of the hooks: {} ms (mean of {JOBS})",
-        String::from_utf8_lossy(&output.stdout).trim()
+        "\nProlog and epilog of a job that asks for nothing, CPU of the two processes: {:.3} ms; of \
+         `true` in their place: {:.3} ms (means of {JOBS})",
+        mean(&program)?,
+        mean(Path::new("/bin/true"))?,
     );
-    Ok(())
-}
-
-/// In that process: prints the mean CPU time of both hooks together, ms.
-///
-/// # Errors
-/// When a hook fails.
-pub fn run(plugin: &Path, word: &str) -> Outcome {
-    let mut call = plugin_host::job_hooks(plugin, word)?;
-    for _ in 0..10 {
-        call()?;
-    }
-    let before = cpu()?;
-    for _ in 0..JOBS {
-        call()?;
-    }
-    let mean = (cpu()? - before) / JOBS;
-    println!("{:.3}", mean.as_secs_f64() * 1e3);
     Ok(())
 }
 

@@ -52,12 +52,10 @@ enum Part {
         role: plugin_host::Role,
         /// The plugin's argument in plugstack.conf.
         word: String,
-        #[command(flatten)]
-        job: plugin_host::Job,
+        /// The value of --efa-profile.
+        #[arg(long)]
+        profile: Option<String>,
     },
-    /// Calls prolog and epilog many times and prints their CPU time.
-    #[command(hide = true)]
-    Jobs { plugin: PathBuf, word: String },
     /// Logs in through libpam and prints microseconds: account, open, close.
     #[command(hide = true)]
     Pam {
@@ -91,9 +89,8 @@ fn run(arguments: Arguments) -> Outcome {
             plugin,
             role,
             word,
-            job,
-        }) => return plugin_host::run(&plugin, role, &word, &job),
-        Some(Part::Jobs { plugin, word }) => return jobs::run(&plugin, &word),
+            profile,
+        }) => return plugin_host::run(&plugin, role, &word, profile.as_deref()),
         Some(Part::Pam {
             confdir,
             service,

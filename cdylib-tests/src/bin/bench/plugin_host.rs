@@ -19,10 +19,6 @@ pub enum Role {
     Srun,
     /// The node's side.
     Slurmstepd,
-    /// `slurmstepd spank prolog`.
-    Prolog,
-    /// `slurmstepd spank epilog`.
-    Epilog,
 }
 
 impl Role {
@@ -31,7 +27,6 @@ impl Role {
         match self {
             Self::Srun => 1,
             Self::Slurmstepd => 2,
-            Self::Prolog | Self::Epilog => 5,
         }
     }
 
@@ -45,38 +40,14 @@ impl Role {
                 c"slurm_spank_user_init",
                 c"slurm_spank_task_init",
             ],
-            Self::Prolog => &[c"slurm_spank_job_prolog"],
-            Self::Epilog => &[c"slurm_spank_job_epilog"],
         }
     }
-
-    fn is_step(self) -> bool {
-        matches!(self, Self::Srun | Self::Slurmstepd)
-    }
-}
-
-/// What is known of the played job.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Job {
-    /// Its number.
-    #[arg(long, default_value_t = 1)]
-    job: u32,
-    /// The value of --efa-profile.
-    #[arg(long)]
-    profile: Option<String>,
-    /// The value of --efa-hugepages, in prolog and epilog.
-    #[arg(long)]
-    hugepages: Option<String>,
 }
 
 /// The environment of the played job: name and value as C strings.
 static ENVIRONMENT: Mutex<Vec<(CString, CString)>> = Mutex::new(Vec::new());
 /// `S_CTX_…` of spank.h.
 static CONTEXT: AtomicU32 = AtomicU32::new(0);
-/// The job's number.
-static JOB: AtomicU32 = AtomicU32::new(1);
-/// What a prolog finds its job's options to be.
-static OPTIONS: Mutex<Vec<(&CStr, CString)>> = Mutex::new(Vec::new());
 /// The callback of the options; the plugin has one for all.
 static CALLBACK: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -91,30 +62,17 @@ const VARIABLES: usize = 60;
 ///
 /// # Errors
 /// When the plugin cannot be loaded, or a hook fails.
-pub fn run(plugin: &Path, role: Role, word: &str, job: &Job) -> Outcome {
+pub fn run(plugin: &Path, role: Role, word: &str, profile: Option<&str>) -> Outcome {
     CONTEXT.store(role.context(), Ordering::Relaxed);
-    JOB.store(job.job, Ordering::Relaxed);
     fill_environment()?;
-    let options = [
-        (c"efa-profile", &job.profile),
-        (c"efa-hugepages", &job.hugepages),
-    ];
-    for (name, value) in options {
-        if let Some(value) = value {
-            lock(&OPTIONS).push((name, CString::new(value.as_str())?));
-        }
-    }
     let hooks = hooks_of(plugin, role.hooks())?;
     let mut word = CString::new(word)?.into_bytes_with_nul();
-    let profile = job.profile.as_deref().map(CString::new).transpose()?;
+    let profile = profile.map(CString::new).transpose()?;
     let failed = bench_hooks(&hooks, word.as_mut_ptr().cast(), profile.as_deref(), role);
     if failed != 0 {
         return Err(format!("hook number {failed} failed").into());
     }
-    match role.is_step() {
-        true => expect_profile(role, profile.is_some()),
-        false => Ok(()),
-    }
+    expect_profile(role, profile.is_some())
 }
 
 fn hooks_of(plugin: &Path, names: &[&CStr]) -> Outcome<Vec<HookFn>> {
@@ -134,24 +92,6 @@ fn hooks_of(plugin: &Path, names: &[&CStr]) -> Outcome<Vec<HookFn>> {
         hooks.push(unsafe { std::mem::transmute::<*mut c_void, HookFn>(address) });
     }
     Ok(hooks)
-}
-
-/// Loads `plugin` as `slurmstepd spank prolog` does; what is returned calls
-/// prolog and epilog of a job that asks for nothing.
-///
-/// # Errors
-/// When the plugin cannot be loaded.
-pub fn job_hooks(plugin: &Path, word: &str) -> Outcome<impl FnMut() -> Outcome> {
-    CONTEXT.store(Role::Prolog.context(), Ordering::Relaxed);
-    let names = [Role::Prolog.hooks(), Role::Epilog.hooks()].concat();
-    let hooks = hooks_of(plugin, &names)?;
-    let mut word = CString::new(word)?.into_bytes_with_nul();
-    Ok(
-        move || match bench_hooks(&hooks, word.as_mut_ptr().cast(), None, Role::Slurmstepd) {
-            0 => Ok(()),
-            failed => Err(format!("hook number {failed} failed").into()),
-        },
-    )
 }
 
 /// A measurement of hooks that did nothing would be worth nothing.
@@ -221,7 +161,6 @@ fn lock<T>(list: &'static Mutex<T>) -> std::sync::MutexGuard<'static, T> {
 // ------------------------------------------------- what libslurm would export
 
 /// `ESPANK_…` of spank.h, 22.05.
-const ERROR: c_int = 3000;
 const BAD_ARGUMENT: c_int = 3001;
 const NO_SUCH_VARIABLE: c_int = 3004;
 const NO_SPACE: c_int = 3005;
@@ -254,26 +193,6 @@ unsafe extern "C" fn spank_option_register(_: *mut c_void, option: *const SpankO
     0
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn spank_option_getopt(
-    _: *mut c_void,
-    option: *const SpankOption,
-    value: *mut *const c_char,
-) -> c_int {
-    // SAFETY: spank.h: `option` points at one such structure.
-    let option = unsafe { &*option };
-    // SAFETY: spank.h: its first text is the option's name, NUL-terminated.
-    let name = unsafe { CStr::from_ptr(option.texts[0]) };
-    let options = lock(&OPTIONS);
-    let Some((_, found)) = options.iter().find(|(listed, _)| *listed == name) else {
-        return ERROR;
-    };
-    // SAFETY: spank.h: `value` points at a pointer. The text lives in a list
-    // that is not changed any more.
-    unsafe { value.write(found.as_ptr()) };
-    0
-}
-
 /// Variadic in spank.h. On x86_64 and aarch64 Linux a pointer is passed alike
 /// to a variadic and to a plain C function, and here it is always one.
 #[unsafe(no_mangle)]
@@ -281,9 +200,8 @@ unsafe extern "C" fn spank_get_item(_: *mut c_void, item: c_uint, value: *mut u3
     let known = match item {
         // S_JOB_UID, S_JOB_GID, S_JOB_ID, S_JOB_STEPID, S_JOB_NNODES, S_JOB_NODEID
         0 | 1 => 1000,
-        2 => JOB.load(Ordering::Relaxed),
+        2 | 4 => 1,
         3 | 5 => 0,
-        4 => 1,
         _ => return BAD_ARGUMENT,
     };
     // SAFETY: spank.h: these items take a pointer to 32 writable bits.

@@ -9,8 +9,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cdylib_tests::comparison::children_cpu;
-use cdylib_tests::efa_cluster::Vars;
-use cdylib_tests::modules::reader_beside;
+use cdylib_tests::efa_cluster::{Vars, with_job_program};
+use cdylib_tests::modules::{job_program_beside, reader_beside};
 use cdylib_tests::simnode::Spec;
 use cdylib_tests::statistics::{median, ratio};
 use cdylib_tests::testbed::{NodeOptions, Testbed};
@@ -119,8 +119,11 @@ fn boot(plugin: Option<&Path>, prolog: Option<&[String]>) -> Outcome<Testbed> {
             .prepare(move |dir| {
                 let there = dir.join("spank_efa.so");
                 fs::copy(reader_beside(&plugin), reader_beside(&there))?;
+                fs::copy(job_program_beside(&plugin), job_program_beside(&there))?;
                 fs::copy(plugin, there).map(drop)
             });
+        let program = Path::new("{dir}/slurm-efa-job");
+        builder = with_job_program(builder, program, "slurm-efa.toml");
     }
     if let Some(exports) = prolog {
         let mut script = "#!/bin/bash\n".to_owned();

@@ -12,12 +12,12 @@ mod stage;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cdylib_tests::simnode::{Spec, Stack};
 use cdylib_tests::testbed::{Error, NodeOptions, Testbed};
-use cdylib_tests::{health, modules};
+use cdylib_tests::{efa_cluster, health, modules};
 
 use stage::{Outcome, Stage};
 
@@ -68,6 +68,7 @@ fn demo() -> Outcome {
 fn boot(root: bool) -> Result<Testbed, Error> {
     let (plugin, program) = (modules::plugin(), modules::program("efa-check"));
     let preflight = modules::program("slurm-efa");
+    let program_of_jobs = modules::job_program_beside(&plugin);
     let mut builder = Testbed::builder()
         .plugstack("required {dir}/spank_efa.so config={dir}/slurm-efa.toml")
         // At 1, slurmctld never comes to its pings, and a resumed node waits for one.
@@ -84,11 +85,14 @@ fn boot(root: bool) -> Result<Testbed, Error> {
         .prepare(move |dir| {
             let reader = modules::reader_beside(&plugin);
             std::fs::copy(&reader, modules::reader_beside(&dir.join("spank_efa.so")))?;
+            std::fs::copy(program_of_jobs, dir.join("slurm-efa-job"))?;
             std::fs::copy(plugin, dir.join("spank_efa.so"))?;
             std::fs::copy(program, dir.join("efa-check"))?;
             std::fs::copy(preflight, dir.join("slurm-efa"))?;
             std::fs::set_permissions(dir.join("healthcheck"), Permissions::from_mode(0o755))
         });
+    builder =
+        efa_cluster::with_job_program(builder, Path::new("{dir}/slurm-efa-job"), "slurm-efa.toml");
     for (feature, name) in NODES {
         builder = builder.node(NodeOptions {
             extra: format!("Feature={feature}"),

@@ -175,9 +175,10 @@ pub fn start_beside_a_dead_device(stage: &mut Stage) -> Verdict {
     pair.slurm()?;
     pair.fabric.tell(FAILS, "dead-admin on")?;
     let [first, _] = &mut pair.guests;
-    first.run("sed -i 's/^Prolog=/#&/' /etc/slurm/slurm.conf && scontrol reconfigure")?;
+    let link = "/etc/slurm-efa/prolog.d/efa-check-prolog";
+    first.run(&format!("mv {link} /tmp/"))?;
     let job = slurm::srun(first, "true")?;
-    first.run("sed -i 's/^#Prolog=/Prolog=/' /etc/slurm/slurm.conf && scontrol reconfigure")?;
+    first.run(&format!("mv /tmp/efa-check-prolog {link}"))?;
     prompt(&job, "")
 }
 

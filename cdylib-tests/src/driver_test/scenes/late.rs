@@ -15,12 +15,12 @@ fn with_prolog(node: &mut Node, health: &str, play: impl FnOnce(&mut Node) -> Ve
     node.slurm()?;
     node.guest.run(&format!(
         "cp {CONFIGURATION} /tmp/configuration && echo '{health}' >>{CONFIGURATION} && \
-         sed -i 's/^#\\(Prolog=.*efa-check\\)/\\1/' /etc/slurm/slurm.conf && scontrol reconfigure"
+         mv /etc/slurm-efa/efa-check-prolog /etc/slurm-efa/prolog.d/"
     ))?;
     let played = play(node);
     node.guest.run(&format!(
         "mv /tmp/configuration {CONFIGURATION}; scancel -u alice; \
-         sed -i 's/^Prolog=.*efa-check/#&/' /etc/slurm/slurm.conf && scontrol reconfigure"
+         mv /etc/slurm-efa/prolog.d/efa-check-prolog /etc/slurm-efa/"
     ))?;
     played
 }

@@ -1,15 +1,15 @@
-//! What a job or a step moved over EFA: counters at its start and at its end,
-//! the record of the difference, where it is written, and what is said.
+//! Counters at the start and at the end of a job or a step, the record of the
+//! difference, where it is written, and what is said.
 //!
 //! A fault here costs a record, never a job. No counter is read in this process:
 //! see [`efa::counter_reader`]. The start is not waited for, the end for
-//! [`AT_END`] at most.
+//! [`AT_END`] at most. What the administrator should know is returned as
+//! sentences, since each host has a log of its own.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::usage::FirstReading;
 use config::Config;
 use efa::counter_reader::{AT_END, AT_START, CounterReader, PROGRAM, Reading};
 use efa::counters::{Moment, Snapshot, Usage};
@@ -21,10 +21,10 @@ use jobs::counters_at_start;
 use jobs::registry::Job;
 use slurm::JobKey;
 use slurm::NodeName;
-use spank::log;
-use usage::UsageRecord;
 
-/// Where the program lies if the plugin was loaded by a relative path.
+use crate::{FirstReading, Settings, UsageRecord};
+
+/// Where the program that reads lies if its caller's own path is not absolute.
 const PROGRAM_DIR: &str = "/usr/lib/slurm-efa";
 
 /// For the lock of the node's log.
@@ -39,8 +39,11 @@ pub struct Books {
 
 impl Books {
     /// As the site wants it.
+    ///
+    /// # Errors
+    /// What is wrong with the site's configuration.
     pub fn of(config: &Config, node: &NodeName) -> Result<Self, String> {
-        let settings = usage::Settings::of(config).map_err(|error| error.to_string())?;
+        let settings = Settings::of(config).map_err(|error| error.to_string())?;
         let place = |error: slurm::node_name::NameError| error.to_string();
         Ok(Self {
             log: settings.log(Some(node)).map_err(place)?,
@@ -49,23 +52,28 @@ impl Books {
         })
     }
 
-    /// Writes the record everywhere; what fails is told to the administrator.
-    pub fn write(&self, record: &UsageRecord) {
+    /// Writes the record everywhere; returns what failed.
+    #[must_use]
+    pub fn write(&self, record: &UsageRecord) -> Vec<String> {
         let deadline = Deadline::after(WRITE);
-        let logged = usage::log::append(&self.log, self.max_log, record, deadline);
+        let logged = crate::log::append(&self.log, self.max_log, record, deadline);
         let filed = self
             .folder
             .as_deref()
-            .map_or(Ok(()), |folder| usage::folder::write(folder, record));
-        for error in [logged.err(), filed.err()].into_iter().flatten() {
-            log::info(&format!("spank_efa: {}: {error}", record.what()));
-        }
+            .map_or(Ok(()), |folder| crate::folder::write(folder, record));
+        let failed = [logged.err(), filed.err()].into_iter().flatten();
+        failed
+            .map(|error| format!("{}: {error}", record.what()))
+            .collect()
     }
 }
 
 /// What a reading of the counters needs.
 #[derive(Clone, Copy)]
 pub struct Counters<'a> {
+    /// The program that reads; see [`reader_beside`].
+    pub program: &'a Path,
+    /// Where the devices are.
     pub sysroot: &'a Sysroot,
     /// The state directory.
     pub state: &'a Path,
@@ -76,9 +84,11 @@ pub struct Counters<'a> {
 impl Counters<'_> {
     /// Has them read at the start of a job, whose record must be there. Nobody
     /// waits for it.
+    ///
+    /// # Errors
+    /// The program cannot be started.
     pub fn keep(self, job: &Job) -> Result<(), String> {
-        let program = reader()?;
-        let reading = self.reading(&program, AT_START);
+        let reading = self.reading(AT_START);
         // This process ends soon, and with it what the child leaves.
         let child = reading.keep(job.node.as_str(), job.job.0, &job.start.nonce)?;
         drop(child);
@@ -86,16 +96,16 @@ impl Counters<'_> {
     }
 
     /// Has them read at the start of a step. Nobody waits for it.
+    ///
+    /// # Errors
+    /// The program cannot be started.
     pub fn start(self) -> Result<CounterReader, String> {
-        self.reading(&reader()?, AT_START).start()
+        self.reading(AT_START).start()
     }
 
-    fn reading<'a>(self, program: &'a Path, limit: Duration) -> Reading<'a>
-    where
-        Self: 'a,
-    {
+    fn reading(&self, limit: Duration) -> Reading<'_> {
         Reading {
-            program,
+            program: self.program,
             sysroot: self.sysroot,
             state: self.state,
             limit,
@@ -105,13 +115,16 @@ impl Counters<'_> {
 
     /// Reads them now, and adds to the record what was counted since `before`.
     /// `start_ns`: when the job or the tasks of the step started, since boot.
-    pub fn close(self, record: &mut UsageRecord, before: Before<'_>, start_ns: u64) {
+    /// Returns which processes hang.
+    #[must_use]
+    pub fn close(self, record: &mut UsageRecord, before: Before<'_>, start_ns: u64) -> Vec<String> {
         let deadline = Deadline::after(AT_END);
-        let after = reader().and_then(|program| self.reading(&program, AT_END).start());
+        let after = self.reading(AT_END).start();
         let before = before.finish(deadline);
         let after = after.and_then(|reader| reader.finish(deadline));
-        name_silent(&before, &after);
+        let silent = silent(&before, &after);
         add(record, before, after, start_ns);
+        silent
     }
 }
 
@@ -134,25 +147,26 @@ impl Before<'_> {
     }
 }
 
-/// Beside this plugin, unless that was not loaded by its full path.
-fn reader() -> Result<PathBuf, String> {
-    let file = spank::host::own_file().ok_or("the plugin's own file is not known")?;
+/// The program that reads counters, which lies beside the file that has it
+/// started, unless that was loaded by a relative path.
+#[must_use]
+pub fn reader_beside(file: &Path) -> PathBuf {
     let beside = file.parent().filter(|dir| dir.is_absolute());
-    Ok(beside.unwrap_or(Path::new(PROGRAM_DIR)).join(PROGRAM))
+    beside.unwrap_or(Path::new(PROGRAM_DIR)).join(PROGRAM)
 }
 
-/// Tells the administrator which processes hang.
-fn name_silent(before: &Result<Snapshot, String>, after: &Result<Snapshot, String>) {
+/// Which processes hang, for the administrator.
+fn silent(before: &Result<Snapshot, String>, after: &Result<Snapshot, String>) -> Vec<String> {
     let readings = [before, after].into_iter().flatten();
     let silent: BTreeSet<_> = readings.flat_map(|reading| &reading.silent).collect();
-    for (device, process) in silent {
-        // As an error it would reach the user's terminal, too.
-        log::info(&format!(
-            "spank_efa: {} does not answer: process {process}, which reads its counters, has not \
-             come back; it is left alone, and ends when the driver gives up",
+    let sentences = silent.into_iter().map(|(device, process)| {
+        format!(
+            "{} does not answer: process {process}, which reads its counters, has not come back; \
+             it is left alone, and ends when the driver gives up",
             printable(device, 64)
-        ));
-    }
+        )
+    });
+    sentences.collect()
 }
 
 fn add(
@@ -182,14 +196,15 @@ fn add(
 
 /// What the job's user is told on this node. `alone`: nobody else speaks for
 /// the whole job, so that its warnings are due here.
+#[must_use]
 pub fn lines(record: &UsageRecord, alone: bool) -> Vec<String> {
-    if !usage::speaks(record, record.node_index) {
+    if !crate::speaks(record, record.node_index) {
         return Vec::new();
     }
-    let mut lines = vec![usage::one_line(record)];
+    let mut lines = vec![crate::one_line(record)];
     // What the first node says of all: 512 nodes must not.
     if alone && record.node_index.unwrap_or(0) == 0 {
-        let warning = usage::no_traffic_warning(record).or_else(|| usage::one_way_warning(record));
+        let warning = crate::no_traffic_warning(record).or_else(|| crate::one_way_warning(record));
         lines.extend(
             warning
                 .iter()
@@ -202,6 +217,7 @@ pub fn lines(record: &UsageRecord, alone: bool) -> Vec<String> {
 
 /// Whether Lustre may use EFA on this node: certainly not without its module.
 /// Whether a Lustre that is there uses EFA is not told by any file that we know.
+#[must_use]
 pub fn lustre(sysroot: &Sysroot) -> Option<bool> {
     match sysroot.list("sys/module/lustre") {
         Err(error) if error.is_missing() => Some(false),
@@ -210,9 +226,10 @@ pub fn lustre(sysroot: &Sysroot) -> Option<bool> {
 }
 
 /// A record in which nothing was counted yet.
+#[must_use]
 pub fn blank(job: u32, node: &NodeName, uid: u32) -> UsageRecord {
     UsageRecord {
-        version: usage::VERSION,
+        version: crate::VERSION,
         job,
         step: None,
         restart: None,
