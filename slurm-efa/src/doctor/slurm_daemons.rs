@@ -43,8 +43,13 @@ pub(super) fn slurmctld(site: &Site) -> Look {
         Ok(ran) if ran.stdout.lines().any(|line| line.ends_with(" UP")) => {
             Ok("slurmctld answers".to_owned())
         }
+        // `ping` also says so of one that works, where slurmctld refuses its credential
+        // (seen with 24.11: it is restricted to SlurmUser, and slurmctld ran as root).
         Ok(ran) if ran.stdout.contains("DOWN") => {
-            fatal("slurmctld does not answer `scontrol ping`", DOWN)
+            match run::slurms(site, Program::Scontrol, &["show", "config"]) {
+                Ok(shown) if shown.success() => Ok("slurmctld answers".to_owned()),
+                _ => fatal("slurmctld does not answer `scontrol ping`", DOWN),
+            }
         }
         Ok(ran) => fatal(
             format!("`scontrol ping` fails: {}", run::complaint(&ran)),
