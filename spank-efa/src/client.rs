@@ -162,10 +162,6 @@ impl Client {
             if value.is_some() || is_later_component || inherits() {
                 leave_for_prolog(spank, option.own, value.as_deref());
             }
-            // Slurm keeps its own of an ordinary job.
-            if is_later_component {
-                leave_for_prolog(spank, option.slurms, value.as_deref());
-            }
         }
         let around = self.around.as_ref();
         for (choices, variable, list) in [
@@ -221,12 +217,10 @@ fn change(choices: &Choices, list: Option<&String>, context: Context) -> Change 
 }
 
 /// Where there is no value, the prolog would see that of the component before, or
-/// of the job around this one.
+/// of the job around this one: an empty one says that there is none. It is not
+/// unset, since salloc of Slurm 20.11 crashes in that.
 fn leave_for_prolog(spank: &mut Spank<'_>, variable: &str, value: Option<&str>) {
-    let done = match value {
-        Some(value) => spank.set_job_control_env(variable, value),
-        None => spank.unset_job_control_env(variable),
-    };
+    let done = spank.set_job_control_env(variable, value.unwrap_or_default());
     if let Err(error) = done {
         log::debug(&format!("spank_efa: {variable}: {error}"));
     }

@@ -31,12 +31,13 @@ pub const HUGEPAGES: JobOption = JobOption {
 
 impl JobOption {
     /// Its value in the environment of a prolog or an epilog, which `env` looks up.
+    /// The client's own decides; an empty one says that the option was not given.
     #[must_use]
     pub fn value(&self, env: impl Fn(&str) -> Option<OsString>) -> Option<Vec<u8>> {
         let found = [self.own, self.slurms]
             .iter()
             .find_map(|name| env(&format!("SPANK_{name}")));
-        found.map(OsString::into_vec)
+        found.map(OsString::into_vec).filter(|it| !it.is_empty())
     }
 
     /// The client's own variable as a job inherits it from the job around it.
@@ -63,6 +64,12 @@ mod tests {
             value(&[("SPANK_EFA_HUGEPAGES", "1G")]),
             Some(b"1G".to_vec())
         );
+    }
+
+    #[test]
+    fn a_component_without_the_option_has_not_that_of_the_one_before() {
+        let slurms = "SPANK__SLURM_SPANK_OPTION_spank_efa_efa_hugepages";
+        assert_eq!(value(&[("SPANK_EFA_HUGEPAGES", ""), (slurms, "2G")]), None);
     }
 
     #[test]

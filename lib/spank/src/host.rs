@@ -97,7 +97,6 @@ host_functions! {
     spank_unsetenv: unsafe extern "C" fn(spank_t, *const c_char) -> spank_err_t;
     spank_job_control_getenv: unsafe extern "C" fn(spank_t, *const c_char, *mut c_char, c_int) -> spank_err_t;
     spank_job_control_setenv: unsafe extern "C" fn(spank_t, *const c_char, *const c_char, c_int) -> spank_err_t;
-    spank_job_control_unsetenv: unsafe extern "C" fn(spank_t, *const c_char) -> spank_err_t;
     slurm_error: unsafe extern "C" fn(*const c_char, ...);
     slurm_info: unsafe extern "C" fn(*const c_char, ...);
     slurm_debug: unsafe extern "C" fn(*const c_char, ...);

@@ -275,17 +275,6 @@ impl<'hook> Spank<'hook> {
         SpankError::check(unsafe { function(self.raw, name.as_ptr(), value.as_ptr(), 1) })
     }
 
-    /// Removes a variable for prolog and epilog (clients only). A missing one is no error.
-    pub fn unset_job_control_env(&mut self, name: &str) -> Result<(), SpankError> {
-        let function = host().spank_job_control_unsetenv()?;
-        let name = c_text(name)?;
-        // SAFETY: as for `unset_env`.
-        match SpankError::check(unsafe { function(self.raw, name.as_ptr()) }) {
-            Err(SpankError::EnvNotFound) => Ok(()),
-            other => other,
-        }
-    }
-
     pub(crate) fn register_option(
         &mut self,
         index: usize,
