@@ -165,8 +165,8 @@ const LIFE: &str = r#"
     }
     set_up setup
     inside srun --help | grep -q efa-profile || fail "set-up switched nothing on"
-    # It ends with 1: no devices were recorded.
-    inside slurm-efa doctor --role compute >"$SCRATCH/doctor" || [ $? = 1 ] || fail "doctor"
+    # It ends with 2: neither munge nor a daemon of Slurm runs here.
+    inside slurm-efa doctor --role compute >"$SCRATCH/doctor" || [ $? = 2 ] || fail "doctor"
     for finding in slurm-conf plugstack plugin-loaded prolog-flags prolog epilog prolog-programs epilog-programs \
         health-program; do
         grep -q "^ok *$finding " "$SCRATCH/doctor" || fail "$finding: $(cat "$SCRATCH/doctor")"
