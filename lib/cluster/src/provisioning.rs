@@ -4,7 +4,7 @@
 use crate::cursor::{Cursor, FoundText, Spot};
 use crate::json::Document;
 use crate::role::Role;
-use crate::shape::{Member, Presence, Shape, optional, required};
+use crate::shape::{Shape, nullable, optional, required};
 
 /// What the file may contain. Source: AWS's base lifecycle scripts
 /// (lifecycle_script.py) and SageMaker's guide to the file.
@@ -41,14 +41,6 @@ static TEXT: Shape = Shape::Text {
     pattern: "",
     values: &[],
 };
-
-const fn nullable(name: &'static str, shape: &'static Shape) -> Member {
-    Member {
-        name,
-        presence: Presence::Nullable,
-        shape,
-    }
-}
 
 /// The file, as far as checks look at it. A value of a wrong type is absent.
 #[derive(Debug, Clone, Default)]

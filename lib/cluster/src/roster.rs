@@ -9,7 +9,7 @@ use crate::cursor::Cursor;
 use crate::json::Document;
 use crate::provisioning::Provisioning;
 use crate::role::{Role, RoleError};
-use crate::shape::{Kind, Member, Presence, Shape, required, violations};
+use crate::shape::{Kind, Shape, nullable, required, violations};
 
 /// HyperPod's list of instances.
 pub const RESOURCE_CONFIG: &str = "resource_config.json";
@@ -102,14 +102,6 @@ static TEXT: Shape = Shape::Text {
     pattern: "",
     values: &[],
 };
-
-const fn nullable(name: &'static str, shape: &'static Shape) -> Member {
-    Member {
-        name,
-        presence: Presence::Nullable,
-        shape,
-    }
-}
 
 /// A cluster that exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

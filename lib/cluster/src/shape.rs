@@ -107,6 +107,15 @@ pub(crate) const fn optional(name: &'static str, shape: &'static Shape) -> Membe
     }
 }
 
+/// A key that may be absent or null.
+pub(crate) const fn nullable(name: &'static str, shape: &'static Shape) -> Member {
+    Member {
+        name,
+        presence: Presence::Nullable,
+        shape,
+    }
+}
+
 /// In what way a value is not what it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
