@@ -8,7 +8,8 @@ use gpu::inventory::{Answer, Ask, Machine};
 use gpu::nvml_worker::Agent;
 use gpu::settings::Settings;
 use gres_helper::{drain, generate, mig};
-use host::{Sysroot, printable};
+use host::printable;
+use host::sysroot::read_named;
 use slurm::scontrol::Shown;
 
 use super::machine::{agent, wanted};
@@ -53,13 +54,7 @@ pub enum Command {
 
 fn rules(choice: &Choice) -> Result<Vec<mig::spec::Rule>, String> {
     let path = choice.file.display().to_string();
-    let text = std::path::absolute(&choice.file)
-        .map_err(|error| format!("{path}: {error}"))
-        .and_then(|path| {
-            Sysroot::real()
-                .read_bounded(&path.to_string_lossy(), mig::spec::LARGEST)
-                .map_err(|error| error.to_string())
-        })?;
+    let text = read_named(&choice.file, mig::spec::LARGEST).map_err(|error| error.to_string())?;
     let mut spec = mig::spec::parse(&text).map_err(|error| format!("{path}: {error}"))?;
     spec.configs.remove(&choice.configuration).ok_or_else(|| {
         let names: Vec<String> = spec

@@ -93,6 +93,16 @@ pub fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy(), 512)
 }
 
+/// The text of a file that a person names, also by a path from the working folder;
+/// as [`Sysroot::read_bounded`].
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn read_named(path: &Path, max: usize) -> Result<String, ReadError> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    Sysroot::real().read_bounded(&absolute.to_string_lossy(), max)
+}
+
 /// A directory that stands for `/` when hardware and installed software are
 /// read. Symbolic links inside it are followed by the kernel as usual, so a
 /// simulated tree uses relative links.

@@ -10,11 +10,12 @@ use cluster::{Provisioning, Role, Roster};
 use efa::InstanceType;
 use efa::instance_types::{efa_expected, lookup};
 use findings::Envelope;
-use host::{Sysroot, printable};
+use host::printable;
+use host::sysroot::read_named;
 use serde::Serialize;
 
 use super::exit::{BadData, COULD_NOT_TELL};
-use super::output::print;
+use super::output::{print, shown};
 use super::table::table;
 
 /// Where HyperPod keeps its files.
@@ -136,15 +137,8 @@ fn default_file() -> PathBuf {
     resources
 }
 
-fn shown(path: &Path) -> String {
-    printable(&path.to_string_lossy(), 200)
-}
-
 fn read(path: &Path) -> anyhow::Result<String> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    Sysroot::real()
-        .read_bounded(&absolute.to_string_lossy(), cluster::json::LARGEST)
-        .map_err(|error| anyhow!("{error}"))
+    read_named(path, cluster::json::LARGEST).map_err(|error| anyhow!("{error}"))
 }
 
 fn group<'r>(group: &'r RosterGroup, parameters: Option<&'r Provisioning>) -> Group<'r> {

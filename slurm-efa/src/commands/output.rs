@@ -1,4 +1,8 @@
-//! Standard output.
+//! Standard output, and how paths look there.
+
+use std::path::Path;
+
+use host::printable;
 
 /// To stdout; a reader that went away (`| head`) is no error.
 pub fn print(text: &str) -> anyhow::Result<()> {
@@ -9,4 +13,9 @@ pub fn print(text: &str) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A path as a person may see it.
+pub fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy(), 200)
 }

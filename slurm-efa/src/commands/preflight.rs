@@ -13,7 +13,7 @@ use slurm_efa::preflight::live::{self, Session};
 use slurm_efa::preflight::{Input, Listing, Scripts, Source, judge};
 
 use super::exit::WrongUse;
-use super::output::print;
+use super::output::{print, shown};
 use super::preflight_init;
 
 /// Where the answers of AWS come from, said of what needs them.
@@ -157,7 +157,7 @@ fn plan(
 
 /// A file that is not there says nothing about a cluster.
 fn readable(path: &Path) -> anyhow::Result<()> {
-    let shown = printable(&path.to_string_lossy(), 200);
+    let shown = shown(path);
     match std::fs::metadata(path) {
         Ok(about) if about.is_file() => Ok(()),
         Ok(_) => Err(anyhow::anyhow!("{shown} is not a regular file")),

@@ -13,7 +13,7 @@ use host::printable;
 use slurm_efa::preflight::init::{CLUSTER, Files, Lustre, PROVISIONING, Setup, Wanted};
 
 use super::exit::{Exists, WrongUse};
-use super::output::print;
+use super::output::{print, shown};
 
 /// Longest answer to a question, in bytes: no key has more characters.
 const LONGEST_ANSWER: usize = 2048;
@@ -206,10 +206,6 @@ impl Questions {
             WrongUse("the answer is not UTF-8".to_owned())
         })?))
     }
-}
-
-fn shown(path: &Path) -> String {
-    printable(&path.to_string_lossy(), 200)
 }
 
 fn exists(path: &Path) -> anyhow::Error {

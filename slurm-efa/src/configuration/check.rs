@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use config::sections::health;
 use config::{Config, ConfigError};
 use findings::{Finding, Findings, Severity};
+use host::printable;
 use host::state_dir::StateDir;
-use host::{Sysroot, printable};
+use host::sysroot::read_named;
 use slurm::NodeName;
 
 /// Largest file that is looked at, as for the programs.
@@ -68,24 +69,21 @@ pub fn text(examined: &Examined) -> Findings {
     found
 }
 
-/// A file that a person names, wherever it lies and whoever owns it: its text
-/// counts, and that the programs would not read it there is a warning.
+/// A file that a person names, of any owner and in any folder: its text counts, and
+/// that the programs would not read it there is a warning.
 #[must_use]
 pub fn named(path: &Path) -> Checked {
     let examined = match config::examine(path, config::MissingIs::Error) {
-        Err(error @ ConfigError::Untrusted { .. }) => {
-            let read = Sysroot::real().read_bounded(&path.to_string_lossy(), LARGEST);
-            match read {
-                Ok(text) => {
-                    let mut checked = checked(path, Ok(config::examine_text(&text, path)));
-                    let remedy = "give it to root, where nobody else may write";
-                    let finding = finding(Severity::Warning, error.to_string(), remedy);
-                    checked.findings.0.push(finding);
-                    return checked;
-                }
-                Err(_) => Err(error),
+        Err(error @ ConfigError::Untrusted { .. }) => match read_named(path, LARGEST) {
+            Ok(text) => {
+                let mut checked = checked(path, Ok(config::examine_text(&text, path)));
+                let remedy = "give it to root, where nobody else may write";
+                let finding = finding(Severity::Warning, error.to_string(), remedy);
+                checked.findings.0.push(finding);
+                return checked;
             }
-        }
+            Err(_) => Err(error),
+        },
         examined => examined,
     };
     checked(path, examined)

@@ -10,7 +10,8 @@ use cluster::shape::{Violation, violations};
 use cluster::{CreateCluster, FoundText, Mode, Provisioning, Role, Spot, model, provisioning};
 use efa::InstanceType;
 use efa::instance_types::{Spec, lookup};
-use host::{Sysroot, printable};
+use host::printable;
+use host::sysroot::read_named;
 
 /// Which file a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,9 +99,7 @@ impl Listing {
     /// # Errors
     /// It cannot be read.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let text = Sysroot::real().read_bounded(&absolute.to_string_lossy(), LARGEST_LISTING);
-        let text = text.map_err(|error| error.to_string())?;
+        let text = read_named(path, LARGEST_LISTING).map_err(|error| error.to_string())?;
         Ok(Self::of(printable(&path.to_string_lossy(), 200), &text))
     }
 

@@ -27,7 +27,8 @@ use std::path::Path;
 use cluster::json::{Document, Place};
 use cluster::model::BOTOCORE;
 use findings::{Envelope, Finding, Findings, Severity};
-use host::{Sysroot, printable};
+use host::printable;
+use host::sysroot::read_named;
 use serde::Serialize;
 
 use self::checks::{CHECKS, Check};
@@ -81,13 +82,10 @@ impl Source {
     /// Reads a file, without more of it than its limit.
     #[must_use]
     pub fn read(path: &Path) -> Self {
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let text = Sysroot::real()
-            .read_bounded(&absolute.to_string_lossy(), cluster::json::LARGEST)
-            .map_err(|error| Unread {
-                reason: error.to_string(),
-                place: None,
-            });
+        let text = read_named(path, cluster::json::LARGEST).map_err(|error| Unread {
+            reason: error.to_string(),
+            place: None,
+        });
         let name = printable(&path.to_string_lossy(), 200);
         match text {
             Ok(text) => Self::of(name, text),
