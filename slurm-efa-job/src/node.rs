@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use config::{Config, DEFAULT_PATH, MissingIs};
+use config::Config;
 use host::state_dir::StateDir;
 use host::{BootId, Deadline, Sysroot};
 use hugepages::hugetlb_cgroup::Groups;
@@ -30,11 +30,7 @@ pub struct Here {
 
 impl Here {
     pub fn new(called: &CalledFor) -> Result<Self, String> {
-        let config = match &called.config {
-            Some(path) => Config::load(path, MissingIs::Error),
-            None => Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default),
-        }
-        .map_err(said)?;
+        let config = Config::named_or_usual(called.config.as_deref()).map_err(said)?;
         profiles::profile::check(&config).map_err(said)?;
         let settings = Settings::of(&config).map_err(said)?;
         let key = JobKey {

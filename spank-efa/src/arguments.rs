@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use config::{Config, DEFAULT_PATH, MissingIs};
+use config::Config;
 use host::printable;
 
 /// `config=FILE`, and whatever should not be there.
@@ -50,11 +50,8 @@ impl Arguments {
                 "plugstack.conf: spank_efa.so takes config=FILE, not \"{word}\""
             ));
         }
-        let config = match &self.config {
-            Some(path) => Config::load(path, MissingIs::Error),
-            None => Config::load(Path::new(DEFAULT_PATH), MissingIs::Default),
-        }
-        .map_err(|error| error.to_string())?;
+        let config =
+            Config::named_or_usual(self.config.as_deref()).map_err(|error| error.to_string())?;
         profiles::profile::check(&config).map_err(|error| error.to_string())?;
         Ok(config)
     }

@@ -92,6 +92,18 @@ impl Config {
         }
     }
 
+    /// Reads the file that was named, which must be there, or else the one in the
+    /// usual place, which may be missing.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn named_or_usual(named: Option<&Path>) -> Result<Self, ConfigError> {
+        match named {
+            Some(path) => Self::load(path, MissingIs::Error),
+            None => Self::load(Path::new(DEFAULT_PATH), MissingIs::Default),
+        }
+    }
+
     /// The tree that stands for `/` on the node of this name.
     ///
     /// # Errors

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use config::Config;
 use config::sections::gres::Section;
 pub use config::sections::gres::{OnOver, Shards, WantedTier};
-use config::{Config, MissingIs};
 use host::Sysroot;
 use host::state_dir::StateDir;
 use host::state_layout::gres;
@@ -40,11 +40,7 @@ impl Settings {
     /// # Errors
     /// What is wrong with it, for a person.
     pub fn load(path: Option<&Path>, node: Option<NodeName>) -> Result<Self, String> {
-        let (path, missing) = match path {
-            Some(path) => (path, MissingIs::Error),
-            None => (Path::new(config::DEFAULT_PATH), MissingIs::Default),
-        };
-        let config = Config::load(path, missing).map_err(|error| error.to_string())?;
+        let config = Config::named_or_usual(path).map_err(|error| error.to_string())?;
         let node = node.or_else(node_name::of_this_process);
         Self::of(&config, node)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use config::sections::logout::Section;
 pub use config::sections::logout::{Leftovers, OnError};
-use config::{Config, ConfigError, MissingIs};
+use config::{Config, ConfigError};
 use slurm::NodeName;
 use slurm::node_name::{self, NameError};
 
@@ -66,12 +66,7 @@ impl Settings {
     /// # Errors
     /// With file, line and reason.
     pub fn load(named: Option<&Path>) -> Result<Self, SettingsError> {
-        let usual = Path::new(config::DEFAULT_PATH);
-        let config = match named {
-            Some(path) => Config::load(path, MissingIs::Error)?,
-            None => Config::load(usual, MissingIs::Default)?,
-        };
-        Self::of(&config)
+        Self::of(&Config::named_or_usual(named)?)
     }
 
     /// What the configuration says.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cluster::Role;
-use config::{ConfigError, DEFAULT_PATH, MissingIs};
+use config::ConfigError;
 use slurm::NodeName;
 use slurm_efa::setup::discover::{Site, Wanted};
 
@@ -22,14 +22,9 @@ pub struct SiteArguments {
 
 impl SiteArguments {
     pub fn load(&self) -> Result<config::Config, ConfigError> {
-        match &self.config {
-            Some(path) => {
-                // The configuration's own rule; a relative path is a convenience.
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                config::Config::load(&path, MissingIs::Error)
-            }
-            None => config::Config::load(DEFAULT_PATH.as_ref(), MissingIs::Default),
-        }
+        // The configuration's own rule; a relative path is a convenience.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        config::Config::named_or_usual(self.config.as_ref().map(absolute).as_deref())
     }
 }
 
