@@ -306,6 +306,13 @@ pub const SECTIONS: [Section; 7] = [
     },
 ];
 
+/// A value of this table, or of [`crate::Warning::instead`], which are TOML.
+#[must_use]
+pub fn value(text: &str) -> Option<toml::Value> {
+    let mut table: toml::Table = format!("x = {text}").parse().ok()?;
+    table.remove("x")
+}
+
 impl Key {
     /// A value that may be written: what holds without the key, or an example.
     #[must_use]

@@ -1,6 +1,6 @@
 //! The JSON Schema of slurm-efa.toml, for editors.
 
-use config::reference::{Key, Kind, PROFILE, SECTIONS, Section, Without};
+use config::reference::{self, Key, Kind, PROFILE, SECTIONS, Section, Without};
 use config::sections::health::RATES;
 use serde_json::{Map, Value, json};
 
@@ -60,18 +60,13 @@ fn property(key: &Key) -> (String, Value) {
     if let Value::Object(schema) = &mut schema {
         schema.insert("description".to_owned(), key.about.into());
         if let Without::Value(value) = key.without
-            && let Some(value) = json_of(value)
+            && let Some(value) = reference::value(value)
+            && let Ok(value) = serde_json::to_value(value)
         {
             schema.insert("default".to_owned(), value);
         }
     }
     (key.name.to_owned(), schema)
-}
-
-/// A value of the reference.
-fn json_of(value: &str) -> Option<Value> {
-    let table: toml::Table = format!("x = {value}").parse().ok()?;
-    serde_json::to_value(table.get("x")?).ok()
 }
 
 fn of(kind: Kind) -> Value {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use config::Config;
-use config::reference::{Key, PROFILE, SECTIONS, Section, Without};
+use config::reference::{self, Key, PROFILE, SECTIONS, Section, Without};
 use host::printable;
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ fn shown(config: &Config, table: &toml::Table, section: &Section, key: &Key) -> 
     let found = written(config, table, section.name, key.name)
         .or_else(|| under_another_name(config, table, section.name, key.name));
     let (value, origin) = found.unwrap_or_else(|| match key.without {
-        Without::Value(value) => (value_of(value), Origin::Default),
+        Without::Value(value) => (reference::value(value), Origin::Default),
         Without::Means(means, _) => (None, Origin::Unset { means }),
     });
     Shown {
@@ -159,14 +159,8 @@ fn renewed<'a>(
     warnings.find_map(|it| {
         let (name, value) = it.instead.split_once(" = ")?;
         let meant = it.section == section && name == key;
-        meant.then(|| (it.key, value_of(value), it.line))
+        meant.then(|| (it.key, reference::value(value), it.line))
     })
-}
-
-/// A value of the reference.
-fn value_of(text: &str) -> Option<toml::Value> {
-    let mut table: toml::Table = format!("x = {text}").parse().ok()?;
-    table.remove("x")
 }
 
 /// For a person, and for a TOML reader.
