@@ -184,11 +184,14 @@ impl Examination {
         if !works || site.slurm.programs.find(Program::Scontrol).is_none() {
             return;
         }
-        let slurmctld = slurm_daemons::slurmctld(site);
-        let answers = slurmctld.is_ok();
-        self.add("slurmctld", slurmctld);
-        if answers {
-            self.add("reconfigured", slurm_daemons::reconfigured(site));
+        let in_force = slurm_daemons::config_in_force(site);
+        let answers = in_force.is_ok();
+        match in_force {
+            Ok(in_force) => {
+                self.add("slurmctld", Ok("slurmctld answers".to_owned()));
+                self.add("reconfigured", slurm_daemons::reconfigured(site, &in_force));
+            }
+            Err(look) => self.add("slurmctld", Err(look)),
         }
         if self.role == Some(Role::Compute) {
             self.add("slurmd", slurm_daemons::slurmd());

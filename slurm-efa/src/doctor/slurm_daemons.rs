@@ -37,23 +37,15 @@ pub(super) fn munge(site: &Site) -> Look {
     }
 }
 
-pub(super) fn slurmctld(site: &Site) -> Look {
-    const DOWN: &str = "on the controller: systemctl restart slurmctld; its log says why it ended";
-    match run::slurms(site, Program::Scontrol, &["ping"]) {
-        Ok(ran) if ran.stdout.lines().any(|line| line.ends_with(" UP")) => {
-            Ok("slurmctld answers".to_owned())
-        }
-        // `ping` also says so of one that works, where slurmctld refuses its credential
-        // (seen with 24.11: it is restricted to SlurmUser, and slurmctld ran as root).
-        Ok(ran) if ran.stdout.contains("DOWN") => {
-            match run::slurms(site, Program::Scontrol, &["show", "config"]) {
-                Ok(shown) if shown.success() => Ok("slurmctld answers".to_owned()),
-                _ => fatal("slurmctld does not answer `scontrol ping`", DOWN),
-            }
-        }
+/// What slurmctld says of its configuration, if it answers. `scontrol ping` is no
+/// answer: it says DOWN of a slurmctld that works but refuses its credential, which
+/// is restricted to SlurmUser (seen with 24.11, where slurmctld ran as root).
+pub(super) fn config_in_force(site: &Site) -> Look {
+    match run::slurms(site, Program::Scontrol, &["show", "config"]) {
+        Ok(ran) if ran.success() => Ok(ran.stdout),
         Ok(ran) => fatal(
-            format!("`scontrol ping` fails: {}", run::complaint(&ran)),
-            DOWN,
+            format!("slurmctld does not answer: {}", run::complaint(&ran)),
+            "on the controller: systemctl restart slurmctld; its log says why it ended",
         ),
         Err(error) => unknown(error, "install Slurm's client programs"),
     }
@@ -67,17 +59,13 @@ const COMPARED: [&str; 4] = [
     "Epilog",
 ];
 
-/// Whether slurmctld has read the slurm.conf that is here.
-pub(super) fn reconfigured(site: &Site) -> Look {
-    let ran = match run::slurms(site, Program::Scontrol, &["show", "config"]) {
-        Ok(ran) if ran.success() => ran,
-        Ok(ran) => return unknown(run::complaint(&ran), "look again when slurmctld answers"),
-        Err(error) => return unknown(error, "look again"),
-    };
+/// Whether slurmctld has read the slurm.conf that is here. `in_force`: as
+/// [`config_in_force`] has it.
+pub(super) fn reconfigured(site: &Site, in_force: &str) -> Look {
     // Before 24.11 there is one prolog only, and its name has no number.
     let several = |key: &str| format!("{key}[");
-    let in_force = |key: &str| -> Vec<&str> {
-        let lines = ran.stdout.lines().filter_map(|line| line.split_once('='));
+    let values_of = |key: &str| -> Vec<&str> {
+        let lines = in_force.lines().filter_map(|line| line.split_once('='));
         let named = lines.filter(|(name, _)| {
             let name = name.trim();
             name.eq_ignore_ascii_case(key) || name.starts_with(&several(key))
@@ -86,7 +74,7 @@ pub(super) fn reconfigured(site: &Site) -> Look {
     };
     for key in ["Prolog"].into_iter().chain(COMPARED) {
         let values = site.slurm.conf.values(key);
-        let shown = in_force(key);
+        let shown = values_of(key);
         // A relative path is shown as it was found.
         let Some(last) = values.last().filter(|it| !it.contains(',')) else {
             continue;
