@@ -7,29 +7,20 @@ use std::path::Path;
 use config::sections::report;
 use findings::Severity;
 use host::printable;
-use serde::Deserialize;
 
 use super::look::{Look, SETUP_CONTROLLER, shown, unknown, warning};
+use super::merge::Document;
 use crate::setup::discover::Site;
+use crate::setup::paths::EFA_CHECK;
 use crate::setup::run;
 
-#[derive(Deserialize)]
-struct Report {
-    findings: Vec<Found>,
-}
-
-#[derive(Deserialize)]
-struct Found {
-    severity: Severity,
-    #[serde(default)]
-    sentence: String,
-    remedy: Option<String>,
-}
+/// The release of this program, which the others should have.
+const OURS: &str = env!("CARGO_PKG_VERSION");
 
 /// efa-check's own verdict, with its severity.
 pub(super) fn efa_check(site: &Site) -> Look {
     const AGAIN: &str = "run `efa-check node` and see what it says";
-    let program = site.place("/usr/sbin/efa-check");
+    let program = site.place(EFA_CHECK);
     if !program.is_file() {
         return unknown(
             "efa-check is not installed",
@@ -48,7 +39,7 @@ pub(super) fn efa_check(site: &Site) -> Look {
         Ok(ran) => ran,
         Err(error) => return unknown(error, AGAIN),
     };
-    let Ok(report) = serde_json::from_str::<Report>(&ran.stdout) else {
+    let Ok(report) = serde_json::from_str::<Document>(&ran.stdout) else {
         return unknown(format!("efa-check: {}", run::complaint(&ran)), AGAIN);
     };
     let worst = report.findings.iter().max_by_key(|it| it.severity);
@@ -116,12 +107,7 @@ pub(super) fn log_folder(site: &Site) -> Look {
 
 /// A program's release, against that of this one.
 pub(super) fn versions(site: &Site) -> Look {
-    const OURS: &str = env!("CARGO_PKG_VERSION");
-    let programs = [
-        "/usr/sbin/efa-check",
-        "/usr/bin/gres-helper",
-        "/usr/sbin/slurm-logoutd",
-    ];
+    let programs = [EFA_CHECK, "/usr/bin/gres-helper", "/usr/sbin/slurm-logoutd"];
     let mut seen = 0;
     for program in programs
         .iter()
@@ -153,7 +139,6 @@ pub(super) fn versions(site: &Site) -> Look {
 }
 
 fn other_version(file: &Path, version: &str) -> Look {
-    const OURS: &str = env!("CARGO_PKG_VERSION");
     warning(
         format!(
             "{} is of release {}, and slurm-efa of {OURS}",

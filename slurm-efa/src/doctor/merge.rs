@@ -18,20 +18,20 @@ const LARGEST: u64 = 512 << 20;
 /// Names that a row of the table has in full.
 const NAMES: usize = 8;
 
-/// What is used of a node's document.
+/// What is used of a document of findings: doctor's, or efa-check's.
 #[derive(Deserialize)]
-struct Document {
+pub(super) struct Document {
     node: Option<String>,
-    findings: Vec<Found>,
+    pub(super) findings: Vec<Found>,
 }
 
 #[derive(Deserialize)]
-struct Found {
+pub(super) struct Found {
     id: String,
-    severity: Severity,
+    pub(super) severity: Severity,
     #[serde(default)]
-    sentence: String,
-    remedy: Option<String>,
+    pub(super) sentence: String,
+    pub(super) remedy: Option<String>,
 }
 
 /// One finding, and the nodes that have it.

@@ -61,33 +61,22 @@ pub(super) fn outlive(site: &Site) -> Look {
 
 /// The names of a folder's files.
 fn files(folder: &Path) -> impl Iterator<Item = String> {
-    let entries = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .take(MOST);
-    entries
-        .filter(|it| it.file_type().is_ok_and(|kind| kind.is_file()))
-        .filter_map(|it| it.file_name().into_string().ok())
-        .filter(|name| !name.starts_with('.'))
+    entries(folder).filter_map(|it| it.file_name().into_string().ok())
 }
 
-/// The owners of a folder's files, but for at's own.
+/// The owners of a folder's files.
 fn owners(folder: &Path) -> impl Iterator<Item = String> {
-    let entries = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .take(MOST);
-    let jobs = entries.filter(|it| {
-        let name = it.file_name();
-        // `.SEQ` counts; jobs begin with their queue's letter.
-        let is_job = !name.to_string_lossy().starts_with('.');
-        is_job && it.file_type().is_ok_and(|kind| kind.is_file())
-    });
-    jobs.filter_map(|it| {
-        let uid = it.metadata().ok()?.uid();
-        let user = uzers::get_user_by_uid(uid)?;
+    entries(folder).filter_map(|it| {
+        let user = uzers::get_user_by_uid(it.metadata().ok()?.uid())?;
         Some(user.name().to_string_lossy().into_owned())
+    })
+}
+
+/// A folder's files, without hidden ones: at counts in `.SEQ`.
+fn entries(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.take(MOST).filter(|it| {
+        let is_hidden = it.file_name().as_encoded_bytes().starts_with(b".");
+        !is_hidden && it.file_type().is_ok_and(|kind| kind.is_file())
     })
 }
