@@ -524,14 +524,20 @@ fn own_key(spank: &Spank<'_>) -> Result<JobKey, String> {
 
 /// The job's record on this node, for its steps. `None`: its prolog did not run.
 fn registered(place: &Path, key: &JobKey) -> Result<Option<(StateDir, Job)>, String> {
-    let Some(state) = StateDir::open_existing(place).map_err(|error| error.to_string())? else {
-        return Ok(None);
-    };
-    let Some(registry) = Registry::open_existing(&state).map_err(|error| error.to_string())? else {
+    let Some((state, registry)) = records(place)? else {
         return Ok(None);
     };
     let job = registry.get(key).map_err(|error| error.to_string())?;
     Ok(job.map(|job| (state, job)))
+}
+
+/// The node's records of jobs, if there are any.
+fn records(place: &Path) -> Result<Option<(StateDir, Registry)>, String> {
+    let Some(state) = StateDir::open_existing(place).map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let registry = Registry::open_existing(&state).map_err(|error| error.to_string())?;
+    Ok(registry.map(|registry| (state, registry)))
 }
 
 /// For the extern step: notes in the job's record that there is one.
@@ -549,15 +555,12 @@ fn note_contained(spank: &Spank<'_>, arguments: &Arguments) {
 }
 
 fn note_in_record(place: &Path, key: &JobKey) -> Result<(), String> {
-    let Some(state) = StateDir::open_existing(place).map_err(|error| error.to_string())? else {
+    let Some((_state, mut registry)) = records(place)? else {
         return Ok(());
     };
-    match Registry::open_existing(&state).map_err(|error| error.to_string())? {
-        Some(mut registry) => registry
-            .note_contained(key)
-            .map_err(|error| error.to_string()),
-        None => Ok(()),
-    }
+    registry
+        .note_contained(key)
+        .map_err(|error| error.to_string())
 }
 
 /// Takes the limit of locked memory away; where root may not, the hard one holds.

@@ -14,7 +14,7 @@ pub struct JobOption {
     /// The client's own variable, as SPANK's job control calls it.
     pub own: &'static str,
     /// Slurm's.
-    pub slurms: &'static str,
+    slurms: &'static str,
 }
 
 /// `--efa-profile`.
