@@ -165,6 +165,7 @@ impl Site {
             return Ok(role);
         }
         const SAY: &str = "say it with --role controller, login or compute";
+        let unknown = |error| format!("this node's role is not known: {error}; {SAY}");
         let given = |path: &Option<PathBuf>, name: &str| {
             path.clone()
                 .unwrap_or_else(|| self.place(&format!("{HYPERPOD}/{name}")))
@@ -183,12 +184,12 @@ impl Site {
                 Some(parameters.as_str()),
                 own_role::is_own,
             );
-            return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+            return role.map_err(unknown);
         }
         let info = self.place(&format!("{HYPERPOD}/nodeinfo.json"));
         if info.exists() {
             let role = own_role::from_node_info(&text(&info)?);
-            return role.map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+            return role.map_err(unknown);
         }
         // Where SageMaker itself sets Slurm up there are no parameters, and the
         // groups name their roles. Elsewhere they do not, once the parameters of
@@ -197,8 +198,7 @@ impl Site {
             let resources = text(&resources)?;
             if Roster::parse(&resources).is_ok_and(|it| it.names_roles()) {
                 let role = own_role::from_resource_config(&resources, None, own_role::is_own);
-                return role
-                    .map_err(|error| format!("this node's role is not known: {error}; {SAY}"));
+                return role.map_err(unknown);
             }
         }
         let recorded = self.place(super::paths::ROLE);
