@@ -278,6 +278,55 @@ impl Node {
         self.fabric.tell(device, words).map(drop)
     }
 
+    /// Takes a device from its driver; its PCI address.
+    ///
+    /// # Errors
+    /// The driver does not let it go.
+    pub fn unbind(&mut self, device: usize) -> Verdict<String> {
+        let pci = self.guest.run(&format!(
+            "pci=$(basename $(readlink -f /sys/class/infiniband/efa_{device}/device)); \
+             echo $pci >/sys/bus/pci/drivers/efa/unbind; echo $pci"
+        ))?;
+        Ok(pci.trim().to_owned())
+    }
+
+    /// Takes a device from its driver and gives it back.
+    ///
+    /// # Errors
+    /// The driver does not take it.
+    pub fn rebind(&mut self, device: usize) -> Verdict {
+        let pci = self.unbind(device)?;
+        let bind = format!("echo {pci} >/sys/bus/pci/drivers/efa/bind");
+        self.guest.run(&bind).map(drop)
+    }
+
+    /// Takes a device from its driver, whose probe is then deferred: the reset does not
+    /// end. Its PCI address.
+    ///
+    /// # Errors
+    /// It is not deferred.
+    pub fn defer_probe(&mut self, device: usize) -> Verdict<String> {
+        self.tell(device, "stuck-reset on")?;
+        let pci = self.unbind(device)?;
+        self.guest
+            .output(&format!("echo {pci} >/sys/bus/pci/drivers_probe"))?;
+        self.guest.wait(
+            "the deferred probe",
+            &format!("grep {pci} /sys/kernel/debug/devices_deferred"),
+        )?;
+        Ok(pci)
+    }
+
+    /// Plugs a spare device in, and waits for the driver.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn plug(&mut self, device: usize) -> Verdict {
+        self.guest.plug(device, self.fabric.socket(device))?;
+        let counters = format!("[ -e /sys/class/infiniband/efa_{device}/ports/1/hw_counters ]");
+        self.guest.wait("the device", &counters)
+    }
+
     /// Runs efa-check, and fails unless it ends with this code within this time and
     /// says this.
     ///

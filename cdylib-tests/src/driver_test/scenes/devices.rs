@@ -95,11 +95,7 @@ pub fn hot_plug(stage: &mut Stage) -> Verdict {
     })?;
     let quick = Duration::from_secs(2);
     node.efa_check("node", 2, "3/4 devices", quick)?;
-    node.guest.plug(3, node.fabric.socket(3))?;
-    node.guest.wait(
-        "the device",
-        "[ -e /sys/class/infiniband/efa_3/ports/1/hw_counters ]",
-    )?;
+    node.plug(3)?;
     node.efa_check("node", 0, "4 of 4 EFA devices", quick)?;
     Ok(())
 }
@@ -123,10 +119,7 @@ pub fn guids(stage: &mut Stage) -> Verdict {
     let node = stage.node(FOUR)?;
     for guid in [0, OF_THE_FIRST] {
         node.tell(2, &format!("guid {guid}"))?;
-        node.guest.run(
-            "pci=$(basename $(readlink -f /sys/class/infiniband/efa_2/device)); \
-             cd /sys/bus/pci/drivers/efa && echo $pci >unbind && echo $pci >bind",
-        )?;
+        node.rebind(2)?;
         let shown = node
             .guest
             .run("tr -d : </sys/class/infiniband/efa_2/node_guid")?;

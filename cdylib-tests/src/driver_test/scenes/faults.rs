@@ -50,10 +50,7 @@ fn no_reader_is_left(node: &mut Node) -> Verdict {
 
 /// The device answers again, and the driver takes it.
 fn rebind(node: &mut Node) -> Verdict {
-    node.guest.run(
-        "pci=$(basename $(readlink -f /sys/class/infiniband/efa_2/device)); \
-         cd /sys/bus/pci/drivers/efa && echo $pci >unbind && echo $pci >bind",
-    )?;
+    node.rebind(FAILS)?;
     node.efa_check("node", 0, "4 of 4 EFA devices", QUICK)?;
     Ok(())
 }
@@ -151,7 +148,7 @@ pub fn not_ready(stage: &mut Stage) -> Verdict {
     let node = stage.node(FOUR)?;
     node.efa_check("healthcheck", 0, "", QUICK)?;
     node.tell(FAILS, "not-ready on")?;
-    let pci = unbind(node)?;
+    let pci = node.unbind(FAILS)?;
     let bind = format!("echo {pci} >/sys/bus/pci/drivers/efa/bind");
     let said = node.guest.output(&bind)?;
     expect(
@@ -167,32 +164,14 @@ pub fn not_ready(stage: &mut Stage) -> Verdict {
     Ok(())
 }
 
-fn unbind(node: &mut Node) -> Verdict<String> {
-    let pci = node.guest.run(
-        "pci=$(basename $(readlink -f /sys/class/infiniband/efa_2/device)); \
-         echo $pci >/sys/bus/pci/drivers/efa/unbind; echo $pci",
-    )?;
-    Ok(pci.trim().to_owned())
-}
-
 /// A reset that does not end defers the probe; the device comes when any other
 /// driver binds.
 pub fn late_device(stage: &mut Stage) -> Verdict {
     let node = stage.node(FOUR)?;
-    node.tell(FAILS, "stuck-reset on")?;
-    let pci = unbind(node)?;
-    node.guest
-        .output(&format!("echo {pci} >/sys/bus/pci/drivers_probe"))?;
-    node.guest.wait(
-        "the deferred probe",
-        &format!("grep {pci} /sys/kernel/debug/devices_deferred"),
-    )?;
+    node.defer_probe(FAILS)?;
     node.efa_check("node", 2, "3/4 devices", QUICK)?;
     node.tell(FAILS, "stuck-reset off")?;
-    node.guest.run(
-        "pci=$(basename $(readlink -f /sys/class/infiniband/efa_0/device)); \
-         cd /sys/bus/pci/drivers/efa; echo $pci >unbind; echo $pci >bind",
-    )?;
+    node.rebind(0)?;
     node.guest.wait(
         "the late device",
         "[ \"$(ls /sys/class/infiniband | wc -l)\" = 4 ]",

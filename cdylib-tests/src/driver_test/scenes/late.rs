@@ -53,18 +53,7 @@ pub fn prolog_waits(stage: &mut Stage) -> Verdict {
     let node = stage.node(FOUR)?;
     node.efa_check("healthcheck", 0, "", QUICK)?;
     with_prolog(node, "wait_boot = \"1h\"", |node| {
-        node.tell(2, "stuck-reset on")?;
-        let pci = node.guest.run(
-            "pci=$(basename $(readlink -f /sys/class/infiniband/efa_2/device)); \
-             echo $pci >/sys/bus/pci/drivers/efa/unbind; echo $pci",
-        )?;
-        let pci = pci.trim();
-        node.guest
-            .output(&format!("echo {pci} >/sys/bus/pci/drivers_probe"))?;
-        node.guest.wait(
-            "the deferred probe",
-            &format!("grep {pci} /sys/kernel/debug/devices_deferred"),
-        )?;
+        let pci = node.defer_probe(2)?;
         submit(node)?;
         node.guest.wait(
             "the prolog",
@@ -94,11 +83,7 @@ pub fn health_check_resumes(stage: &mut Stage) -> Verdict {
                 "the drain",
                 "sinfo -h -o '%T %E'; sinfo -h -o '%T %E' | grep 'drain.*EFA: 3/4 devices'",
             )?;
-            node.guest.plug(3, node.fabric.socket(3))?;
-            node.guest.wait(
-                "the device",
-                "[ -e /sys/class/infiniband/efa_3/ports/1/hw_counters ]",
-            )?;
+            node.plug(3)?;
             node.efa_check("healthcheck", 0, "", QUICK)?;
             has_run(node)
         },
