@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -224,59 +225,38 @@ fn write(arguments: &Arguments, files: &Files) -> anyhow::Result<()> {
     let mut prepared = Vec::new();
     for (name, text) in texts {
         let Some(text) = text else { continue };
-        let mut file = tempfile(into)?;
-        file.1
-            .write_all(text.as_bytes())
-            .map_err(|error| anyhow!("{}: {error}", shown(&file.0.0)))?;
-        prepared.push((file.0, into.join(name)));
+        let mut file = tempfile::Builder::new()
+            .prefix(".preflight-init.")
+            // Less what umask takes.
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(into)
+            .map_err(|error| anyhow!("{}: {error}", shown(into)))?;
+        file.write_all(text.as_bytes())
+            .map_err(|error| anyhow!("{}: {error}", shown(file.path())))?;
+        prepared.push((file, into.join(name)));
     }
     let mut placed: Vec<PathBuf> = Vec::new();
-    for (temporary, path) in &prepared {
+    for (file, path) in prepared {
         let result = if arguments.overwrite {
-            fs::rename(&temporary.0, path)
+            file.persist(&path)
         } else {
             // Fails where a file has come in the meantime.
-            fs::hard_link(&temporary.0, path)
+            file.persist_noclobber(&path)
         };
-        if let Err(error) = result {
+        if let Err(failed) = result {
             if !arguments.overwrite {
                 for path in &placed {
                     let _ = fs::remove_file(path);
                 }
             }
-            return Err(match error.kind() {
-                io::ErrorKind::AlreadyExists => exists(path),
-                _ => anyhow!("{}: {error}", shown(path)),
+            return Err(match failed.error.kind() {
+                io::ErrorKind::AlreadyExists => exists(&path),
+                _ => anyhow!("{}: {}", shown(&path), failed.error),
             });
         }
-        placed.push(path.clone());
+        placed.push(path);
     }
     Ok(())
-}
-
-/// A file that is removed when it is dropped, if it is still there.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-fn tempfile(folder: &Path) -> anyhow::Result<(Temporary, fs::File)> {
-    let pid = std::process::id();
-    for number in 0..100 {
-        let path = folder.join(format!(".preflight-init.{pid}.{number}"));
-        match fs::File::create_new(&path) {
-            Ok(file) => return Ok((Temporary(path), file)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(anyhow!("{}: {error}", shown(&path))),
-        }
-    }
-    Err(anyhow!(
-        "{}: no name for a temporary file is free",
-        shown(folder)
-    ))
 }
 
 /// What was done, and what comes next.
