@@ -704,7 +704,8 @@ fn where_slurm_does_not_call_the_jobs_program_a_job_runs_and_is_told_who_finds_t
         .unwrap();
     assert!(said.success() && said.stdout == "it ran\n", "{said}");
     assert!(said.stderr.contains(NOT_RECORDED), "{said}");
-    // Who asks for nothing reads nothing.
+    // Who asks for nothing reads nothing; nor of a wait for the job before.
+    tb.wait_idle().unwrap();
     let said = tb.srun("alice", &["true"]).unwrap();
     assert_eq!(said.stderr, "");
     assert_eq!(counts(), before);
