@@ -9,7 +9,7 @@
 # slurm-efa.toml beside this script becomes the site's configuration.
 #
 # On compute and login nodes it belongs before start_slurm.sh (a job's prolog
-# must be there when slurmd is), on the controller behind it (start_slurm.sh
+# must be there when slurmd is), on the controller after it (start_slurm.sh
 # deletes lines of Prolog). It can run any number of times.
 set -euo pipefail
 
@@ -74,6 +74,6 @@ else
     arguments=(--role "$node_type")
 fi
 
-# 1 says that something was left as it is, which stands on stderr: no reason to
+# 1 means that something was left as it is; stderr says what. That is no reason to
 # end the creation of a node.
 slurm-efa setup "${arguments[@]}" || { code=$?; [ "$code" -eq 1 ] || exit "$code"; }

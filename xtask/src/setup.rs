@@ -71,6 +71,36 @@ const NEEDS: &[Need] = &[
         purposes: &[Test],
     },
     Need {
+        package: "lua5.4",
+        present: || program("luac5.4") && program("lua5.4"),
+        purposes: &[Test],
+    },
+    Need {
+        package: "shellcheck",
+        present: || program("shellcheck"),
+        purposes: &[Test],
+    },
+    Need {
+        package: "ansible-core",
+        present: || program("ansible-playbook"),
+        purposes: &[Test],
+    },
+    Need {
+        package: "secilc",
+        present: || program("secilc"),
+        purposes: &[Test],
+    },
+    Need {
+        package: "zsh",
+        present: || program("zsh"),
+        purposes: &[Test],
+    },
+    Need {
+        package: "fish",
+        present: || program("fish"),
+        purposes: &[Test],
+    },
+    Need {
         package: "openssh-server",
         present: || program("sshd"),
         purposes: LOGINS,

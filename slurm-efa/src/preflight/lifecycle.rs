@@ -19,7 +19,7 @@ pub(super) const PARAMETERS: &str = "provisioning_parameters.json";
 /// What AWS's base scripts run, and where they call the steps.
 const STEPS: &str = "lifecycle_script.py";
 
-/// This suite's step; packaging/lifecycle has it.
+/// This suite's step; the package has it in /usr/share/slurm-efa/lifecycle.
 const OURS: &str = "install_slurm_efa.sh";
 
 /// Users with their numbers, which add_users.sh of the base scripts reads.

@@ -6,12 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::crates::Crates;
 use super::facts::{Format, NAME};
-use super::licences;
 use crate::command;
 use crate::configuration::SCHEMA;
-use crate::dist::{self, ARTIFACTS, Artifact, InstallDir, Variant};
+use crate::dist::{ARTIFACTS, Artifact, InstallDir};
 
 /// A path that a package installs.
 pub struct Entry {
@@ -72,6 +70,7 @@ struct Folder {
     name: &'static str,
     installed: &'static str,
     form: fn(Vec<u8>) -> Form,
+    mode: u32,
 }
 
 const FOLDERS: &[Folder] = &[
@@ -79,21 +78,37 @@ const FOLDERS: &[Folder] = &[
         name: "etc",
         installed: "/etc/slurm-efa",
         form: Form::Config,
+        mode: 0o644,
     },
     Folder {
         name: "logrotate.d",
         installed: "/etc/logrotate.d",
         form: Form::Config,
+        mode: 0o644,
     },
     Folder {
         name: "systemd",
         installed: "/usr/lib/systemd/system",
         form: Form::File,
+        mode: 0o644,
     },
     Folder {
         name: "tmpfiles.d",
         installed: "/usr/lib/tmpfiles.d",
         form: Form::File,
+        mode: 0o644,
+    },
+    Folder {
+        name: "examples",
+        installed: "/usr/share/doc/slurm-efa/examples",
+        form: Form::Document,
+        mode: 0o644,
+    },
+    Folder {
+        name: "lifecycle",
+        installed: "/usr/share/slurm-efa/lifecycle",
+        form: Form::File,
+        mode: 0o755,
     },
 ];
 
@@ -103,27 +118,44 @@ const OWNED: &[&str] = &[
     "/usr/lib/slurm-efa",
     "/usr/share/doc/slurm-efa",
     "/usr/share/doc/slurm-efa/docs",
+    "/usr/share/doc/slurm-efa/examples",
     "/usr/share/slurm-efa",
+    "/usr/share/slurm-efa/lifecycle",
     "/var/log/slurm-efa",
 ];
+
+/// What is not in the tree, but made by a build.
+pub trait Made {
+    /// The content of a program or module for `arch`.
+    fn artifact(&self, arch: &str, artifact: &Artifact) -> Result<Vec<u8>>;
+
+    /// What a program prints.
+    fn printed(&self, artifact: &Artifact, arguments: &[&str]) -> Result<Vec<u8>>;
+
+    /// The licences of the crates that are linked in.
+    fn third_party(&self) -> Result<Vec<u8>>;
+}
 
 /// Everything in the packages for `arch`.
 ///
 /// # Errors
 /// When something is not built, or cannot be read or generated.
-pub fn entries(arch: &str, crates: &Crates) -> Result<Vec<Entry>> {
+pub fn entries(arch: &str, made: &impl Made) -> Result<Vec<Entry>> {
     let packaging = command::workspace().join("packaging");
     let mut entries: Vec<Entry> = OWNED
         .iter()
         .map(|path| Entry::new(*path, Form::Folder))
         .collect();
     for artifact in ARTIFACTS {
-        entries.extend(programs(arch, artifact)?);
+        entries.extend(programs(arch, artifact, made)?);
     }
     for folder in FOLDERS {
         for file in files(&packaging.join(folder.name))? {
             let path = format!("{}/{}", folder.installed, name(&file));
-            entries.push(Entry::new(path, (folder.form)(read(&file)?)));
+            entries.push(Entry {
+                mode: folder.mode,
+                ..Entry::new(path, (folder.form)(read(&file)?))
+            });
         }
     }
     for file in files(&packaging.join("man"))? {
@@ -140,15 +172,14 @@ pub fn entries(arch: &str, crates: &Crates) -> Result<Vec<Entry>> {
             Entry::new(format!("{folder}/{link}.{section}.gz"), page)
         }));
     }
-    entries.extend(documents(&packaging, crates)?);
+    entries.extend(documents(&packaging, made)?);
     entries.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(entries)
 }
 
 /// A built file, its other names, and its completions.
-fn programs(arch: &str, artifact: &Artifact) -> Result<Vec<Entry>> {
-    let file = dist::shipped(Variant::Shipped, arch, artifact);
-    let content = read(&file).context("run `make dist`")?;
+fn programs(arch: &str, artifact: &Artifact, made: &impl Made) -> Result<Vec<Entry>> {
+    let content = made.artifact(arch, artifact)?;
     let shipped = artifact.shipped;
     let mut entries = Vec::new();
     for (directory, only) in directories(arch, artifact.place) {
@@ -168,17 +199,14 @@ fn programs(arch: &str, artifact: &Artifact) -> Result<Vec<Entry>> {
             )
         }));
     }
-    // A build for another processor does not run here, but has the same options.
-    let here = dist::shipped(Variant::Shipped, std::env::consts::ARCH, artifact);
     if shipped == "slurm-efa" {
-        let schema = command::output(Command::new(&here).args(["config", "schema"]))?;
-        entries.push(Entry::new(SCHEMA, Form::File(schema.into_bytes())));
+        let schema = made.printed(artifact, &["config", "schema"])?;
+        entries.push(Entry::new(SCHEMA, Form::File(schema)));
     }
     if artifact.completes {
         let script = |shell: &str| -> Result<Form> {
-            let mut program = Command::new(&here);
-            let script = command::output(program.args(["completions", shell]))?;
-            Ok(Form::File(script.into_bytes()))
+            let script = made.printed(artifact, &["completions", shell])?;
+            Ok(Form::File(script))
         };
         let share = "/usr/share";
         entries.extend([
@@ -220,11 +248,11 @@ fn directories(arch: &str, place: InstallDir) -> Vec<(String, Option<Format>)> {
 }
 
 /// Documents and licences.
-fn documents(packaging: &Path, crates: &Crates) -> Result<Vec<Entry>> {
+fn documents(packaging: &Path, made: &impl Made) -> Result<Vec<Entry>> {
     let workspace = command::workspace();
     let doc = format!("/usr/share/doc/{NAME}");
     let licences = format!("/usr/share/licenses/{NAME}");
-    let third_party = licences::third_party(crates)?;
+    let third_party = made.third_party()?;
     let mut entries = vec![
         Entry::new(
             format!("{doc}/README.md"),
@@ -237,13 +265,13 @@ fn documents(packaging: &Path, crates: &Crates) -> Result<Vec<Entry>> {
         .only(Format::Deb),
         Entry::new(
             format!("{doc}/third-party.txt"),
-            Form::File(third_party.clone().into_bytes()),
+            Form::File(third_party.clone()),
         )
         .only(Format::Deb),
         Entry::new(&licences, Form::Folder).only(Format::Rpm),
         Entry::new(
             format!("{licences}/third-party.txt"),
-            Form::Licence(third_party.into_bytes()),
+            Form::Licence(third_party),
         )
         .only(Format::Rpm),
     ];
@@ -286,7 +314,7 @@ fn name(path: &Path) -> String {
         .into_owned()
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 

@@ -8,6 +8,8 @@ mod crates;
 mod deb;
 mod facts;
 mod licences;
+#[cfg(test)]
+mod named_paths;
 mod sbom;
 
 use std::fs::{self, File};
@@ -20,21 +22,28 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use self::contents::{Entry, Form};
+use self::contents::{Entry, Form, Made};
 use self::crates::Crates;
 use self::facts::{BuildTime, Format, LICENCE, NAME, RELEASE, go_arch};
 use crate::command;
-use crate::dist::{self, ARCHES, ARTIFACTS, Variant};
+use crate::dist::{self, ARCHES, ARTIFACTS, Artifact, Variant};
 
 /// The version of the workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const SUMMARY: &str = "Elastic Fabric Adapter for Slurm jobs on AWS GPU clusters";
 const DESCRIPTION: &str = "\
-A SPANK plugin gives jobs the environment that the node's EFA stack needs and
-hugepages while they run; efa-check keeps jobs from nodes whose adapters are
-not fit; slurm-efa tells what jobs moved over EFA. Installing it changes no
-configuration: nothing is enabled until an administrator says so.";
+The SPANK plugin spank_efa gives jobs the environment that the node's EFA
+stack needs; slurm-efa-job, as prolog and epilog, gives them hugepages and
+reports what they moved over EFA. efa-check keeps jobs from nodes whose
+adapters are faulty. gres-helper and the SPANK plugin spank_gres share GPUs.
+The PAM module pam_slurm_logout and the daemon slurm-logoutd end logins when
+jobs end; slurm-logout shows them. slurm-efa checks clusters before they are
+created (preflight), sets nodes up (setup, revert), finds what is wrong on
+them (doctor), checks the configuration (config), returns what ended jobs
+left (reconcile), and reports what jobs moved (report).
+Installing the package changes no configuration: nothing is enabled until an
+administrator says so.";
 const HOMEPAGE: &str = "https://github.com/slurm-efa/slurm-efa";
 const MAINTAINER: &str = "The slurm-efa authors <slurm-efa@users.noreply.github.com>";
 
@@ -73,7 +82,7 @@ pub fn package(arches: &[&str], version: &str, into: &Path) -> Result<()> {
     let scratch = tempfile::tempdir_in(command::target())?;
     for arch in arches {
         let stage = scratch.path().join(arch);
-        let entries = contents::entries(arch, &crates)?;
+        let entries = contents::entries(arch, &Build { crates: &crates })?;
         write_stage(&stage, &entries, &time)?;
         for format in [Format::Deb, Format::Rpm] {
             let file = format.file_name(version, arch);
@@ -102,6 +111,29 @@ pub fn package(arches: &[&str], version: &str, into: &Path) -> Result<()> {
         println!("{}", into.join(file).display());
     }
     hash(&into)
+}
+
+/// What `make dist` has left.
+struct Build<'c> {
+    crates: &'c Crates,
+}
+
+impl Made for Build<'_> {
+    fn artifact(&self, arch: &str, artifact: &Artifact) -> Result<Vec<u8>> {
+        let file = dist::shipped(Variant::Shipped, arch, artifact);
+        contents::read(&file).context("run `make dist`")
+    }
+
+    fn printed(&self, artifact: &Artifact, arguments: &[&str]) -> Result<Vec<u8>> {
+        // A build for another processor does not run here, but has the same options.
+        let here = dist::shipped(Variant::Shipped, std::env::consts::ARCH, artifact);
+        let printed = command::output(Command::new(here).args(arguments))?;
+        Ok(printed.into_bytes())
+    }
+
+    fn third_party(&self) -> Result<Vec<u8>> {
+        Ok(licences::third_party(self.crates)?.into_bytes())
+    }
 }
 
 /// The most bytes of a Debian package: every node that starts fetches one. Its
@@ -286,6 +318,26 @@ mod tests {
     fn a_debian_package_that_is_too_large_is_not_shipped() {
         assert!(fits(Format::Deb, LARGEST_DEB).is_ok());
         assert!(fits(Format::Deb, LARGEST_DEB + 1).is_err());
+    }
+
+    #[test]
+    fn the_description_names_every_program_and_module_that_people_meet() {
+        // What the plugin and slurm-efa-job start is theirs.
+        let met = ARTIFACTS
+            .iter()
+            .filter(|it| it.shipped != "efa-counter-reader");
+        for artifact in met {
+            let name = artifact.shipped.trim_end_matches(".so");
+            assert!(
+                DESCRIPTION
+                    .split(|it: char| !(it.is_alphanumeric() || "-_".contains(it)))
+                    .any(|it| it == name),
+                "{name}"
+            );
+        }
+        for line in DESCRIPTION.lines() {
+            assert!(line.len() < 80, "lintian and rpmlint refuse {line}");
+        }
     }
 
     #[test]
