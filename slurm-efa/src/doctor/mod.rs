@@ -79,39 +79,14 @@ pub fn examine(site: &Site) -> Examination {
     all.add("slurm", slurm_files::slurm(site));
     if site.slurm.slurm_conf.is_some() {
         all.add("slurm-conf", slurm_files::slurm_conf(site));
-        all.add("plugstack", plugin::plugstack(site));
-        all.add("plugin-file", plugin::plugin_file(site));
+        all.slurm_files(site);
         all.add("plugin-loaded", plugin::plugin_loaded(site));
-        all.add("plugstack-includes", plugin::plugstack_includes(site));
-        all.add("prolog-flags", slurm_files::prolog_flags(site));
-        all.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
-        all.add("health-check", health_check(site));
-        all.add("health-states", health::node_state_of_checks(site));
-        all.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
     }
     all.running(site);
     if all.role == Some(Role::Compute) {
-        all.add(
-            "prolog-programs",
-            folder(
-                site,
-                paths::PROLOGS,
-                &[called::SLURM_EFA_JOB, called::EFA_CHECK].map(|it| it.link("prolog")),
-                SETUP,
-            ),
-        );
-        if site.slurm.slurm_conf.is_some() {
-            all.add("prolog-others", others(site));
-        }
-        all.add("health-program", executable(&site.place(health_link(site))));
+        all.called_programs(site);
         all.add("expectation", recorded(site));
         let gres = site.has_section("gres");
-        let mut epilogs = vec![called::SLURM_EFA_JOB.link("epilog")];
-        epilogs.extend(gres.then(|| called::GRES_HELPER.link("epilog")));
-        all.add(
-            "epilog-programs",
-            folder(site, paths::EPILOGS, &epilogs, SETUP),
-        );
         if gres {
             all.add("gres-watch", daemons::gres_watch(site));
         }
@@ -132,6 +107,25 @@ pub fn examine(site: &Site) -> Examination {
     all
 }
 
+/// What is found in the files of Slurm, of set-up and of PAM alone: nothing is run,
+/// and no daemon is asked.
+#[must_use]
+pub fn of_files(site: &Site) -> Findings {
+    let mut all = Examination {
+        role: site.role().ok(),
+        findings: Findings::default(),
+    };
+    if site.slurm.slurm_conf.is_some() {
+        all.slurm_files(site);
+    }
+    if all.role == Some(Role::Compute) {
+        all.called_programs(site);
+        all.stack(site);
+    }
+    all.add("left-over", state::left_over(site));
+    all.findings
+}
+
 impl Examination {
     fn add(&mut self, id: &'static str, look: Look) {
         let (severity, evidence, remedy) = match look {
@@ -147,11 +141,53 @@ impl Examination {
         });
     }
 
+    /// What slurm.conf and plugstack.conf say.
+    fn slurm_files(&mut self, site: &Site) {
+        self.add("plugstack", plugin::plugstack(site));
+        self.add("plugin-file", plugin::plugin_file(site));
+        self.add("plugstack-includes", plugin::plugstack_includes(site));
+        self.add("prolog-flags", slurm_files::prolog_flags(site));
+        self.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
+        self.add("health-check", health_check(site));
+        self.add("health-states", health::node_state_of_checks(site));
+        self.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
+    }
+
+    /// The programs that slurmd calls on a compute node.
+    fn called_programs(&mut self, site: &Site) {
+        let prologs = [called::SLURM_EFA_JOB, called::EFA_CHECK].map(|it| it.link("prolog"));
+        let prologs = folder(site, paths::PROLOGS, &prologs, SETUP);
+        self.add("prolog-programs", prologs);
+        if site.slurm.slurm_conf.is_some() {
+            self.add("prolog-others", others(site));
+        }
+        let link = site.place(health_link(site));
+        self.add("health-program", executable(&link));
+        let mut epilogs = vec![called::SLURM_EFA_JOB.link("epilog")];
+        if site.has_section("gres") {
+            epilogs.push(called::GRES_HELPER.link("epilog"));
+        }
+        let epilogs = folder(site, paths::EPILOGS, &epilogs, SETUP);
+        self.add("epilog-programs", epilogs);
+    }
+
     fn logins(&mut self, site: &Site) {
+        if !self.stack(site) {
+            return;
+        }
+        self.add("sshd-penalties", sshd::penalties(site));
+        self.add("logoutd", daemons::logoutd(site));
+        let usual = slurm::installation::USUAL_SPOOLS;
+        self.add("spool-dir", health::spool_dir(site, "logout", &usual));
+        self.add("outlive", outlive::outlive(site));
+    }
+
+    /// sshd's PAM stack; `false` where logins are not ours to judge.
+    fn stack(&mut self, site: &Site) -> bool {
         let stack = Stack::read(site);
         let ours = stack.as_ref().is_ok_and(Stack::has_ours);
         if !site.has_section("logout") && !ours {
-            return;
+            return false;
         }
         match &stack {
             Err(error) => self.add("pam", unknown(error.clone(), "correct the stack by hand")),
@@ -162,11 +198,7 @@ impl Examination {
                 self.add("pam-module", stack.module(site));
             }
         }
-        self.add("sshd-penalties", sshd::penalties(site));
-        self.add("logoutd", daemons::logoutd(site));
-        let usual = slurm::installation::USUAL_SPOOLS;
-        self.add("spool-dir", health::spool_dir(site, "logout", &usual));
-        self.add("outlive", outlive::outlive(site));
+        true
     }
 
     /// Slurm's daemons, and what users can do.
