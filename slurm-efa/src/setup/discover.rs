@@ -125,10 +125,10 @@ impl Site {
     /// Whether there is a slurm.conf that is not slurmd's or a client's copy.
     #[must_use]
     pub fn has_original(&self) -> bool {
+        let clients = self.place("/run/slurm/conf");
         let original = |path: &PathBuf| {
             let mut folders = path.components();
-            !folders.any(|it| it.as_os_str() == "conf-cache")
-                && !path.starts_with("/run/slurm/conf")
+            !folders.any(|it| it.as_os_str() == "conf-cache") && !path.starts_with(&clients)
         };
         self.slurm.slurm_conf.as_ref().is_some_and(original)
     }
