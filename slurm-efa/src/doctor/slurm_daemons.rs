@@ -1,6 +1,7 @@
 //! Slurm as it runs: munge, slurmctld, slurmd, and what slurmctld thinks of this
 //! node. Every question has a time limit.
 
+use host::exec::Said;
 use host::{Sysroot, daemons, printable};
 use slurm::scontrol::Shown;
 use slurm::{NodeName, Program};
@@ -37,17 +38,26 @@ pub(super) fn munge(site: &Site) -> Look {
     }
 }
 
-/// What slurmctld says of its configuration, if it answers. `scontrol ping` is no
-/// answer: it says DOWN of a slurmctld that works but refuses its credential, which
-/// is restricted to SlurmUser (seen with 24.11, where slurmctld ran as root).
+/// What slurmctld says of its configuration, if it answers.
 pub(super) fn config_in_force(site: &Site) -> Look {
     match run::slurms(site, Program::Scontrol, &["show", "config"]) {
-        Ok(ran) if ran.success() => Ok(ran.stdout),
-        Ok(ran) => fatal(
+        Ok(ran) => shown_config(ran),
+        Err(error) => unknown(error, "install Slurm's client programs"),
+    }
+}
+
+/// A configuration that was shown is an answer, whatever the exit status: `scontrol
+/// show config` ends as `scontrol ping` does, which says DOWN and ends with 1 where
+/// slurmctld works but refuses a credential that is restricted to SlurmUser (seen
+/// with 24.11, where slurmctld ran as root).
+fn shown_config(ran: Said) -> Look {
+    let mut keys = ran.stdout.lines().filter_map(|line| line.split_once('='));
+    match keys.any(|(key, _)| key.trim() == "ClusterName") {
+        true => Ok(ran.stdout),
+        false => fatal(
             format!("slurmctld does not answer: {}", run::complaint(&ran)),
             "on the controller: systemctl restart slurmctld; its log says why it ended",
         ),
-        Err(error) => unknown(error, "install Slurm's client programs"),
     }
 }
 
@@ -174,10 +184,29 @@ fn who(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::*;
 
     fn seen(line: &str) -> Look {
         judged(&"n1".parse().unwrap(), line, &Shown::parse(line).unwrap())
+    }
+
+    fn ended_with_1(stdout: &str) -> Look {
+        shown_config(Said {
+            status: Some(ExitStatus::from_raw(1 << 8)),
+            stdout: stdout.to_owned(),
+            stderr: String::new(),
+        })
+    }
+
+    #[test]
+    fn a_slurmctld_that_shows_its_configuration_answers_although_the_ping_after_it_fails() {
+        let down = "Slurmctld(primary) at controller is DOWN\n";
+        let shown = format!("ClusterName             = ml\nEpilog = (null)\n\n{down}");
+        assert_eq!(ended_with_1(&shown), Ok(shown));
+        assert!(ended_with_1(down).is_err());
     }
 
     #[test]
