@@ -61,16 +61,19 @@ if [ -n "$shared" ]; then
     exit 1
 fi
 
-# 1: it has something to say, and did what it could.
+# It looks first: while something would still need the package, it changes nothing
+# and ends with 2. 1: all is taken out, and it has something to say.
 if slurm-efa revert --help >/dev/null 2>&1; then
     code=0
-    slurm-efa revert || code=$?
+    slurm-efa revert --all-or-nothing || code=$?
     if [ "$code" -gt 1 ]; then
-        say "not removed: \`slurm-efa revert\` failed, see above; mend that, then remove the package again"
+        say "not removed: without the package logins or jobs on this node could fail; do what is said above," \
+            "run \`scontrol reconfigure\` where Slurm's files were changed, then remove the package again"
         exit 1
     fi
 fi
 
+# Whatever was left, or all of it where \`slurm-efa revert\` cannot run.
 left=$(grep -lsE "^[^#]*$ours" /etc/pam.d/* || :; naming) || :
 if [ -n "$left" ]; then
     # shellcheck disable=SC2086

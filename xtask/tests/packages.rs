@@ -184,10 +184,13 @@ const LIFE: &str = r#"
     # While a line names a file of ours, that file stays.
     if remove; then fail "removed from under plugstack.conf"; fi
     inside srun --help | grep -q efa-profile || fail "a refused removal took the plugin"
-    echo '#required /usr/lib/slurm-efa/spank_efa.so' >"$ROOT/etc/slurm/plugstack.conf"
+    # All or nothing: what set-up wrote stays, too.
+    echo 'optional /usr/lib/slurm-efa/spank_efa.so # slurm-efa' >"$ROOT/etc/slurm/plugstack.conf"
     mkdir -p "$ROOT/etc/pam.d"
     echo 'account required /usr/lib/slurm-efa/pam_slurm_logout.so' >"$ROOT/etc/pam.d/probe"
     if remove; then fail "removed from under PAM"; fi
+    grep -q spank_efa "$ROOT/etc/slurm/plugstack.conf" || fail "a refused removal reverted a part"
+    echo '#required /usr/lib/slurm-efa/spank_efa.so' >"$ROOT/etc/slurm/plugstack.conf"
     rm "$ROOT/etc/pam.d/probe"
     mkdir -p "$ROOT/run/slurm/conf"
     echo 'Prolog=/etc/slurm-efa/prolog.d/*' >"$ROOT/run/slurm/conf/slurm.conf"
@@ -226,7 +229,7 @@ fn assert_life(root: &Path, new: &Path, before: &str, after: &str) {
         "/etc/pam.d/probe",
         "/etc/slurm/slurm.conf",
     ] {
-        let line = format!("not removed: these files still name its modules or programs: {reason}");
+        let line = format!("slurm-efa: {reason}: line ");
         assert!(said.contains(&line), "{reason}: {said}");
     }
 }

@@ -2,15 +2,20 @@
 
 use clap::Args;
 use cluster::Role;
-use slurm_efa::setup::{apply, revert, verify};
+use slurm_efa::setup::{apply, removal, revert, verify};
 
 use super::arguments::EditArguments;
 use super::edit;
+use super::exit::REFUSED;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     edit: EditArguments,
+    /// Change nothing while something would still need slurm-efa, and say what; removal of the
+    /// package does this
+    #[arg(long)]
+    all_or_nothing: bool,
 }
 
 pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
@@ -21,6 +26,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let site = edit.place.look();
     let _lock = (!edit.dry_run).then(|| apply::lock(&site)).transpose()?;
     let plan = revert::plan_revert(&site)?;
+    if arguments.all_or_nothing {
+        let needed = removal::still_needed(&site, &plan);
+        for sentence in &needed {
+            eprintln!("slurm-efa: {sentence}");
+        }
+        if !needed.is_empty() {
+            eprintln!("slurm-efa: nothing was changed");
+            return Ok(REFUSED);
+        }
+    }
     // Whose files are changed is the one to have them read anew; a package that
     // is removed does not know its role.
     let role = if verify::changes_slurm(&site, &plan) {

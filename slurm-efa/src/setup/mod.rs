@@ -8,6 +8,7 @@
 //! discover.rs   which Slurm, which files, which role ── lib/cluster
 //! desired.rs    what setup wants ── slurm_conf.rs, pam.rs, edit.rs   text to text
 //! revert.rs     what goes again
+//!               ── removal.rs          what would still need the package
 //!               ── wrapper.rs          a link with a configuration
 //! plan.rs       the changes, and how they are shown
 //! apply.rs      all of them or none ── files.rs
@@ -25,6 +26,7 @@ pub mod login;
 pub mod pam;
 pub mod paths;
 pub mod plan;
+pub mod removal;
 pub mod revert;
 pub mod run;
 pub mod slurm_conf;
