@@ -295,12 +295,7 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
         links: missing_links(site, key, folder),
     };
     let mut wishes = vec![
-        // Contain works with proctrack/cgroup only, and includes Alloc.
-        if has_cgroups(site) {
-            Directive::Flags("PrologFlags", &["Alloc", "Contain"])
-        } else {
-            Directive::Flags("PrologFlags", &["Alloc"])
-        },
+        Directive::Flags("PrologFlags", prolog_flags(site)),
         Directive::HealthCheck {
             program: site.place_text(HEALTHCHECK),
             interval: "60",
@@ -365,9 +360,18 @@ pub fn runs_ours(site: &Site, key: &str, folder: &str) -> bool {
     missing_links(site, key, folder).is_empty()
 }
 
-fn has_cgroups(site: &Site) -> bool {
-    let proctrack = site.slurm.conf.value("ProctrackType");
-    proctrack.is_none_or(|it| it.eq_ignore_ascii_case("proctrack/cgroup"))
+/// Contain includes Alloc. It works with proctrack/cgroup only, and Slurm refuses it
+/// beside NoHold (slurm.conf(5)).
+fn prolog_flags(site: &Site) -> &'static [&'static str] {
+    let value = |key| site.slurm.conf.value(key);
+    let mut flags = value("PrologFlags").unwrap_or_default().split(',');
+    let holds = !flags.any(|it| it.trim().eq_ignore_ascii_case("NoHold"));
+    let proctrack = value("ProctrackType");
+    let has_cgroups = proctrack.is_none_or(|it| it.eq_ignore_ascii_case("proctrack/cgroup"));
+    match holds && has_cgroups {
+        true => &["Alloc", "Contain"],
+        false => &["Alloc"],
+    }
 }
 
 fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Directive]) -> Result<(), SetupError> {

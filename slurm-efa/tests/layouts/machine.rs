@@ -1,10 +1,12 @@
 //! A folder that stands for the machine of a description, with the package
-//! installed there. No program of Slurm or libpam is run.
+//! installed there. No program judges set-up there, but this machine's scontrol can
+//! read slurm.conf.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use cluster::Role;
 use findings::Severity;
@@ -162,6 +164,20 @@ impl<'a> Machine<'a> {
         let mut seen = BTreeSet::new();
         all.retain(|it| seen.insert(it.clone()));
         all
+    }
+
+    /// Whether this machine's Slurm reads slurm.conf without an error.
+    pub fn scontrol(&self) -> Result<(), String> {
+        let said = Command::new("scontrol")
+            .args(["show", "hostnames", "n1"])
+            .env("SLURM_CONF", self.path(&self.description.conf))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&said.stderr).into_owned();
+        match said.status.success() && !errors.contains("error") {
+            true => Ok(()),
+            false => Err(errors),
+        }
     }
 
     /// All files and links.

@@ -92,6 +92,17 @@ fn doctor_finds_nothing_wrong_with_the_files_after_setup() {
 }
 
 #[test]
+fn slurms_own_scontrol_accepts_slurm_conf_before_setup_and_after() {
+    each(|_, machine| {
+        machine
+            .scontrol()
+            .map_err(|said| format!("before: {said}"))?;
+        machine.set_up();
+        machine.scontrol().map_err(|said| format!("after: {said}"))
+    });
+}
+
+#[test]
 fn thirty_machines_and_more_are_described() {
     assert!(descriptions().len() >= 30);
     assert!(Path::new(FOLDER).join("parts").is_dir());
