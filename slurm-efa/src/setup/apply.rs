@@ -43,12 +43,12 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
     for change in &plan.changes {
         files::sweep_path(&change.path);
     }
-    let admits = verify::before_pam(site, plan)?;
+    let before = verify::before_pam(site, plan)?;
     if !plan.changes.is_empty() {
         files::back_up(&backup, &plan.changes)?;
     }
     let made = files::make(plan.changes.clone())?;
-    match verify::judge(site, plan, admits) {
+    match verify::judge(site, plan, &before) {
         Ok(()) => {
             made.keep();
             remove_empty(site, plan);

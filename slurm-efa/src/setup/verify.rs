@@ -31,12 +31,37 @@ fn tried(plan: &Plan) -> impl Iterator<Item = &str> {
     std::iter::once("root").chain(plan.admins.iter().map(String::as_str))
 }
 
-/// Whether each of [`tried`] is admitted by today's stack: what refuses someone
-/// today proves nothing about our line.
-pub(super) fn before_pam(site: &Site, plan: &Plan) -> Result<bool, SetupError> {
+/// Who accepts sshd's side of things before a change. What refuses today proves
+/// nothing about our lines.
+#[derive(Debug, Default)]
+pub(super) struct Accepts {
+    /// PAM admits each of [`tried`].
+    logins: bool,
+    /// The sshd that accepts its own configuration.
+    sshd: Option<PathBuf>,
+}
+
+/// What is accepted today, where the plan changes sshd's stack.
+pub(super) fn before_pam(site: &Site, plan: &Plan) -> Result<Accepts, SetupError> {
     if !changes(plan, &site.place(SSHD)) {
-        return Ok(false);
+        return Ok(Accepts::default());
     }
+    let sshd = match site.wanted.root {
+        None => run::find("sshd"),
+        Some(_) => None,
+    };
+    Ok(Accepts {
+        logins: admits(site, plan)?,
+        sshd: accepting(sshd),
+    })
+}
+
+/// This sshd, if it has nothing against its own configuration.
+fn accepting(sshd: Option<PathBuf>) -> Option<PathBuf> {
+    sshd.filter(|sshd| accepts(sshd).is_ok())
+}
+
+fn admits(site: &Site, plan: &Plan) -> Result<bool, SetupError> {
     let folder = pam_folder(site);
     for user in tried(plan) {
         match login::ask("sshd", user, folder.as_deref()) {
@@ -60,7 +85,7 @@ fn pam_folder(site: &Site) -> Option<PathBuf> {
 }
 
 /// Asks every program that reads a changed file.
-pub(super) fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
+pub(super) fn judge(site: &Site, plan: &Plan, before: &Accepts) -> Result<(), String> {
     if site.slurm.slurm_conf.is_some() && has(site, Program::Scontrol) {
         // Needs no controller, and reads slurm.conf first.
         let ran = run::slurms(site, Program::Scontrol, &["show", "hostnames", "n1"])?;
@@ -87,7 +112,7 @@ pub(super) fn judge(site: &Site, plan: &Plan, admits: bool) -> Result<(), String
     }
     judge_cgroup(site, plan)?;
     if changes(plan, &site.place(SSHD)) {
-        judge_logins(site, plan, admits)?;
+        judge_logins(site, plan, before)?;
     }
     Ok(())
 }
@@ -158,9 +183,9 @@ fn judge_cgroup(site: &Site, plan: &Plan) -> Result<(), String> {
     }
 }
 
-fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
+fn judge_logins(site: &Site, plan: &Plan, before: &Accepts) -> Result<(), String> {
     let folder = pam_folder(site);
-    for user in tried(plan).filter(|_| admits) {
+    for user in tried(plan).filter(|_| before.logins) {
         match login::ask("sshd", user, folder.as_deref()) {
             Verdict::Admitted => {}
             verdict => {
@@ -171,16 +196,50 @@ fn judge_logins(site: &Site, plan: &Plan, admits: bool) -> Result<(), String> {
             }
         }
     }
-    if site.wanted.root.is_none()
-        && let Some(sshd) = run::find("sshd")
-    {
-        let ran = run::run(&sshd, &["-t"])?;
-        if !ran.success() {
-            return Err(format!(
-                "sshd refuses its configuration: {}",
-                run::complaint(&ran)
-            ));
-        }
+    before.sshd.as_deref().map_or(Ok(()), accepts)
+}
+
+/// Asks sshd about its own configuration. One that its socket starts complains as
+/// long as nobody is logged in: /run/sshd is made for a connection.
+fn accepts(sshd: &Path) -> Result<(), String> {
+    let ran = run::run(sshd, &["-t"])?;
+    match ran.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "sshd refuses its configuration: {}",
+            run::complaint(&ran)
+        )),
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::setup::discover::Wanted;
+
+    #[test]
+    fn an_sshd_that_complains_before_the_change_does_not_judge_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let sshd = dir.path().join("sshd");
+        let complains =
+            "#!/bin/sh\necho Missing privilege separation directory: /run/sshd >&2\nexit 255\n";
+        fs::write(&sshd, complains).unwrap();
+        fs::set_permissions(&sshd, fs::Permissions::from_mode(0o755)).unwrap();
+        let reason = accepts(&sshd).unwrap_err();
+        assert!(reason.contains("/run/sshd"), "{reason}");
+        let site = Site::look(Wanted::default());
+        let judged = |sshd| {
+            let before = Accepts {
+                logins: false,
+                sshd,
+            };
+            judge_logins(&site, &Plan::default(), &before)
+        };
+        assert_eq!(judged(accepting(Some(sshd.clone()))), Ok(()));
+        // One that accepted it before the change does.
+        assert_eq!(judged(Some(sshd)), Err(reason));
+    }
 }
