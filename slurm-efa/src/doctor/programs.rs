@@ -5,14 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cli::called;
+use cluster::Role;
 use slurm::conf::{Disk, glob};
 
 use slurm::Release;
 
-use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, warning};
+use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, unknown, warning};
 use crate::setup::desired;
 use crate::setup::discover::Site;
 use crate::setup::files::{self, Content};
+use crate::setup::nhc;
 use crate::setup::paths;
 use crate::setup::wrapper::Wrapper;
 
@@ -70,6 +72,9 @@ pub(super) fn health_check(site: &Site) -> Look {
              write must be changed by hand",
         );
     }
+    if nhc::is_nhc(program) {
+        return health_check_of_nhc(site, program, interval);
+    }
     if program != site.place_text(paths::HEALTHCHECK) {
         return warning(
             format!("HealthCheckProgram={program} is not ours"),
@@ -83,6 +88,39 @@ pub(super) fn health_check(site: &Site) -> Look {
         );
     }
     Ok(format!("{program} every {interval} s"))
+}
+
+/// NHC is Slurm's health check, and calls ours by a line of its configuration.
+fn health_check_of_nhc(site: &Site, program: &str, interval: &str) -> Look {
+    if interval.parse::<u32>().unwrap_or_default() == 0 {
+        return warning(
+            format!("HealthCheckInterval is 0, so {program} never runs, nor efa-check"),
+            "set HealthCheckInterval where HealthCheckProgram is set",
+        );
+    }
+    let calls = format!("{program} every {interval} s, which calls efa-check by nhc.conf");
+    if site.role() != Ok(Role::Compute) {
+        // Only nodes with jobs have the line.
+        return Ok(calls);
+    }
+    let conf = site.place(paths::NHC_CONF);
+    match files::read(&conf) {
+        Ok((_, Content::Text(text))) if nhc::calls_ours(&text) => Ok(calls),
+        Ok((_, Content::Text(_))) => warning(
+            format!(
+                "{program} does not call efa-check: {} has no line for it",
+                shown(&conf)
+            ),
+            SETUP,
+        ),
+        _ => unknown(
+            format!(
+                "{program} may not call efa-check: {} cannot be read",
+                shown(&conf)
+            ),
+            SETUP,
+        ),
+    }
 }
 
 /// The link that slurmd runs here: until the controller is set up again, that of

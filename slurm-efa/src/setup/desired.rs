@@ -12,6 +12,7 @@ use slurm::conf::reader::{self, Grammar};
 use super::discover::Site;
 use super::error::SetupError;
 use super::files::{self, Content};
+use super::nhc;
 use super::pam;
 use super::paths::{
     EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, HEALTHCHECK, JOB_PROGRAM, NO_HEALTHCHECK,
@@ -74,6 +75,7 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
     };
     if role == Role::Compute {
         compute(site, &mut plan)?;
+        nhc::plan(site, &mut plan)?;
         logins(site, admins, &mut plan)?;
     }
     if role == Role::Login {

@@ -93,6 +93,14 @@ impl Site {
         under(self.wanted.root.as_deref(), path)
     }
 
+    /// Whether `path`, an absolute one, is other nodes' too.
+    #[must_use]
+    pub fn is_shared(&self, path: &Path) -> bool {
+        let conf = self.slurm.slurm_conf.as_deref().and_then(Path::parent);
+        let beside_conf = conf.is_some_and(|folder| path.starts_with(folder));
+        (self.shared && beside_conf) || lies_on_network(path)
+    }
+
     /// Where `path` is, as text for a configuration.
     #[must_use]
     pub fn place_text(&self, path: &str) -> String {

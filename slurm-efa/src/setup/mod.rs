@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! discover.rs   which Slurm, which files, which role ── lib/cluster
-//! desired.rs    what setup wants ── slurm_conf.rs, pam.rs, edit.rs   text to text
+//! desired.rs    what setup wants ── slurm_conf.rs, nhc.rs, pam.rs, edit.rs   text to text
 //! revert.rs     what goes again
 //!               ── removal.rs          what would still need the package
 //!               ── wrapper.rs          a link with a configuration
@@ -23,6 +23,7 @@ pub mod edit;
 pub mod error;
 pub mod files;
 pub mod login;
+pub mod nhc;
 pub mod pam;
 pub mod paths;
 pub mod plan;

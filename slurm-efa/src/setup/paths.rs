@@ -26,6 +26,9 @@ pub const OLD_HEALTHCHECK: &str = "/etc/slurm-efa/efa-check-watch";
 /// the same (HyperPod's login nodes), and without it complains at each round.
 pub const NO_HEALTHCHECK: &str = "/bin/true";
 
+/// NHC's configuration, on each node.
+pub const NHC_CONF: &str = "/etc/nhc/nhc.conf";
+
 /// PAM's stack of sshd.
 pub const SSHD: &str = "/etc/pam.d/sshd";
 

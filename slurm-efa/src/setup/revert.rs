@@ -7,7 +7,7 @@ use super::discover::Site;
 use super::edit::{self, Lines};
 use super::error::SetupError;
 use super::files::{self, Change, Content};
-use super::paths::{EPILOGS, HEALTHCHECK, MADE, OLD_HEALTHCHECK, PROLOGS, ROLE, SSHD};
+use super::paths::{EPILOGS, HEALTHCHECK, MADE, NHC_CONF, OLD_HEALTHCHECK, PROLOGS, ROLE, SSHD};
 use super::plan::Plan;
 use super::verify::is_slurms;
 use cli::called;
@@ -108,6 +108,10 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
 /// Every text file that may have something of ours.
 fn texts(site: &Site) -> Vec<PathBuf> {
     let mut paths = vec![site.place(SSHD)];
+    let nhc = site.place(NHC_CONF);
+    if !site.is_shared(&nhc) {
+        paths.push(nhc);
+    }
     if let Some(conf) = site
         .slurm
         .slurm_conf

@@ -7,6 +7,7 @@ use host::printable;
 use slurm::conf::{Files, Overlay, Plugstack, SlurmConf};
 
 use super::edit::Lines;
+use super::nhc;
 
 /// What a file shall say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,12 +145,7 @@ impl Editor<'_> {
                 _ => self.value(key, value),
             },
             Directive::HealthCheck { program, interval } => {
-                const KEY: &str = "HealthCheckProgram";
-                self.fulfil(&Directive::Value(KEY, program.clone()));
-                if self.last(KEY).is_some_and(|it| it.value == *program) {
-                    let interval = (*interval).to_owned();
-                    self.fulfil(&Directive::Value("HealthCheckInterval", interval));
-                }
+                self.health_check(program, interval);
             }
             Directive::Flags(key, flags) => self.flags(key, flags),
             Directive::Program {
@@ -164,6 +160,25 @@ impl Editor<'_> {
                 }
             }
         }
+    }
+
+    fn health_check(&mut self, program: &str, interval: &str) {
+        const KEY: &str = "HealthCheckProgram";
+        match self.last(KEY) {
+            Some(place) if place.value == program => {}
+            // It calls ours by its own configuration, which is each node's.
+            Some(place) if nhc::is_nhc(&place.value) => return,
+            Some(place) => {
+                let theirs = printable(&place.value, 200);
+                self.notes.push(format!(
+                    "{KEY}={theirs} stays; have it run {program} as well"
+                ));
+                return;
+            }
+            None => self.value(KEY, program),
+        }
+        let interval = interval.to_owned();
+        self.fulfil(&Directive::Value("HealthCheckInterval", interval));
     }
 
     fn plugin(&mut self, path: &str, arguments: &str) {
@@ -434,11 +449,21 @@ mod tests {
 
     #[test]
     fn a_health_check_of_theirs_stays_and_is_said() {
-        let edited = edit(SITES[2], &wishes(true)[2..]);
-        assert_eq!(edited.text, SITES[2]);
-        assert_eq!(edited.notes.len(), 1, "{:?}", edited.notes);
+        let text = "HealthCheckProgram=/opt/site/check\nHealthCheckInterval=300\n";
+        let edited = edit(text, &wishes(true)[2..]);
+        assert_eq!(edited.text, text);
+        let note = "HealthCheckProgram=/opt/site/check stays; have it run \
+                    /etc/slurm-efa/efa-check-healthcheck as well";
+        assert_eq!(edited.notes, [note]);
         let edited = edit("HealthCheckInterval=0\n", &wishes(true)[2..]);
         assert!(edited.text.contains("\nHealthCheckInterval=60 # slurm-efa"));
+    }
+
+    #[test]
+    fn nhc_stays_the_health_check_without_a_word() {
+        let edited = edit(SITES[2], &wishes(true)[2..]);
+        assert_eq!(edited.text, SITES[2]);
+        assert_eq!(edited.notes, Vec::<String>::new());
     }
 
     #[test]
@@ -486,12 +511,12 @@ mod tests {
     fn a_health_check_in_a_file_named_after_the_cluster_stays() {
         let others = [(
             "/etc/slurm/hp_site.conf",
-            "HealthCheckProgram=/usr/sbin/nhc\n",
+            "HealthCheckProgram=/opt/site/check\n",
         )];
         let text = "ClusterName=HP\nInclude %c_site.conf\nHealthCheckInterval=300\n";
         let edited = edit_with(&others, text, &wishes(true)[2..]);
         assert_eq!(edited.text, text);
-        assert!(edited.notes[0].contains("/usr/sbin/nhc stays"));
+        assert!(edited.notes[0].contains("/opt/site/check stays"));
     }
 
     #[test]
