@@ -10,6 +10,7 @@ use slurm::conf::Disk;
 use slurm::conf::reader::{self, Grammar};
 
 use super::discover::Site;
+use super::edit::Lines;
 use super::error::SetupError;
 use super::files::{self, Content};
 use super::nhc;
@@ -379,7 +380,7 @@ fn prolog_flags(site: &Site) -> &'static [&'static str] {
 fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Directive]) -> Result<(), SetupError> {
     let mut notes = Vec::new();
     plan.text(path, |text| {
-        let edited = slurm_conf::edit(&Disk, path, text, wishes);
+        let edited = slurm_conf::edit(&Disk, path, Lines::theirs(text), wishes);
         notes = edited.notes;
         edited.text
     })?;

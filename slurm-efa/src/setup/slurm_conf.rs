@@ -97,14 +97,14 @@ pub struct Edited {
     pub notes: Vec<String>,
 }
 
-/// Makes the file at `path`, whose text is `text`, say what is wished for. What
+/// Makes the file at `path`, which has these lines, say what is wished for. What
 /// another file says that this one includes stays, and is not said again.
 #[must_use]
-pub fn edit(files: &dyn Files, path: &Path, text: &str, wishes: &[Directive]) -> Edited {
+pub fn edit(files: &dyn Files, path: &Path, lines: Lines, wishes: &[Directive]) -> Edited {
     let mut editor = Editor {
         files,
         path,
-        lines: Lines::theirs(text),
+        lines,
         notes: Vec::new(),
     };
     for wish in wishes {
@@ -353,7 +353,8 @@ mod tests {
 
     /// Edits a file beside others.
     fn edit_with(others: &[(&str, &str)], text: &str, wishes: &[Directive]) -> Edited {
-        super::edit(&InMemory::new(others), Path::new(CONF), text, wishes)
+        let lines = Lines::theirs(text);
+        super::edit(&InMemory::new(others), Path::new(CONF), lines, wishes)
     }
 
     fn lines(text: &str) -> Vec<&str> {
