@@ -54,6 +54,13 @@ fn bash_completes_the_roles() {
 }
 
 #[test]
+fn bash_completes_the_parts_of_a_setup() {
+    let parts = ["profiles", "hugepages", "health", "logout", "gres"];
+    assert_eq!(completed(&["setup", "--only", ""]), parts);
+    assert_eq!(completed(&["revert", "--only", "hu"]), ["hugepages"]);
+}
+
+#[test]
 fn no_shell_completes_a_hidden_command_or_option() {
     for shell in ["bash", "zsh", "fish"] {
         let script = script(shell);

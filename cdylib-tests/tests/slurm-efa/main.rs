@@ -1,3 +1,4 @@
 //! `slurm-efa` on a real Slurm.
 
 mod setup;
+mod setup_parts;

@@ -19,13 +19,13 @@ const SSHD: &str = "@include common-auth\naccount    required     pam_nologin.so
                     @include common-account\nsession    required     pam_loginuid.so\n\
                     @include common-session\n@include common-password\n";
 
-fn program() -> String {
+pub(crate) fn program() -> String {
     modules::program("slurm-efa").display().to_string()
 }
 
 /// A tree that stands for a node's system, with the package installed.
-struct Tree {
-    root: PathBuf,
+pub(crate) struct Tree {
+    pub(crate) root: PathBuf,
 }
 
 impl Tree {
@@ -50,17 +50,17 @@ impl Tree {
         tree
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn install(&self, from: &Path, name: &str) {
+    pub(crate) fn install(&self, from: &Path, name: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::copy(from, &path).unwrap();
@@ -75,9 +75,9 @@ impl Tree {
 }
 
 /// A cluster of one node, and its system.
-struct Site {
-    tb: Testbed,
-    tree: Tree,
+pub(crate) struct Site {
+    pub(crate) tb: Testbed,
+    pub(crate) tree: Tree,
 }
 
 impl std::ops::Deref for Site {
@@ -89,7 +89,7 @@ impl std::ops::Deref for Site {
 }
 
 impl Site {
-    fn new(extra: &str) -> Self {
+    pub(crate) fn new(extra: &str) -> Self {
         let tb = efa_cluster::bare(&["p5.48xlarge"])
             .slurm_conf_extra(extra)
             .file(
@@ -104,15 +104,15 @@ impl Site {
         Self { tb, tree }
     }
 
-    fn conf(&self) -> PathBuf {
+    pub(crate) fn conf(&self) -> PathBuf {
         self.tb.dir().join("slurm.conf")
     }
 
-    fn plugstack(&self) -> PathBuf {
+    pub(crate) fn plugstack(&self) -> PathBuf {
         self.tb.dir().join("plugstack.conf")
     }
 
-    fn run(&self, command: &str, role: &str, more: &[&str]) -> Output {
+    pub(crate) fn run(&self, command: &str, role: &str, more: &[&str]) -> Output {
         let config = self.tb.dir().join(efa_cluster::CONFIG);
         let program = program();
         let (conf, root) = (self.conf(), self.root.clone());
@@ -130,7 +130,7 @@ impl Site {
         call.args(more).output().unwrap()
     }
 
-    fn set_up(&self) {
+    pub(crate) fn set_up(&self) {
         for role in ["compute", "controller"] {
             let output = self.run("setup", role, &[]);
             assert_eq!(output.code(), 0, "{role}: {output}");
@@ -138,7 +138,7 @@ impl Site {
     }
 
     /// Every text that set-up may change.
-    fn texts(&self) -> Vec<String> {
+    pub(crate) fn texts(&self) -> Vec<String> {
         [self.conf(), self.plugstack(), self.path("etc/pam.d/sshd")]
             .iter()
             .map(|path| fs::read_to_string(path).unwrap_or_default())
@@ -146,7 +146,7 @@ impl Site {
     }
 
     /// What holds while slurm-logoutd lives.
-    fn daemon(&self) -> Lock {
+    pub(crate) fn daemon(&self) -> Lock {
         let state = StateDir::open(&self.tb.dir().join("state")).unwrap();
         state
             .lock("logoutd.lock", Deadline::after(std::time::Duration::ZERO))
@@ -154,7 +154,7 @@ impl Site {
     }
 
     /// The exit code, and the ids of what is not as it should be.
-    fn doctor(&self) -> (i32, Vec<String>) {
+    pub(crate) fn doctor(&self) -> (i32, Vec<String>) {
         let output = self.run("doctor", "compute", &["--json", "--node", "n1"]);
         let document: Value = serde_json::from_str(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {output}"));
@@ -169,7 +169,7 @@ impl Site {
     }
 }
 
-fn replace(path: &Path, from: &str, to: &str) {
+pub(crate) fn replace(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
     assert!(
         text.contains(from),
@@ -179,7 +179,7 @@ fn replace(path: &Path, from: &str, to: &str) {
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
-fn append(path: &Path, line: &str) {
+pub(crate) fn append(path: &Path, line: &str) {
     let text = fs::read_to_string(path).unwrap();
     fs::write(path, format!("{text}{line}\n")).unwrap();
 }

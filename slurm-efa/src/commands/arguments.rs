@@ -8,6 +8,7 @@ use cluster::Role;
 use config::ConfigError;
 use slurm::NodeName;
 use slurm_efa::setup::discover::{Site, Wanted};
+use slurm_efa::setup::parts::{Part, Parts};
 
 /// Which node and which site.
 #[derive(Debug, Args)]
@@ -34,11 +35,26 @@ pub struct EditArguments {
     /// Show what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not tell slurmctld to read its files anew
+    /// Only these parts, separated by commas; the others stay as they are
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts())]
+    only: Vec<Part>,
+    /// Do not have slurmctld read its files again
     #[arg(long)]
     pub no_reconfigure: bool,
     #[command(flatten)]
     pub place: PlaceArguments,
+}
+
+impl EditArguments {
+    /// The parts that were chosen; `None` for all.
+    pub fn only(&self) -> Option<Parts> {
+        (!self.only.is_empty()).then(|| Parts::of(&self.only))
+    }
+}
+
+/// The words of `--only`, which shells complete.
+fn parts() -> impl TypedValueParser<Value = Part> {
+    PossibleValuesParser::new(Part::ALL.map(Part::name)).try_map(|word| word.parse::<Part>())
 }
 
 /// Which node, and where its files are.

@@ -14,7 +14,7 @@ pub struct Arguments {
     edit: EditArguments,
     /// Change nothing while something would still need slurm-efa, and say what; removal of the
     /// package does this
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only")]
     all_or_nothing: bool,
 }
 
@@ -25,7 +25,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     }
     let site = edit.place.look();
     let _lock = (!edit.dry_run).then(|| apply::lock(&site)).transpose()?;
-    let plan = revert::plan_revert(&site)?;
+    let plan = revert::plan_revert(&site, edit.only())?;
     if arguments.all_or_nothing {
         let needed = removal::still_needed(&site, &plan);
         for sentence in &needed {

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use findings::Severity;
+use slurm_efa::setup::parts::Part;
 use slurm_efa::setup::{SetupError, apply, desired};
 
 use super::arguments::EditArguments;
 use super::edit;
+use super::exit::WrongUse;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -26,6 +28,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     if let Some(code) = edit::not_root(edit.dry_run) {
         return Ok(code);
     }
+    let others_only = edit.only().is_some_and(|it| !it.has(Part::Gres));
+    if arguments.gres_conf.is_some() && others_only {
+        let sentence = "--gres-conf FILE is of the part gres, which --only leaves out";
+        return Err(WrongUse(sentence.to_owned()).into());
+    }
     let site = edit.place.look();
     let role = site.role().map_err(SetupError::Missing)?;
     for finding in &site.mistakes.0 {
@@ -35,7 +42,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
         }
     }
     let _lock = (!edit.dry_run).then(|| apply::lock(&site)).transpose()?;
-    let mut plan = desired::plan(&site, role, &arguments.admin)?;
+    let mut plan = desired::plan(&site, role, &arguments.admin, edit.only())?;
     if let Some(fragment) = &arguments.gres_conf {
         desired::plan_gres(&site, role, &mut plan, fragment)?;
     }

@@ -27,6 +27,7 @@ use serde::Serialize;
 use slurm::{NodeName, Program};
 
 use crate::setup::discover::Site;
+use crate::setup::parts::{Item, Parts};
 use crate::setup::paths;
 use cluster::Role;
 
@@ -40,6 +41,8 @@ use self::programs::{executable, folder, health_check, health_link, others, prog
 pub struct Examination {
     /// The node's role.
     pub role: Option<Role>,
+    /// The parts that are set up here.
+    parts: Parts,
     /// In the order of the looks.
     pub findings: Findings,
 }
@@ -65,6 +68,7 @@ pub fn examine(site: &Site) -> Examination {
     let role = site.role();
     let mut all = Examination {
         role: role.as_ref().ok().copied(),
+        parts: Parts::recorded(site).unwrap_or(Parts::ALL),
         findings: Findings::default(),
     };
     all.add(
@@ -77,23 +81,32 @@ pub fn examine(site: &Site) -> Examination {
     let configuration = configuration::configuration(site);
     all.findings.0.extend(configuration.0);
     all.add("slurm", slurm_files::slurm(site));
+    if all.parts != Parts::ALL {
+        all.add("parts", Ok(format!("set up here: {}", all.parts)));
+    }
     if site.slurm.slurm_conf.is_some() {
         all.add("slurm-conf", slurm_files::slurm_conf(site));
         all.slurm_files(site);
-        all.add("plugin-loaded", plugin::plugin_loaded(site));
+        if all.has(Item::EfaPlugin) {
+            all.add("plugin-loaded", plugin::plugin_loaded(site));
+        }
     }
     all.running(site);
     if all.role == Some(Role::Compute) {
         all.called_programs(site);
-        all.add("expectation", recorded(site));
-        let gres = site.has_section("gres");
+        if all.has(Item::EfaCheck) {
+            all.add("expectation", recorded(site));
+        }
+        let gres = all.has(Item::GresHelper) && site.has_section("gres");
         if gres {
             all.add("gres-watch", daemons::gres_watch(site));
         }
-        if site.has_section("gres") || Path::new("/proc/driver/nvidia/version").exists() {
+        if gres || Path::new("/proc/driver/nvidia/version").exists() {
             all.add("nvml", gpus::nvml());
         }
-        all.add("efa-check", health::efa_check(site));
+        if all.has(Item::EfaCheck) {
+            all.add("efa-check", health::efa_check(site));
+        }
         all.add("job-log", health::log_folder(site));
         all.add("selinux", health::selinux(site));
         if gres {
@@ -113,6 +126,7 @@ pub fn examine(site: &Site) -> Examination {
 pub fn of_files(site: &Site) -> Findings {
     let mut all = Examination {
         role: site.role().ok(),
+        parts: Parts::recorded(site).unwrap_or(Parts::ALL),
         findings: Findings::default(),
     };
     if site.slurm.slurm_conf.is_some() {
@@ -141,34 +155,62 @@ impl Examination {
         });
     }
 
+    /// Whether a part that is set up here needs this.
+    fn has(&self, item: Item) -> bool {
+        item.parts().meets(self.parts)
+    }
+
     /// What slurm.conf and plugstack.conf say.
     fn slurm_files(&mut self, site: &Site) {
-        self.add("plugstack", plugin::plugstack(site));
-        self.add("plugin-file", plugin::plugin_file(site));
+        if self.has(Item::EfaPlugin) {
+            self.add("plugstack", plugin::plugstack(site));
+            self.add("plugin-file", plugin::plugin_file(site));
+        }
         self.add("plugstack-includes", plugin::plugstack_includes(site));
         self.add("prolog-flags", slurm_files::prolog_flags(site));
-        self.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
-        self.add("health-check", health_check(site));
-        self.add("health-states", health::node_state_of_checks(site));
-        self.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
+        if self.has(Item::Prolog) {
+            self.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
+        }
+        if self.has(Item::HealthCheck) {
+            self.add("health-check", health_check(site));
+            self.add("health-states", health::node_state_of_checks(site));
+        }
+        if self.has(Item::Epilog) {
+            self.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
+        }
     }
 
     /// The programs that slurmd calls on a compute node.
     fn called_programs(&mut self, site: &Site) {
-        let prologs = [called::SLURM_EFA_JOB, called::EFA_CHECK].map(|it| it.link("prolog"));
-        let prologs = folder(site, paths::PROLOGS, &prologs, SETUP);
-        self.add("prolog-programs", prologs);
+        if self.has(Item::Prolog) {
+            let prologs = [called::SLURM_EFA_JOB, called::EFA_CHECK];
+            let prologs = self.links(&prologs, "prolog");
+            let prologs = folder(site, paths::PROLOGS, &prologs, SETUP);
+            self.add("prolog-programs", prologs);
+        }
         if site.slurm.slurm_conf.is_some() {
             self.add("prolog-others", others(site));
         }
-        let link = site.place(health_link(site));
-        self.add("health-program", executable(&link));
-        let mut epilogs = vec![called::SLURM_EFA_JOB.link("epilog")];
-        if site.has_section("gres") {
-            epilogs.push(called::GRES_HELPER.link("epilog"));
+        if self.has(Item::EfaCheck) {
+            let link = site.place(health_link(site));
+            self.add("health-program", executable(&link));
         }
-        let epilogs = folder(site, paths::EPILOGS, &epilogs, SETUP);
-        self.add("epilog-programs", epilogs);
+        if self.has(Item::Epilog) {
+            let mut epilogs = vec![called::SLURM_EFA_JOB];
+            if site.has_section("gres") {
+                epilogs.push(called::GRES_HELPER);
+            }
+            let epilogs = self.links(&epilogs, "epilog");
+            let epilogs = folder(site, paths::EPILOGS, &epilogs, SETUP);
+            self.add("epilog-programs", epilogs);
+        }
+    }
+
+    /// The links to those of these programs that the parts set up here need.
+    fn links(&self, programs: &[called::Program], command: &str) -> Vec<String> {
+        let programs = programs.iter();
+        let needed = programs.filter(|it| self.has(Item::of_program(it)));
+        needed.map(|it| it.link(command)).collect()
     }
 
     fn logins(&mut self, site: &Site) {
@@ -186,7 +228,8 @@ impl Examination {
     fn stack(&mut self, site: &Site) -> bool {
         let stack = Stack::read(site);
         let ours = stack.as_ref().is_ok_and(Stack::has_ours);
-        if !site.has_section("logout") && !ours {
+        let wanted = self.has(Item::Logins) && site.has_section("logout");
+        if !wanted && !ours {
             return false;
         }
         match &stack {
@@ -265,6 +308,7 @@ mod tests {
     fn examined(severities: &[Severity]) -> Examination {
         let mut all = Examination {
             role: None,
+            parts: Parts::ALL,
             findings: Findings::default(),
         };
         for severity in severities {

@@ -15,6 +15,7 @@ use crate::setup::desired;
 use crate::setup::discover::Site;
 use crate::setup::files::{self, Content};
 use crate::setup::nhc;
+use crate::setup::parts::Parts;
 use crate::setup::paths;
 use crate::setup::wrapper::Wrapper;
 
@@ -38,7 +39,8 @@ pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
     if seen.is_empty() {
         return fatal(format!("there is no {key}"), SETUP_CONTROLLER);
     }
-    if desired::runs_ours(site, key, folder) {
+    let parts = Parts::recorded(site).unwrap_or(Parts::ALL);
+    if desired::runs_ours(site, key, folder, parts) {
         return Ok(format!("{key}={seen} has slurm-efa's links"));
     }
     warning(

@@ -13,6 +13,7 @@ use slurm::Program;
 use super::discover::Site;
 use super::error::SetupError;
 use super::files::{self, Content};
+use super::parts::Item;
 use super::paths::{BACKUPS, EFA_CHECK, EPILOGS, PROLOGS, SSHD};
 use super::plan::Plan;
 use super::run;
@@ -94,7 +95,7 @@ pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec
     if reconfigure && role == Role::Controller {
         said.extend(ask_controller(site).err());
     }
-    if role == Role::Compute {
+    if role == Role::Compute && plan.scope.makes(Item::EfaCheck) {
         said.extend(record(site).err());
     }
     let sshd = site.place(SSHD);

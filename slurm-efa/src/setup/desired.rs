@@ -10,14 +10,15 @@ use slurm::conf::Disk;
 use slurm::conf::reader::{self, Grammar};
 
 use super::discover::Site;
-use super::edit::Lines;
+use super::edit::{self, Lines};
 use super::error::SetupError;
 use super::files::{self, Content};
 use super::nhc;
 use super::pam;
+use super::parts::{Item, Parts, Scope};
 use super::paths::{
     EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, HEALTHCHECK, JOB_PROGRAM, NO_HEALTHCHECK,
-    OLD_HEALTHCHECK, PAM_MODULE, PLUGIN, PROLOGS, ROLE, SECURITY, SSHD,
+    OLD_HEALTHCHECK, PAM_MODULE, PARTS, PLUGIN, PROLOGS, ROLE, SECURITY, SSHD,
 };
 use super::plan::Plan;
 use super::slurm_conf::{self, Directive, Folder, Link};
@@ -36,7 +37,12 @@ const EXTRA_CONTROLLERS: Release = Release::new(25, 5);
 ///
 /// # Errors
 /// What is missing, for a person.
-pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupError> {
+pub fn plan(
+    site: &Site,
+    role: Role,
+    admins: &[String],
+    only: Option<Parts>,
+) -> Result<Plan, SetupError> {
     let refused = site
         .mistakes
         .0
@@ -70,7 +76,9 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
             "{plugin} is missing; install the package slurm-efa first; nothing was changed"
         )));
     }
+    let scope = Scope::setup(site, only)?;
     let mut plan = Plan {
+        scope,
         slurm_user: site.slurm_user(),
         ..Plan::default()
     };
@@ -79,7 +87,7 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
         nhc::plan(site, &mut plan)?;
         logins(site, admins, &mut plan)?;
     }
-    if role == Role::Login {
+    if role == Role::Login && scope.makes(Item::EfaCheck) {
         plan.link(
             site.place(HEALTHCHECK),
             Content::Link(NO_HEALTHCHECK.into()),
@@ -90,6 +98,7 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
     } else if site.has_original() && site.shared && !site.is_configless() {
         // Once the controller has done it, there is nothing to say.
         let mut wanted = Plan {
+            scope,
             slurm_user: site.slurm_user(),
             ..Plan::default()
         };
@@ -98,10 +107,11 @@ pub fn plan(site: &Site, role: Role, admins: &[String]) -> Result<Plan, SetupErr
             plan.notes.push(left_to_controller(site, "setup"));
         }
     }
-    if role != Role::Controller {
+    if role != Role::Controller && scope.makes(Item::EfaCheck) {
         retire(site, &mut plan);
     }
     plan.text(&site.place(ROLE), |_| format!("{role}\n"))?;
+    plan.text(&site.place(PARTS), |_| scope.record())?;
     Ok(plan)
 }
 
@@ -132,6 +142,7 @@ struct Called {
     link: String,
     program: &'static str,
     command: &'static str,
+    item: Item,
 }
 
 impl Called {
@@ -165,6 +176,7 @@ fn links(site: &Site) -> Vec<Called> {
         link: format!("{folder}/{}", name.link(command)),
         program,
         command,
+        item: Item::of_program(&name),
     };
     let job = |folder, command| called(folder, called::SLURM_EFA_JOB, JOB_PROGRAM, command);
     let mut links = vec![
@@ -175,6 +187,7 @@ fn links(site: &Site) -> Vec<Called> {
             link: HEALTHCHECK.to_owned(),
             program: EFA_CHECK,
             command: "healthcheck",
+            item: Item::EfaCheck,
         },
     ];
     if site.has_section("gres") {
@@ -188,7 +201,8 @@ fn links(site: &Site) -> Vec<Called> {
 }
 
 fn compute(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
-    for called in links(site) {
+    let scope = plan.scope;
+    for called in links(site).into_iter().filter(|it| scope.makes(it.item)) {
         let target = site.place(called.program);
         if !target.is_file() {
             let program = printable(&target.to_string_lossy(), 200);
@@ -203,7 +217,7 @@ fn compute(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
 
 /// PAM is edited where the site has decided how logins shall end.
 fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupError> {
-    if !site.has_section("logout") {
+    if !plan.scope.makes(Item::Logins) {
         return Ok(());
     }
     let mut admins = admins.to_vec();
@@ -275,59 +289,72 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     let (Some(conf), Some(plugstack)) = (&site.slurm.slurm_conf, site.plugstack()) else {
         return Ok(());
     };
-    let gres = site.has_section("gres");
-    let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
-    let arguments = config
-        .map(|path| format!("config={path}"))
-        .unwrap_or_default();
-    let load = |path: &str, arguments: &str| Directive::Plugin {
-        path: site.place_text(path),
-        arguments: arguments.to_owned(),
-    };
-    let mut plugins = vec![load(PLUGIN, &arguments)];
-    if gres && site.place(GRES_PLUGIN).is_file() {
-        plugins.push(load(GRES_PLUGIN, &arguments));
-    }
-    edit_conf(plan, &plugstack, &plugins)?;
-
-    let several = site.slurm.release().is_some_and(|it| it >= SEVERAL_PROLOGS);
-    let program = |key, folder: &str| Directive::Program {
-        key,
-        value: format!("{}/*", site.place_text(folder)),
-        several,
-        links: missing_links(site, key, folder),
-    };
-    let mut wishes = vec![
-        Directive::Flags("PrologFlags", prolog_flags(site)),
-        Directive::HealthCheck {
-            program: site.place_text(HEALTHCHECK),
-            interval: "60",
-        },
-    ];
-    if !runs_ours(site, "Prolog", PROLOGS) {
-        wishes.push(program("Prolog", PROLOGS));
-    }
-    if !runs_ours(site, "Epilog", EPILOGS) {
-        wishes.push(program("Epilog", EPILOGS));
-    }
-    edit_conf(plan, conf, &wishes)?;
-
+    edit_conf(plan, &plugstack, plugins(site))?;
+    edit_conf(plan, conf, keys(site, plan.scope.after()))?;
     let isolate = site.key("hugepages", "isolate").and_then(|it| it.as_bool());
-    if isolate == Some(true)
-        && site
-            .slurm
-            .release()
-            .is_some_and(|it| it >= EXTRA_CONTROLLERS)
-    {
-        let wishes = [Directive::Flags("EnableExtraControllers", &["hugetlb"])];
-        edit_conf(plan, &conf.with_file_name("cgroup.conf"), &wishes)?;
+    let release = site.slurm.release();
+    if isolate == Some(true) && release.is_some_and(|it| it >= EXTRA_CONTROLLERS) {
+        let flags = Directive::Flags("EnableExtraControllers", &["hugetlb"]);
+        let path = conf.with_file_name("cgroup.conf");
+        edit_conf(plan, &path, vec![(Item::Hugetlb, vec![flags])])?;
     }
     Ok(())
 }
 
+/// What a file shall say, item by item.
+type Wishes = Vec<(Item, Vec<Directive>)>;
+
+/// Of plugstack.conf.
+fn plugins(site: &Site) -> Wishes {
+    let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
+    let arguments = config
+        .map(|path| format!("config={path}"))
+        .unwrap_or_default();
+    let load = |path: &str| Directive::Plugin {
+        path: site.place_text(path),
+        arguments: arguments.clone(),
+    };
+    let shares = site.has_section("gres") && site.place(GRES_PLUGIN).is_file();
+    let shares = shares.then(|| load(GRES_PLUGIN));
+    vec![
+        (Item::EfaPlugin, vec![load(PLUGIN)]),
+        (Item::GresPlugin, shares.into_iter().collect()),
+    ]
+}
+
+/// Of slurm.conf, for these parts.
+fn keys(site: &Site, parts: Parts) -> Wishes {
+    let several = site.slurm.release().is_some_and(|it| it >= SEVERAL_PROLOGS);
+    let program = |key, folder: &str| {
+        let links = missing_links(site, key, folder, parts);
+        let wanted = !links.is_empty();
+        wanted.then(|| Directive::Program {
+            key,
+            value: format!("{}/*", site.place_text(folder)),
+            several,
+            links,
+        })
+    };
+    let health = Directive::HealthCheck {
+        program: site.place_text(HEALTHCHECK),
+        interval: "60",
+    };
+    let prolog = program("Prolog", PROLOGS);
+    let epilog = program("Epilog", EPILOGS);
+    vec![
+        (
+            Item::PrologFlags,
+            vec![Directive::Flags("PrologFlags", prolog_flags(site))],
+        ),
+        (Item::HealthCheck, vec![health]),
+        (Item::Prolog, prolog.into_iter().collect()),
+        (Item::Epilog, epilog.into_iter().collect()),
+    ]
+}
+
 /// Those of our links for `Prolog` or `Epilog` that the site's own folder lacks,
 /// under whatever number; all of them where the key names no folder.
-fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
+fn missing_links(site: &Site, key: &str, folder: &str, parts: Parts) -> Vec<Link> {
     let ours = format!("{}/*", site.place_text(folder));
     let mut values = site.slurm.conf.values(key);
     values.retain(|it| *it != ours);
@@ -343,6 +370,7 @@ fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
     };
     links(site)
         .into_iter()
+        .filter(|called| called.item.parts().meets(parts))
         .filter_map(|called| {
             let name = called.link.strip_prefix(folder)?.strip_prefix('/')?;
             (!there(name)).then(|| Link {
@@ -357,10 +385,10 @@ fn missing_links(site: &Site, key: &str, folder: &str) -> Vec<Link> {
         .collect()
 }
 
-/// Whether the site's own folder of prologs or epilogs has all our links.
+/// Whether the site's own folder of prologs or epilogs has all links of these parts.
 #[must_use]
-pub fn runs_ours(site: &Site, key: &str, folder: &str) -> bool {
-    missing_links(site, key, folder).is_empty()
+pub fn runs_ours(site: &Site, key: &str, folder: &str, parts: Parts) -> bool {
+    missing_links(site, key, folder, parts).is_empty()
 }
 
 /// Contain includes Alloc. It works with proctrack/cgroup only, and Slurm refuses it
@@ -377,12 +405,40 @@ fn prolog_flags(site: &Site) -> &'static [&'static str] {
     }
 }
 
-fn edit_conf(plan: &mut Plan, path: &Path, wishes: &[Directive]) -> Result<(), SetupError> {
-    let mut notes = Vec::new();
+/// Edits a file item by item. What is right stays where it is, and so do the lines of
+/// parts that are not set up now.
+fn edit_conf(plan: &mut Plan, path: &Path, wishes: Wishes) -> Result<(), SetupError> {
+    let scope = plan.scope;
+    let mut notes: Vec<String> = Vec::new();
     plan.text(path, |text| {
-        let edited = slurm_conf::edit(&Disk, path, Lines::theirs(text), wishes);
-        notes = edited.notes;
-        edited.text
+        let mut text = match scope.is_whole {
+            true => Lines::without(text, |line| {
+                let item = Item::of_line(path, line);
+                !wishes.iter().any(|(known, _)| item == Some(*known))
+            })
+            .into_text(),
+            false => text.to_owned(),
+        };
+        for (item, wishes) in wishes.iter().filter(|(item, _)| scope.touches(*item)) {
+            let is = |line: &str| Item::of_line(path, line) == Some(*item);
+            let rest = Lines::without(&text, is);
+            let edited = match scope.wants(*item) && !wishes.is_empty() {
+                true => slurm_conf::edit(&Disk, path, rest, wishes),
+                false => slurm_conf::Edited {
+                    text: rest.into_text(),
+                    notes: Vec::new(),
+                },
+            };
+            for note in edited.notes {
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
+            if edit::ours(&edited.text, is) != edit::ours(&text, is) {
+                text = edited.text;
+            }
+        }
+        text
     })?;
     plan.notes.extend(notes);
     Ok(())
@@ -413,9 +469,13 @@ pub fn plan_gres(
     let lines = reader::logical(&text, Grammar::KeyValue);
     let lines = lines.iter().map(|it| it.written.trim().to_owned());
     let lines = lines.filter(|it| !it.is_empty()).collect();
+    // The lines are asked for, with or without [gres].
+    let scope = std::mem::take(&mut plan.scope);
     edit_conf(
         plan,
         &conf.with_file_name("gres.conf"),
-        &[Directive::Verbatim(lines)],
-    )
+        vec![(Item::GresConf, vec![Directive::Verbatim(lines)])],
+    )?;
+    plan.scope = scope;
+    Ok(())
 }

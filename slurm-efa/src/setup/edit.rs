@@ -9,7 +9,7 @@
 //! PAM's files, also after text. How their programs read and join lines is known
 //! to `slurm::conf::reader` and to [`super::pam`].
 
-use slurm::conf::reader::is_continued;
+use slurm::conf::reader::{self, Grammar, is_continued};
 
 /// What a line of ours ends with.
 pub const MARK: &str = "# slurm-efa";
@@ -36,6 +36,23 @@ impl Lines {
         let lines = lines.map(|line| line.strip_prefix(ASIDE).unwrap_or(line).to_owned());
         let lines = lines.collect();
         Self { lines, carriage }
+    }
+
+    /// Their lines, and those of ours for which `goes` is false. It is asked with each
+    /// line of ours, and with what ours replaced, in one piece.
+    #[must_use]
+    pub fn without(text: &str, goes: impl Fn(&str) -> bool) -> Self {
+        let mut lines = Self::theirs(text);
+        lines.lines = sorted(text, goes)
+            .into_iter()
+            .filter_map(|(line, becomes)| match becomes {
+                Becomes::Kept => Some(line),
+                Becomes::Theirs => line.strip_prefix(ASIDE),
+                Becomes::Gone => None,
+            })
+            .map(str::to_owned)
+            .collect();
+        lines
     }
 
     /// How many there are.
@@ -112,6 +129,69 @@ pub fn without_ours(text: &str) -> String {
     Lines::theirs(text).into_text()
 }
 
+/// The lines that [`Lines::without`] takes out or gives back, without line breaks.
+#[must_use]
+pub fn ours(text: &str, goes: impl Fn(&str) -> bool) -> Vec<&str> {
+    let lines = sorted(text, goes).into_iter();
+    let ours = lines.filter(|(line, becomes)| *becomes != Becomes::Kept && !is_bare(line));
+    ours.map(|(line, _)| line.trim_end_matches('\r')).collect()
+}
+
+/// What becomes of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Becomes {
+    Kept,
+    Theirs,
+    Gone,
+}
+
+/// Each line, and what becomes of it where what `goes` says is taken out.
+fn sorted(text: &str, goes: impl Fn(&str) -> bool) -> Vec<(&str, Becomes)> {
+    let all: Vec<&str> = text.split('\n').collect();
+    let mut sorted: Vec<(&str, Becomes)> = Vec::with_capacity(all.len());
+    let mut rest = all.as_slice();
+    while let [line, others @ ..] = rest {
+        let aside = rest.iter().map_while(|line| line.strip_prefix(ASIDE));
+        let aside: Vec<&str> = aside.collect();
+        if aside.is_empty() {
+            let becomes = match is_ours(line) && goes(line) {
+                true => Becomes::Gone,
+                false => Becomes::Kept,
+            };
+            sorted.push((line, becomes));
+            rest = others;
+            continue;
+        }
+        let mut becomes = vec![Becomes::Kept; aside.len()];
+        for logical in reader::logical(&aside.join("\n"), Grammar::KeyValue) {
+            if goes(&logical.written) {
+                let lines = becomes.get_mut(logical.lines);
+                lines.into_iter().for_each(|it| it.fill(Becomes::Theirs));
+            }
+        }
+        let (lines, others) = rest.split_at(aside.len());
+        sorted.extend(lines.iter().copied().zip(becomes));
+        rest = others;
+    }
+    // A bare mark parts theirs from what follows, and goes where nothing does.
+    let mut needed = false;
+    for (line, becomes) in sorted.iter_mut().rev() {
+        if is_bare(line) {
+            *becomes = if needed { Becomes::Kept } else { Becomes::Gone };
+        } else if !is_ours(line) {
+            needed = !line.is_empty();
+        } else if *becomes == Becomes::Kept {
+            needed = true;
+        }
+    }
+    sorted
+}
+
+/// Whether a line is nothing but the mark.
+fn is_bare(line: &str) -> bool {
+    line.trim_end_matches('\r') == MARK
+}
+
 /// Whether something in `text` is ours.
 #[must_use]
 pub fn has_ours(text: &str) -> bool {
@@ -172,7 +252,7 @@ pub fn diff(before: &str, after: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use slurm::conf::reader::{Grammar, logical};
+    use slurm::conf::reader::logical;
 
     fn theirs() -> impl Strategy<Value = String> {
         let line = prop_oneof![

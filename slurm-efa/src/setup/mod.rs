@@ -5,6 +5,7 @@
 //! programs that read them, and put everything back if one refuses.
 //!
 //! ```text
+//! parts.rs      what --only chooses, and what belongs to it
 //! discover.rs   which Slurm, which files, which role ── lib/cluster
 //! desired.rs    what setup wants ── slurm_conf.rs, nhc.rs, pam.rs, edit.rs   text to text
 //! revert.rs     what goes again
@@ -25,6 +26,7 @@ pub mod files;
 pub mod login;
 pub mod nhc;
 pub mod pam;
+pub mod parts;
 pub mod paths;
 pub mod plan;
 pub mod removal;

@@ -17,6 +17,7 @@ use super::discover::Site;
 use super::edit::Lines;
 use super::error::SetupError;
 use super::files::{self, Content};
+use super::parts::Item;
 use super::paths::{HEALTHCHECK, NHC_CONF};
 use super::plan::Plan;
 
@@ -58,7 +59,7 @@ fn is_check(line: &str) -> bool {
 /// Has this node's NHC call efa-check, where NHC is Slurm's health check.
 pub(super) fn plan(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     let program = site.slurm.conf.value("HealthCheckProgram");
-    if !program.is_some_and(is_nhc) {
+    if !plan.scope.makes(Item::EfaCheck) || !program.is_some_and(is_nhc) {
         return Ok(());
     }
     let path = site.place(NHC_CONF);

@@ -48,6 +48,9 @@ pub const PAM_MODULE: &str = "/usr/lib/slurm-efa/pam_slurm_logout.so";
 /// lifecycle files lie in /tmp), and `doctor` wants to know it.
 pub const ROLE: &str = "/var/lib/slurm-efa/role";
 
+/// Which parts of the setup are in place, one a line.
+pub const PARTS: &str = "/var/lib/slurm-efa/parts";
+
 /// Copies of what was changed.
 pub const BACKUPS: &str = "/var/lib/slurm-efa/backups";
 

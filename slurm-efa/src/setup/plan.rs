@@ -9,6 +9,7 @@ use super::discover::Site;
 use super::edit;
 use super::error::SetupError;
 use super::files::{self, Change, Content};
+use super::parts::Scope;
 use super::paths::MADE;
 
 /// What shall become of the files, and what is to be said.
@@ -18,6 +19,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Sentences: what was left as it is, and what to do.
     pub notes: Vec<String>,
+    /// Which parts it is about.
+    pub(super) scope: Scope,
     /// Who must still be able to log in.
     pub(super) admins: Vec<String>,
     /// Whether it takes out what another one put in.
@@ -64,22 +67,25 @@ impl Plan {
         } else {
             ""
         };
-        let mut after = made(text);
-        if edit::has_ours(&after) && (new || text.starts_with(MADE)) {
-            let mut lines = format!("{MADE} {}\n", edit::MARK);
-            lines.push_str(&after);
-            after = lines;
-        }
-        let changed = if new {
-            !after.is_empty()
-        } else {
-            after != *text
+        let is_made = text.starts_with(MADE);
+        let body = match text.split_once('\n') {
+            Some((_, body)) if is_made => body,
+            _ => text,
         };
-        if changed {
+        let after = made(body);
+        let has_ours = edit::has_ours(&after);
+        let after = if after.trim().is_empty() && (new || is_made) {
+            Content::Nothing
+        } else if has_ours && (new || is_made) {
+            Content::Text(format!("{MADE} {}\n{after}", edit::MARK))
+        } else {
+            Content::Text(after)
+        };
+        if after != before {
             self.changes.push(Change {
                 path,
                 before,
-                after: Content::Text(after),
+                after,
             });
         }
         Ok(())

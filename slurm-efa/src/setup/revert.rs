@@ -1,24 +1,30 @@
 //! What `revert` takes out: everything that setup put in, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use slurm::conf::SlurmConf;
 
 use super::desired::left_to_controller;
 use super::discover::Site;
 use super::edit::{self, Lines};
 use super::error::SetupError;
 use super::files::{self, Change, Content};
-use super::paths::{EPILOGS, HEALTHCHECK, MADE, NHC_CONF, OLD_HEALTHCHECK, PROLOGS, ROLE, SSHD};
+use super::parts::{Item, Parts, Scope};
+use super::paths::{EPILOGS, HEALTHCHECK, NHC_CONF, OLD_HEALTHCHECK, PARTS, PROLOGS, ROLE, SSHD};
 use super::plan::Plan;
 use super::verify::is_slurms;
 use cli::called;
 use cluster::Role;
 
-/// What `revert` would do here: everything of ours out, nothing else.
+/// What `revert` would do here: everything of ours out, or these parts, and nothing
+/// else.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
+pub fn plan_revert(site: &Site, only: Option<Parts>) -> Result<Plan, SetupError> {
+    let scope = Scope::revert(site, only);
     let mut plan = Plan {
+        scope,
         reverts: true,
         slurm_user: site.slurm_user(),
         ..Plan::default()
@@ -26,60 +32,81 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
     let left = site.has_original() && site.shared && site.role() != Ok(Role::Controller);
     // The controller's lines go before what they name.
     for path in texts(site) {
-        let (path, before) = files::read_of(&path, plan.slurm_user)?;
+        let (real, before) = files::read_of(&path, plan.slurm_user)?;
         let Content::Text(text) = &before else {
             continue;
         };
-        if !edit::has_ours(text) {
+        let goes = |line: &str| match Item::of_line(&path, line) {
+            Some(item) => scope.takes(item),
+            None => scope.is_whole,
+        };
+        if !edit::has_ours(text) || (!scope.is_whole && edit::ours(text, goes).is_empty()) {
             continue;
         }
-        if left && is_slurms(site, &path) {
+        if left && is_slurms(site, &real) {
             let note = left_to_controller(site, "revert");
             if !plan.notes.contains(&note) {
                 plan.notes.push(note);
             }
             continue;
         }
-        let lines = Lines::theirs(text);
-        let empty = lines.is_empty();
-        let theirs = lines.into_text();
-        let after = if empty && text.starts_with(MADE) {
-            Content::Nothing
-        } else {
-            Content::Text(theirs)
-        };
-        plan.changes.push(Change {
-            path,
-            before,
-            after,
-        });
+        plan.text(&path, |text| match scope.is_whole {
+            true => edit::without_ours(text),
+            false => Lines::without(text, goes).into_text(),
+        })?;
     }
+    links(site, &mut plan);
+    if !plan.stays.is_empty() {
+        return Ok(plan);
+    }
+    if !scope.is_whole {
+        if Parts::recorded(site).is_some() {
+            plan.text(&site.place(PARTS), |_| scope.record())?;
+        }
+        return Ok(plan);
+    }
+    for path in [ROLE, PARTS] {
+        let (path, before) = files::read(&site.place(path))?;
+        if before != Content::Nothing {
+            plan.changes.push(Change {
+                path,
+                before,
+                after: Content::Nothing,
+            });
+        }
+    }
+    Ok(plan)
+}
+
+/// Plans the way back of the links. A node whose prolog or epilog is gone while
+/// Slurm still asks for it is drained, so those stay until the controller is
+/// reverted.
+fn links(site: &Site, plan: &mut Plan) {
+    let scope = plan.scope;
     // What Slurm reads once this is done.
-    let conf_after = plan.slurm_conf_after(site);
-    // A node whose prolog or epilog is gone while Slurm still asks for it is
-    // drained, so its links stay until the controller is reverted.
-    let asked = |place: &str| {
-        let place = site.place_text(place);
-        let mut keys = ["Prolog", "Epilog", "HealthCheckProgram"].into_iter();
-        keys.find(|key| {
-            let values = conf_after.values(key);
-            values.iter().any(|it| it.starts_with(&place))
-        })
-    };
-    let links = |folder: &str, command: &str| {
-        let programs = called::PROGRAMS.iter();
-        let programs = programs.filter(|it| it.commands.contains(&command));
-        programs
-            .map(|it| format!("{folder}/{}", it.link(command)))
-            .collect()
-    };
-    for (place, links) in [
-        (PROLOGS, links(PROLOGS, "prolog")),
-        (EPILOGS, links(EPILOGS, "epilog")),
-        (HEALTHCHECK, vec![HEALTHCHECK.to_owned()]),
-        (OLD_HEALTHCHECK, vec![OLD_HEALTHCHECK.to_owned()]),
+    let conf = plan.slurm_conf_after(site);
+    for (place, command) in [
+        (PROLOGS, Some("prolog")),
+        (EPILOGS, Some("epilog")),
+        (HEALTHCHECK, None),
+        (OLD_HEALTHCHECK, None),
     ] {
-        if let Some(key) = asked(place) {
+        let links: Vec<PathBuf> = match command {
+            None if scope.takes(Item::EfaCheck) => vec![site.place(place)],
+            None => Vec::new(),
+            Some(command) => {
+                let programs = called::PROGRAMS.iter();
+                let programs = programs.filter(|it| {
+                    it.commands.contains(&command) && scope.takes(Item::of_program(it))
+                });
+                programs
+                    .map(|it| site.place(place).join(it.link(command)))
+                    .collect()
+            }
+        };
+        let stay_filled = !scope.is_whole && has_others(&site.place(place), &links);
+        let named = asked(site, &conf, place);
+        if let Some(key) = named.filter(|_| !links.is_empty() && !stay_filled) {
             plan.notes.push(format!(
                 "{place} stays, since this cluster's slurm.conf still names it as {key}: revert on \
                  the controller first, then here"
@@ -88,21 +115,26 @@ pub fn plan_revert(site: &Site) -> Result<Plan, SetupError> {
             continue;
         }
         for link in links {
-            plan.link(site.place(&link), Content::Nothing);
+            plan.link(link, Content::Nothing);
         }
     }
-    if !plan.stays.is_empty() {
-        return Ok(plan);
-    }
-    let (path, before) = files::read(&site.place(ROLE))?;
-    if before != Content::Nothing {
-        plan.changes.push(Change {
-            path,
-            before,
-            after: Content::Nothing,
-        });
-    }
-    Ok(plan)
+}
+
+/// The key by which Slurm asks for a program or a folder of ours.
+fn asked(site: &Site, conf: &SlurmConf, place: &str) -> Option<&'static str> {
+    let place = site.place_text(place);
+    let mut keys = ["Prolog", "Epilog", "HealthCheckProgram"].into_iter();
+    keys.find(|key| {
+        let values = conf.values(key);
+        values.iter().any(|it| it.starts_with(&place))
+    })
+}
+
+/// Whether a folder has programs that Slurm's pattern matches besides these links.
+fn has_others(folder: &Path, links: &[PathBuf]) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut visible = entries.filter(|it| !it.file_name().as_encoded_bytes().starts_with(b"."));
+    visible.any(|it| !links.contains(&it.path()))
 }
 
 /// Every text file that may have something of ours.
@@ -128,13 +160,11 @@ fn texts(site: &Site) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use config::{Config, MissingIs};
     use findings::Findings;
+    use slurm::conf::Disk;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
-    use std::path::Path;
-
-    use config::{Config, MissingIs};
-    use slurm::conf::{Disk, SlurmConf};
 
     use super::*;
     use crate::setup::desired::plan;
@@ -226,7 +256,7 @@ mod tests {
                     std::os::unix::fs::symlink("x", path).unwrap();
                 }
             }
-            let plan = plan_revert(&site).unwrap();
+            let plan = plan_revert(&site, None).unwrap();
             let all = links.iter().flat_map(|(.., names)| names);
             let gone: Vec<&str> = all.copied().filter(|it| !kept.contains(it)).collect();
             assert_eq!(changed(&plan), gone, "{key}");
@@ -254,7 +284,7 @@ mod tests {
                 .unwrap()
                 .contains("prolog.d")
         );
-        let plan = plan_revert(&site).unwrap();
+        let plan = plan_revert(&site, None).unwrap();
         assert_eq!(changed(&plan), ["slurm.conf", "plugstack.conf"]);
         assert_eq!(plan.notes, Vec::<String>::new());
     }
@@ -269,7 +299,7 @@ mod tests {
             site
         };
         let set_up = |config| {
-            let plan = plan(&with(config), Role::Compute, &[]).unwrap();
+            let plan = plan(&with(config), Role::Compute, &[], None).unwrap();
             assert_eq!(plan.notes, Vec::<String>::new());
             files::make(plan.changes).unwrap().keep();
         };
@@ -291,9 +321,9 @@ mod tests {
             assert!(script.ends_with(&call), "{script}");
             assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o755);
         }
-        let again = plan(&with(Some("/srv/site.toml")), Role::Compute, &[]).unwrap();
+        let again = plan(&with(Some("/srv/site.toml")), Role::Compute, &[], None).unwrap();
         assert!(again.changes.is_empty(), "{:?}", again.changes);
-        let revert = plan_revert(&with(None)).unwrap();
+        let revert = plan_revert(&with(None), None).unwrap();
         files::make(revert.changes).unwrap().keep();
         assert!(programs.iter().all(|path| !path.exists()));
     }
@@ -308,7 +338,7 @@ mod tests {
                 shared: true,
                 ..site(dir.path(), role, &text)
             };
-            plan(&site, role, &[]).unwrap()
+            plan(&site, role, &[], None).unwrap()
         };
         files::make(planned(Role::Controller).changes)
             .unwrap()
@@ -355,21 +385,21 @@ mod tests {
         let say = "--role controller` on the controller";
         let others = [Role::Compute, Role::Login];
         for role in others {
-            let plan = plan(&with(role, true), role, &[]).unwrap();
+            let plan = plan(&with(role, true), role, &[], None).unwrap();
             assert!(!ours(&plan), "{role}: {:?}", plan.changes);
             assert!(plan.notes[0].contains(say), "{:?}", plan.notes);
             assert!(ours(
-                &crate::setup::desired::plan(&with(role, false), role, &[]).unwrap()
+                &crate::setup::desired::plan(&with(role, false), role, &[], None).unwrap()
             ));
         }
-        let controller = plan(&with(Role::Controller, true), Role::Controller, &[]).unwrap();
+        let controller = plan(&with(Role::Controller, true), Role::Controller, &[], None).unwrap();
         assert!(ours(&controller));
         files::make(controller.changes).unwrap().keep();
         for role in others {
             // The controller has done it: there is nothing to say.
-            let plan = plan(&with(role, true), role, &[]).unwrap();
+            let plan = plan(&with(role, true), role, &[], None).unwrap();
             assert_eq!(plan.notes, Vec::<String>::new(), "{role}");
-            let revert = plan_revert(&with(role, true)).unwrap();
+            let revert = plan_revert(&with(role, true), None).unwrap();
             assert!(!ours(&revert), "{role}: {:?}", revert.changes);
             assert!(revert.notes[0].contains(say), "{:?}", revert.notes);
             assert_eq!(revert.stays, [PROLOGS, EPILOGS, HEALTHCHECK], "{role}");
@@ -379,8 +409,10 @@ mod tests {
         fs::remove_file(dir.path().join("root").join(&ROLE[1..])).unwrap();
         let mut unknown = with(Role::Compute, true);
         unknown.wanted.role = None;
-        assert!(!ours(&plan_revert(&unknown).unwrap()));
-        assert!(ours(&plan_revert(&with(Role::Controller, true)).unwrap()));
+        assert!(!ours(&plan_revert(&unknown, None).unwrap()));
+        assert!(ours(
+            &plan_revert(&with(Role::Controller, true), None).unwrap()
+        ));
     }
 
     #[test]
@@ -390,10 +422,10 @@ mod tests {
         let wrapper = site.place(PROLOGS).join("efa-check-prolog");
         fs::create_dir_all(wrapper.parent().unwrap()).unwrap();
         fs::write(&wrapper, "#!/bin/sh\n").unwrap();
-        let plan = plan(&site, Role::Compute, &[]).unwrap();
+        let plan = plan(&site, Role::Compute, &[], None).unwrap();
         assert!(!changed(&plan).contains(&"efa-check-prolog".to_owned()));
         assert!(plan.notes[0].contains("efa-check-prolog stays"));
-        let revert = plan_revert(&site).unwrap();
+        let revert = plan_revert(&site, None).unwrap();
         assert_eq!(changed(&revert), Vec::<String>::new());
         assert_eq!(revert.notes, Vec::<String>::new());
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::discover::Site;
 use super::pam;
+use super::parts::Item;
 use super::paths::{EPILOGS, PROLOGS};
 use super::plan::Plan;
 use super::run;
@@ -29,10 +30,11 @@ pub(super) fn units(plan: &Plan, edited: bool, stack: &str, gres: bool) -> Units
     });
     if plan.reverts {
         // Lines of the site's own still need the daemon.
-        if !judged {
+        if !judged && plan.scope.takes(Item::Logins) {
             units.stop.push(LOGOUTD);
         }
-        if !plan.stays.iter().any(|it| [PROLOGS, EPILOGS].contains(it)) {
+        let asked = plan.stays.iter().any(|it| [PROLOGS, EPILOGS].contains(it));
+        if !asked && plan.scope.takes(Item::GresHelper) {
             units.stop.push(GRES_WATCH);
         }
         return units;
@@ -40,7 +42,7 @@ pub(super) fn units(plan: &Plan, edited: bool, stack: &str, gres: bool) -> Units
     if edited && judged {
         units.start.push(LOGOUTD);
     }
-    if gres {
+    if gres && plan.scope.makes(Item::GresHelper) {
         units.start.push(GRES_WATCH);
     }
     units
@@ -74,6 +76,7 @@ pub(super) fn stop(site: &Site, unit: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::parts::Scope;
     use super::super::paths::HEALTHCHECK;
     use super::*;
 
@@ -83,6 +86,7 @@ mod tests {
         let set_up = Plan::default();
         let revert = Plan {
             reverts: true,
+            scope: Scope::nothing(),
             ..Plan::default()
         };
         let both = vec![LOGOUTD, GRES_WATCH];
@@ -108,6 +112,7 @@ mod tests {
         ] {
             let kept = Plan {
                 reverts: true,
+                scope: Scope::nothing(),
                 stays: vec![place],
                 ..Plan::default()
             };

@@ -100,7 +100,7 @@ impl<'a> Machine<'a> {
         for role in &self.description.roles {
             let site = self.site(*role);
             let role = site.role().unwrap();
-            let plan = desired::plan(&site, role, &["root".to_owned()]).unwrap();
+            let plan = desired::plan(&site, role, &["root".to_owned()], None).unwrap();
             notes.extend(self.carry_out(plan));
         }
         notes
@@ -134,7 +134,7 @@ impl<'a> Machine<'a> {
         let mut roles = self.description.roles.clone();
         roles.sort_by_key(|role| *role != Some(Role::Controller));
         for role in &roles {
-            let plan = revert::plan_revert(&self.site(*role)).unwrap();
+            let plan = revert::plan_revert(&self.site(*role), None).unwrap();
             self.carry_out(plan);
         }
     }
