@@ -16,6 +16,7 @@
 //! - [`logins`]: a real sshd with the PAM module inside a testbed; [`libpam`]: the
 //!   machine's libpam without sshd.
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
+//! - [`differential`]: Slurm's files as Slurm reads them, on generated trees.
 //! - [`comparison`]: programs measured side by side; [`statistics`]: what the
 //!   measurements say.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
@@ -23,6 +24,7 @@
 //!   efa driver on emulated devices.
 
 pub mod comparison;
+pub mod differential;
 pub mod driver_test;
 pub mod efa_cluster;
 pub mod gres;

@@ -1,7 +1,4 @@
 //! What `lib/slurm` and `lib/jobs` know, held against a real Slurm.
 
-mod conf;
-mod generated;
-mod gres;
+mod differential;
 mod node_state;
-mod plugstack;

@@ -1,18 +1,17 @@
 //! `slurm::conf` against a running slurmctld, on generated trees of slurm.conf
 //! and its includes: what `scontrol show config` says is what is read.
-//!
-//! `SLURM_EFA_CASES` is how many trees are tried.
 
+use std::error::Error;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use cdylib_tests::testbed::Testbed;
 use proptest::prelude::*;
 use slurm::conf::reader::Disk;
 use slurm::conf::slurm_conf::SlurmConf;
 
-use crate::generated;
+use super::{failed, texts, try_trees};
+use crate::testbed::Testbed;
 
 /// Keys whose values slurmctld takes as they are, and prints.
 const KEYS: [&str; 8] = [
@@ -136,20 +135,20 @@ fn text(lines: &[Made], index: usize, folder: &Path) -> String {
                 equals,
                 value,
                 tail,
-            } => write!(text, "{key}{equals}{value}{tail}").unwrap(),
+            } => drop(write!(text, "{key}{equals}{value}{tail}")),
             // Files include only later ones, so that there is no circle.
             Made::Include(next, how) => {
                 let Some(file) = FILES.get(index + next - 1) else {
                     continue;
                 };
                 match how {
-                    Spelling::Relative => writeln!(text, "Include {file}").unwrap(),
+                    Spelling::Relative => drop(writeln!(text, "Include {file}")),
                     Spelling::Absolute => {
-                        writeln!(text, "include {}", folder.join(file).display()).unwrap();
+                        let _ = writeln!(text, "include {}", folder.join(file).display());
                     }
                     Spelling::Cluster => {
                         let file = file.replace("testbed", "%c");
-                        writeln!(text, "INCLUDE\t{file}").unwrap();
+                        let _ = writeln!(text, "INCLUDE\t{file}");
                     }
                 }
             }
@@ -159,52 +158,63 @@ fn text(lines: &[Made], index: usize, folder: &Path) -> String {
     text
 }
 
-/// What slurmctld says of the keys.
-fn slurmctlds(tb: &Testbed) -> Result<Vec<Option<String>>, TestCaseError> {
-    let refused = |error: cdylib_tests::testbed::Error| TestCaseError::fail(error.to_string());
-    tb.scontrol(&["reconfigure"]).map_err(refused)?;
-    let shown = tb.scontrol(&["show", "config"]).map_err(refused)?.stdout;
-    let value = |key: &&str| {
-        let line = shown.lines().find_map(|line| {
+/// The keys that several lines may set, from 24.11: all their values count.
+const LISTS: [&str; 1] = ["Epilog"];
+
+/// What slurmctld says of each key: no value, one, or several.
+fn slurmctlds(tb: &Testbed) -> Result<Vec<Vec<String>>, TestCaseError> {
+    tb.scontrol(&["reconfigure"]).map_err(failed)?;
+    let shown = tb.scontrol(&["show", "config"]).map_err(failed)?.stdout;
+    let values = |key: &&str| {
+        let values = shown.lines().filter_map(|line| {
             let (name, value) = line.split_once('=')?;
-            (name.trim() == *key).then(|| value.trim().to_owned())
+            // The values of a list are `Epilog[0]` and so on.
+            let name = name.trim().split('[').next()?;
+            (name == *key).then(|| value.trim().to_owned())
         });
-        line.filter(|value| value != "(null)")
+        values.filter(|value| value != "(null)").collect()
     };
-    Ok(KEYS.iter().map(value).collect())
+    Ok(KEYS.iter().map(values).collect())
 }
 
-#[test]
-fn slurm_conf_is_read_as_slurmctld_reads_it() {
-    let tb = Testbed::builder().start().unwrap();
+/// Tries this many trees on a testbed of their own.
+///
+/// # Errors
+/// A tree that slurmctld reads in another way, or what stands in the way.
+pub fn holds(tb: &Testbed, trees: u32) -> Result<(), Box<dyn Error>> {
     let (folder, main) = (tb.dir(), tb.dir().join("slurm.conf"));
-    fs::create_dir_all(folder.join("below")).unwrap();
-    let base = fs::read_to_string(&main).unwrap();
-    generated::runner(200)
-        .run(&tree(), |tree| {
-            let (own, others) = tree.split_first().unwrap();
-            for (index, (lines, file)) in others.iter().zip(FILES).enumerate() {
-                fs::write(folder.join(file), text(lines, index + 1, folder)).unwrap();
-            }
-            let own = text(own, 0, folder);
-            fs::write(&main, format!("{base}{own}")).unwrap();
-            let conf = SlurmConf::read(&Disk, &main).unwrap();
-            prop_assert!(conf.problems.is_empty(), "{:?}", conf.problems);
-            let ours: Vec<Option<String>> = KEYS
-                .iter()
-                .map(|key| conf.value(key).map(str::to_owned))
-                .collect();
-            let slurms = slurmctlds(&tb)?;
-            for ((key, ours), slurms) in KEYS.iter().zip(&ours).zip(&slurms) {
-                // What Slurm has by itself is not in the file.
-                let by_itself = *key == "MailProg" && ours.is_none();
-                prop_assert!(
-                    ours == slurms || by_itself,
-                    "{key}: read {ours:?}, Slurm has {slurms:?} by\n{own}{}",
-                    generated::texts(folder, &FILES)
-                );
-            }
-            Ok(())
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
+    fs::create_dir_all(folder.join("below"))?;
+    let base = fs::read_to_string(&main)?;
+    let has_lists = tb.release().at_least(24, 11);
+    try_trees(trees, &tree(), |tree| {
+        let mut made = tree.iter().enumerate();
+        let own = made.next().map(|(_, lines)| text(lines, 0, folder));
+        let own = own.unwrap_or_default();
+        for ((index, lines), file) in made.zip(FILES) {
+            fs::write(folder.join(file), text(lines, index, folder))?;
+        }
+        fs::write(&main, format!("{base}{own}"))?;
+        let conf = SlurmConf::read(&Disk, &main).map_err(failed)?;
+        prop_assert!(
+            conf.problems.is_empty(),
+            "{:?} by\n{own}{}",
+            conf.problems,
+            texts(folder, &FILES)
+        );
+        let slurms = slurmctlds(tb)?;
+        for (key, slurms) in KEYS.iter().zip(&slurms) {
+            let ours = match has_lists && LISTS.contains(key) {
+                true => conf.values(key),
+                false => conf.value(key).into_iter().collect(),
+            };
+            // What Slurm has by itself is not in the file.
+            let by_itself = *key == "MailProg" && ours.is_empty();
+            prop_assert!(
+                ours == *slurms || by_itself,
+                "{key}: read {ours:?}, Slurm has {slurms:?} by\n{own}{}",
+                texts(folder, &FILES)
+            );
+        }
+        Ok(())
+    })
 }

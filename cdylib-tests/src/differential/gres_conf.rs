@@ -1,20 +1,20 @@
 //! `slurm::conf::gres_conf` against `slurmd -G`, on generated trees of gres.conf and a
 //! file that it includes: the GPUs and shards that slurmd gives its node are those
 //! that are read.
-//!
-//! `SLURM_EFA_CASES` is how many trees are tried.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use proptest::prelude::*;
 use slurm::conf::gres_conf::{GresConf, Line, same_cores};
 use slurm::conf::reader::Disk;
 
-use crate::generated;
+use super::{failed, try_trees};
+use crate::testbed::Testbed;
 
 /// GPUs of the node, whose files are `nvidia0` and so on.
 const MOST_GPUS: usize = 6;
@@ -164,7 +164,7 @@ fn texts(tree: &Tree, dir: &Path) -> [String; 2] {
     let mut texts = [String::new(), String::new()];
     let mut styles = tree.styles.iter();
     let mut write = |words: &[(&str, String)]| {
-        let style = styles.next().unwrap();
+        let Some(style) = styles.next() else { return };
         let nodes = style.nodes.map(|nodes| ("NodeName", nodes.to_owned()));
         let words = nodes.iter().chain(words);
         let words: Vec<String> = words
@@ -176,8 +176,9 @@ fn texts(tree: &Tree, dir: &Path) -> [String; 2] {
                 format!("{key}{}{value}", style.equals)
             })
             .collect();
-        let text = &mut texts[usize::from(style.elsewhere)];
-        write!(text, "{}{}", words.join(style.between), style.tail).unwrap();
+        let [main, more] = &mut texts;
+        let text = if style.elsewhere { more } else { main };
+        let _ = write!(text, "{}{}", words.join(style.between), style.tail);
     };
     let gpus: Vec<usize> = (0..tree.groups.len()).collect();
     for (line, group) in gpus
@@ -200,7 +201,7 @@ fn texts(tree: &Tree, dir: &Path) -> [String; 2] {
         );
         write(&words);
     }
-    let all = u64::try_from(gpus.len()).unwrap();
+    let all = gpus.len() as u64;
     let shard = |count: String| vec![("Name", "shard".to_owned()), ("Count", count)];
     match &tree.shards {
         Shards::None => {}
@@ -266,22 +267,55 @@ fn shown(line: &str) -> Option<Shown> {
     })
 }
 
-/// What slurmd says of node n1, in the order of the files; `None` where it has no `-G`.
-fn slurmds(dir: &Path) -> Option<(Vec<Shown>, String)> {
-    let said = Command::new("/usr/sbin/slurmd")
-        .args(["-G", "-N", "n1", "-f"])
-        .arg(dir.join("slurm.conf"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);
-    if text.contains("invalid option") {
-        return None;
+/// Before 22.05 the GPUs of a line are shown in one line, as its `File` is written.
+fn each_file(shown: Shown) -> Vec<Shown> {
+    if shown.name != "gpu" {
+        return vec![shown];
     }
-    let mut all: Vec<Shown> = text.lines().filter_map(shown).collect();
+    let one = |file| Shown {
+        name: shown.name.clone(),
+        file,
+        kind: shown.kind.clone(),
+        count: 1,
+        cores: shown.cores.clone(),
+    };
+    shown.file.split(',').flat_map(numbered).map(one).collect()
+}
+
+/// The files of `nvidia[0-3]`, or a file's own name.
+fn numbered(file: &str) -> Vec<String> {
+    let several = file.strip_suffix(']').and_then(|it| {
+        let (start, range) = it.rsplit_once('[')?;
+        let (first, last) = range.split_once('-')?;
+        let numbers = first.parse::<u64>().ok()?..=last.parse().ok()?;
+        Some(numbers.map(|number| format!("{start}{number}")).collect())
+    });
+    several.unwrap_or_else(|| vec![file.to_owned()])
+}
+
+/// The slurm.conf that slurmd reads beside a generated gres.conf.
+fn slurm_conf(tb: &Testbed, folder: &Path, gres: &str) -> String {
+    let (dir, munge) = (folder.display(), tb.dir().join("munge/socket"));
+    format!(
+        "ClusterName=c\nSlurmctldHost=localhost\nGresTypes=gpu,shard\n\
+         AuthInfo=socket={}\nSlurmdSpoolDir={dir}/spool\nNodeName=n1 CPUs=2 Gres={gres}\n\
+         PartitionName=p Nodes=n1\n",
+        munge.display(),
+    )
+}
+
+/// What slurmd says of node n1, in the order of the files, and all that it wrote.
+fn slurmds(tb: &Testbed, folder: &Path) -> Result<(Vec<Shown>, String), TestCaseError> {
+    let conf = folder.join("slurm.conf").display().to_string();
+    let said = tb.command("root", &["slurmd", "-G", "-N", "n1", "-f", &conf]);
+    let said = said.output().map_err(failed)?;
+    let text = said.stdout + &said.stderr;
+    let lines = text.lines().filter_map(shown);
+    let mut all: Vec<Shown> = lines.flat_map(each_file).collect();
     // slurmd gives every GPU shards, and most of them none.
     all.retain(|it| it.count > 0);
     all.sort();
-    Some((all, text.into_owned()))
+    Ok((all, text))
 }
 
 fn ours(conf: &GresConf) -> Vec<Shown> {
@@ -297,54 +331,64 @@ fn ours(conf: &GresConf) -> Vec<Shown> {
     lines
 }
 
-fn with_devices() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().to_owned();
-    for gpu in 0..MOST_GPUS {
-        let made = Command::new("mknod")
-            .arg(dir.join(format!("nvidia{gpu}")))
-            .args(["c", "195", &gpu.to_string()])
-            .status();
-        assert!(made.unwrap().success());
-    }
-    (folder, dir)
+fn is_same(ours: &Shown, slurms: &Shown) -> bool {
+    let place = |it: &Shown| (it.name.clone(), it.file.clone(), it.kind.clone());
+    same_cores(ours.cores.as_deref(), slurms.cores.as_deref())
+        && place(ours) == place(slurms)
+        && ours.count == slurms.count
 }
 
-#[test]
-fn gres_conf_is_read_as_slurmd_reads_it() {
-    let (_folder, dir) = with_devices();
-    let (main, more) = (dir.join("gres.conf"), dir.join("more.conf"));
-    generated::runner(200)
-        .run(&tree(), |tree| {
-            let [text, included] = texts(&tree, &dir);
-            fs::write(&main, &text).unwrap();
-            fs::write(&more, &included).unwrap();
-            let node = "n1".parse().unwrap();
-            let conf = GresConf::read(&Disk, &main, &node).unwrap();
-            prop_assert!(conf.problems.is_empty(), "{:?}", conf.problems);
-            let slurm_conf = format!(
-                "ClusterName=c\nSlurmctldHost=localhost\nGresTypes=gpu,shard\n\
-                 SlurmdSpoolDir={}/spool\nNodeName=n1 CPUs=2 Gres={}\n\
-                 PartitionName=p Nodes=n1\n",
-                dir.display(),
-                gres(&conf.lines)
-            );
-            fs::write(dir.join("slurm.conf"), slurm_conf).unwrap();
-            let Some((slurms, said)) = slurmds(&dir) else {
-                return Ok(());
-            };
-            let ours = ours(&conf);
-            let is_same = |(ours, slurms): (&Shown, &Shown)| {
-                let cores = same_cores(ours.cores.as_deref(), slurms.cores.as_deref());
-                let place = |it: &Shown| (it.name.clone(), it.file.clone(), it.kind.clone());
-                cores && place(ours) == place(slurms) && ours.count == slurms.count
-            };
-            prop_assert!(
-                ours.len() == slurms.len() && ours.iter().zip(&slurms).all(is_same),
-                "read {ours:#?}\nSlurm has {slurms:#?}\n{said}\nby\n{}",
-                generated::texts(&dir, &["slurm.conf", "gres.conf", "more.conf"])
-            );
-            Ok(())
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
+fn make_devices(folder: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    for gpu in 0..MOST_GPUS {
+        // Slurm accepts no other file for a GPU.
+        let made = Command::new("mknod")
+            .arg(folder.join(format!("nvidia{gpu}")))
+            .args(["c", "195", &gpu.to_string()])
+            .status()?;
+        if !made.success() {
+            return Err("mknod failed".into());
+        }
+    }
+    Ok(())
+}
+
+/// Tries this many trees with a testbed's slurmd.
+///
+/// # Errors
+/// A tree that slurmd reads in another way, or what stands in the way.
+pub fn holds(tb: &Testbed, trees: u32) -> Result<(), Box<dyn Error>> {
+    let dir = tb.dir().join("gres");
+    make_devices(&dir)?;
+    if tb.release().at_least(23, 11) {
+        // Else slurmd sets up its control group, which a question needs not.
+        fs::write(dir.join("cgroup.conf"), "CgroupPlugin=disabled\n")?;
+    }
+    let has_shards = tb.release().at_least(22, 5);
+    let node = "n1".parse()?;
+    try_trees(trees, &tree(), |mut tree| {
+        if !has_shards {
+            tree.shards = Shards::None;
+        }
+        let [text, included] = texts(&tree, &dir);
+        fs::write(dir.join("gres.conf"), &text)?;
+        fs::write(dir.join("more.conf"), &included)?;
+        let conf = GresConf::read(&Disk, &dir.join("gres.conf"), &node).map_err(failed)?;
+        prop_assert!(
+            conf.problems.is_empty(),
+            "{:?} by\n{text}== more.conf\n{included}",
+            conf.problems
+        );
+        let slurm_conf = slurm_conf(tb, &dir, &gres(&conf.lines));
+        fs::write(dir.join("slurm.conf"), slurm_conf)?;
+        let (slurms, said) = slurmds(tb, &dir)?;
+        let ours = ours(&conf);
+        let pairs = || ours.iter().zip(&slurms);
+        prop_assert!(
+            ours.len() == slurms.len() && pairs().all(|(ours, slurms)| is_same(ours, slurms)),
+            "read {ours:#?}\nSlurm has {slurms:#?}\n{said}\nby\n{}",
+            super::texts(&dir, &["slurm.conf", "gres.conf", "more.conf"])
+        );
+        Ok(())
+    })
 }

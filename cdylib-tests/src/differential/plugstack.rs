@@ -1,20 +1,18 @@
 //! `slurm::conf::plugstack` against srun, on generated trees of plugstack.conf
 //! and its includes: the plugins that srun loads, in its order and with their
 //! arguments, are those that are read.
-//!
-//! `SLURM_EFA_CASES` is how many trees are tried.
 
+use std::error::Error;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use cdylib_tests::modules;
-use cdylib_tests::testbed::Testbed;
 use proptest::prelude::*;
 use slurm::conf::plugstack::Plugstack;
 use slurm::conf::reader::Disk;
 
-use crate::generated;
+use super::{failed, texts, try_trees};
+use crate::testbed::Testbed;
 
 /// The files that plugstack.conf may include.
 const FILES: [&str; 5] = [
@@ -111,7 +109,7 @@ impl Plugins<'_> {
                 Made::Plugin { head, words, tail } => {
                     let (folder, number) = (self.folder.display(), self.used);
                     let plugin = format!("{folder}/noting{number}.so {folder}/noted {number}");
-                    write!(text, "{head}{plugin} {words}{tail}").unwrap();
+                    let _ = write!(text, "{head}{plugin} {words}{tail}");
                     self.used += 1;
                 }
                 Made::Other(line) => text.push_str(line),
@@ -124,45 +122,45 @@ impl Plugins<'_> {
 /// Most lines with plugins in one tree.
 const MOST: usize = 6 + 3 * FILES.len();
 
-#[test]
-fn plugstack_conf_is_read_as_srun_reads_it() {
-    let tb = Testbed::builder().start().unwrap();
+/// Tries this many trees on a testbed of their own, with this build of
+/// lib/spank's `noting_plugin`.
+///
+/// # Errors
+/// A tree that srun reads in another way, or what stands in the way.
+pub fn holds(tb: &Testbed, noting: &Path, trees: u32) -> Result<(), Box<dyn Error>> {
     let (folder, main) = (tb.dir(), tb.dir().join("plugstack.conf"));
-    fs::create_dir_all(folder.join("ps.d")).unwrap();
+    fs::create_dir_all(folder.join("ps.d"))?;
     for number in 0..MOST {
-        let copy = folder.join(format!("noting{number}.so"));
-        fs::copy(modules::example("noting_plugin"), copy).unwrap();
+        fs::copy(noting, folder.join(format!("noting{number}.so")))?;
     }
-    generated::runner(150)
-        .run(&tree(), |(own, others)| {
-            let mut plugins = Plugins { folder, used: 0 };
-            for (lines, file) in others.iter().zip(FILES) {
-                fs::write(folder.join(file), plugins.text(lines)).unwrap();
-            }
-            let own = plugins.text(&own);
-            fs::write(&main, &own).unwrap();
-            let stack = Plugstack::read(&Disk, &main).unwrap();
-            let ours: Vec<String> = stack
-                .plugins
-                .iter()
-                .filter(|plugin| plugin.path.starts_with('/'))
-                .map(|plugin| plugin.arguments[1..].join(" "))
-                .collect();
-            let noted = folder.join("noted");
-            fs::write(&noted, "").unwrap();
-            let ran = tb.command("root", &["srun", "--help"]).output();
-            let ran = ran.map_err(|error| TestCaseError::fail(error.to_string()))?;
-            let loaded = fs::read_to_string(&noted).unwrap();
-            let loaded: Vec<&str> = loaded.split_terminator('\n').collect();
-            prop_assert_eq!(
-                &ours,
-                &loaded,
-                "{}\n{}{}",
-                ran.stderr,
-                own,
-                generated::texts(folder, &FILES)
-            );
-            Ok(())
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
+    try_trees(trees, &tree(), |(own, others)| {
+        let mut plugins = Plugins { folder, used: 0 };
+        for (lines, file) in others.iter().zip(FILES) {
+            fs::write(folder.join(file), plugins.text(lines))?;
+        }
+        let own = plugins.text(&own);
+        fs::write(&main, &own)?;
+        let stack = Plugstack::read(&Disk, &main).map_err(failed)?;
+        let ours = stack.plugins.iter();
+        let ours = ours.filter(|plugin| plugin.path.starts_with('/'));
+        // The first word is the file that the plugin writes to.
+        let ours: Vec<String> = ours
+            .map(|plugin| plugin.arguments.get(1..).unwrap_or_default().join(" "))
+            .collect();
+        let noted = folder.join("noted");
+        fs::write(&noted, "")?;
+        let ran = tb.command("root", &["srun", "--help"]).output();
+        let ran = ran.map_err(failed)?;
+        let loaded = fs::read_to_string(&noted)?;
+        let loaded: Vec<&str> = loaded.split_terminator('\n').collect();
+        prop_assert_eq!(
+            &ours,
+            &loaded,
+            "{}\n{}{}",
+            ran.stderr,
+            own,
+            texts(folder, &FILES)
+        );
+        Ok(())
+    })
 }
