@@ -78,6 +78,7 @@ matrix: dist ## Run those very files under every supported Slurm release (root; 
 	@$(XTASK) dist --inject --here
 	@$(XTASK) roots
 	@$(RUN) matrix
+	SLURM_EFA_CASES=10000 cargo test --quiet --package cdylib-tests --test pam-slurm-logout stacks::the_rules
 	cargo test --quiet --package xtask --test packages
 
 # A part of it: make node-test ONLY=hugepages

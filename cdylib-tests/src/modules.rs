@@ -146,6 +146,18 @@ pub fn shipped_injected() -> PathBuf {
     built(&dir.join("spank_efa.so"), "`cargo xtask dist --inject`")
 }
 
+/// An [`example`] for the oldest glibc, which every release loads.
+///
+/// # Panics
+/// When it has not been built.
+pub fn portable_example(name: &str) -> PathBuf {
+    let dir = Path::new("dist-test").join(std::env::consts::ARCH);
+    built(
+        &dir.join(format!("{name}.so")),
+        "`cargo xtask dist --inject`",
+    )
+}
+
 /// Puts a program into a folder of root's: as a link, or as a copy where root
 /// does not believe the program itself, such as in a checkout of another user.
 ///

@@ -299,6 +299,9 @@ pub fn dist(variant: Variant, here: bool) -> Result<Vec<&'static str>> {
                 .with_context(|| format!("{} is not fit to be shipped", built.display()))?;
             ship(variant, arch, artifact, &built)?;
         }
+        if variant == Variant::Inject {
+            build_test_modules(arch, &tools)?;
+        }
         made.push(*arch);
     }
     Ok(made)
@@ -338,6 +341,39 @@ fn target_installed(triple: &str) -> Result<()> {
 }
 
 fn build(variant: Variant, arch: &str, tools: &Path) -> Result<()> {
+    let mut zigbuild = zigbuild(variant, arch, tools)?;
+    let packages: BTreeSet<&str> = variant.artifacts().map(|it| it.package).collect();
+    for package in packages {
+        zigbuild.args(["--package", package]);
+    }
+    if variant == Variant::Inject {
+        zigbuild.args(["--features", "spank-efa/panic-injection"]);
+    }
+    command::run(&mut zigbuild)
+}
+
+/// Made-up modules that tests of every release load: example, package.
+const TEST_MODULES: [(&str, &str); 1] = [("noting_plugin", "spank")];
+
+/// Builds the [`TEST_MODULES`], and puts them beside the variant for tests.
+fn build_test_modules(arch: &str, tools: &Path) -> Result<()> {
+    let release = build_dir(Variant::Inject)
+        .join(triple(arch))
+        .join("release");
+    for (example, package) in TEST_MODULES {
+        let mut zigbuild = zigbuild(Variant::Inject, arch, tools)?;
+        command::run(zigbuild.args(["--package", package, "--example", example]))?;
+        let built = release.join(format!("examples/lib{example}.so"));
+        let file = dist_dir(Variant::Inject)
+            .join(arch)
+            .join(format!("{example}.so"));
+        fs::copy(&built, &file).with_context(|| format!("{}", built.display()))?;
+    }
+    Ok(())
+}
+
+/// A build for the oldest glibc.
+fn zigbuild(variant: Variant, arch: &str, tools: &Path) -> Result<Command> {
     let (major, minor) = GLIBC;
     let mut zigbuild = Command::new(tools.join("cargo-zigbuild"));
     zigbuild
@@ -350,15 +386,8 @@ fn build(variant: Variant, arch: &str, tools: &Path) -> Result<()> {
     if let Some(epoch) = source_date() {
         zigbuild.env("SOURCE_DATE_EPOCH", epoch);
     }
-    let packages: BTreeSet<&str> = variant.artifacts().map(|it| it.package).collect();
-    for package in packages {
-        zigbuild.args(["--package", package]);
-    }
     zigbuild.arg("--target-dir").arg(build_dir(variant));
-    if variant == Variant::Inject {
-        zigbuild.args(["--features", "spank-efa/panic-injection"]);
-    }
-    command::run(&mut zigbuild)
+    Ok(zigbuild)
 }
 
 /// cargo-zigbuild finds zig through the python3 beside it.

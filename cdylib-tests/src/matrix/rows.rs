@@ -131,6 +131,19 @@ pub(super) const ROWS: &[Row] = &[
         name: "what EFA moved is told",
         check: pages::told_at_the_end,
     },
+    // Generated trees of files; `SLURM_EFA_CASES` says how many.
+    Row {
+        name: "slurm.conf as slurmctld reads it",
+        check: differential::slurm_conf,
+    },
+    Row {
+        name: "plugstack.conf as srun reads it",
+        check: differential::plugstack,
+    },
+    Row {
+        name: "gres.conf as slurmd reads it",
+        check: differential::gres_conf,
+    },
 ];
 
 /// Fails a row with a sentence unless the condition holds.
@@ -142,6 +155,7 @@ macro_rules! expect {
     };
 }
 
+mod differential;
 mod pages;
 
 impl Context {
