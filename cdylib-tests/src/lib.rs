@@ -16,6 +16,7 @@
 //! - [`logins`]: a real sshd with the PAM module inside a testbed; [`libpam`]: the
 //!   machine's libpam without sshd.
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
+//! - [`completions`]: what bash, zsh and fish offer for a program's command line.
 //! - [`differential`]: Slurm's files as Slurm reads them, on generated trees.
 //! - [`comparison`]: programs measured side by side; [`statistics`]: what the
 //!   measurements say.
@@ -24,6 +25,7 @@
 //!   efa driver on emulated devices.
 
 pub mod comparison;
+pub mod completions;
 pub mod differential;
 pub mod driver_test;
 pub mod efa_cluster;

@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use cli::called;
 use cli::called::EFA_CHECK;
+use efa_check::checks::Check;
 use efa_check::site::{Named, Site};
 use efa_check::{EX_CONFIG, EX_USAGE, drain, pingpong, probe_worker, rebind};
 
@@ -73,7 +74,8 @@ enum Command {
     /// Say what a check proves, why, and what to do about a finding.
     Explain {
         /// The check, as `list` shows it.
-        id: String,
+        #[arg(value_name = "ID", value_parser = explain::checks(), hide_possible_values = true)]
+        check: &'static Check,
     },
     /// The shell's completions, for packages.
     #[command(hide = true)]
@@ -164,7 +166,7 @@ impl Command {
 fn run(line: &Line) -> u8 {
     match &line.command {
         Command::List { json, markdown } => return list::run(*json, *markdown),
-        Command::Explain { id } => return explain::run(id),
+        Command::Explain { check } => return explain::run(check),
         Command::Completions { shell } => return completions::run(*shell, &Line::command()),
         _ => {}
     }

@@ -1,88 +1,71 @@
-//! What a shell completes, by asking it.
+//! What shells complete, by asking bash, zsh and fish.
 
-use std::process::Command;
+use std::path::Path;
 
-fn script(shell: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_slurm-efa"))
-        .args(["completions", shell])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
+use cdylib_tests::completions::{SHELLS, assert_offered, offered};
 
-/// What bash offers for the last of these words.
-fn completed(words: &[&str]) -> Vec<String> {
-    const ASK: &str = r#"
-        eval "$SCRIPT"
-        function=$(complete -p slurm-efa) && function=${function##*-F } && function=${function%% *}
-        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-        "$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
-        printf '%s\n' "${COMPREPLY[@]}"
-    "#;
-    let output = Command::new("bash")
-        .args(["--norc", "-c", ASK, "bash", "slurm-efa"])
-        .args(words)
-        .env("SCRIPT", script("bash"))
-        .output()
-        .unwrap();
-    assert!(output.stderr.is_empty(), "{output:?}");
-    let offered = String::from_utf8(output.stdout).unwrap();
-    offered.lines().map(str::to_owned).collect()
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_slurm-efa"))
 }
 
 #[test]
-fn bash_completes_a_command() {
-    assert_eq!(completed(&["doc"]), ["doctor"]);
+fn shells_complete_a_command() {
+    assert_offered(program(), &["doc"], &["doctor"]);
 }
 
 #[test]
-fn bash_completes_an_option_of_a_command() {
-    assert_eq!(completed(&["setup", "--dry"]), ["--dry-run"]);
+fn shells_complete_an_option_of_a_command() {
+    assert_offered(program(), &["setup", "--dry"], &["--dry-run"]);
 }
 
 #[test]
-fn bash_completes_a_command_below_a_command() {
-    assert_eq!(completed(&["config", "sch"]), ["schema"]);
+fn shells_complete_a_command_below_a_command() {
+    assert_offered(program(), &["config", "sch"], &["schema"]);
 }
 
 #[test]
-fn bash_completes_the_roles() {
+fn shells_complete_the_roles() {
     let roles = ["auto", "controller", "login", "compute"];
-    assert_eq!(completed(&["doctor", "--role", ""]), roles);
-    assert_eq!(completed(&["setup", "--role", "con"]), ["controller"]);
+    assert_offered(program(), &["doctor", "--role", ""], &roles);
+    assert_offered(program(), &["setup", "--role", "con"], &["controller"]);
 }
 
 #[test]
-fn bash_completes_the_parts_of_a_setup() {
-    let parts = ["profiles", "hugepages", "health", "logout", "gres"];
-    assert_eq!(completed(&["setup", "--only", ""]), parts);
-    assert_eq!(completed(&["revert", "--only", "hu"]), ["hugepages"]);
-}
-
-#[test]
-fn no_shell_completes_a_hidden_command_or_option() {
-    for shell in ["bash", "zsh", "fish"] {
-        let script = script(shell);
-        assert!(script.contains("doctor"), "{shell}");
+fn no_shell_offers_a_hidden_command_or_option() {
+    for shell in SHELLS {
+        let commands = offered(shell, program(), &[""]);
+        assert!(
+            commands.contains(&"doctor".to_owned()),
+            "{shell:?}: {commands:?}"
+        );
         for hidden in [
             "pam-check",
             "nvml-check",
             "completions",
             "provisioning-root",
         ] {
-            assert!(!script.contains(hidden), "{shell}: {hidden}");
+            let hidden = hidden.to_owned();
+            assert!(!commands.contains(&hidden), "{shell:?}: {commands:?}");
         }
     }
-    assert_eq!(completed(&["setup", "--root"]), [""]);
+    assert_offered(program(), &["setup", "--root"], &[]);
+    assert_offered(program(), &["com"], &[]);
 }
 
 #[test]
-fn the_scripts_of_zsh_and_fish_have_the_roles() {
-    for shell in ["zsh", "fish"] {
-        let script = script(shell);
-        for role in ["controller", "login", "compute"] {
-            assert!(script.contains(role), "{shell}: {role}");
+fn no_shell_offers_the_name_of_an_argument_as_its_value() {
+    for shell in SHELLS {
+        for words in [["report", ""].as_slice(), &["config", "check", ""]] {
+            let values = offered(shell, program(), words);
+            let placeholder = |it: &String| it.starts_with(['<', '[']);
+            assert!(!values.iter().any(placeholder), "{shell:?}: {values:?}");
         }
     }
+}
+
+#[test]
+fn shells_complete_the_parts_of_a_setup() {
+    let parts = ["profiles", "hugepages", "health", "logout", "gres"];
+    assert_offered(program(), &["setup", "--only", ""], &parts);
+    assert_offered(program(), &["revert", "--only", "hu"], &["hugepages"]);
 }

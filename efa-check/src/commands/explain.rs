@@ -1,19 +1,17 @@
 //! `efa-check explain`.
 
-use efa_check::EX_USAGE;
-use efa_check::checks;
-use host::printable;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use efa_check::checks::{self, CHECKS, Check};
 
-use super::output::{complain, print};
+use super::output::print;
 
-pub fn run(id: &str) -> u8 {
-    let Some(check) = checks::find(id) else {
-        let id = printable(id, 60);
-        complain(&format!(
-            "there is no check `{id}`; `efa-check list` shows all"
-        ));
-        return EX_USAGE;
-    };
+/// The names of all checks, which shells complete.
+pub fn checks() -> impl TypedValueParser<Value = &'static Check> {
+    PossibleValuesParser::new(CHECKS.iter().map(|check| check.id))
+        .try_map(|id| checks::find(&id).ok_or("there is no such check"))
+}
+
+pub fn run(check: &Check) -> u8 {
     print(&format!(
         "{} ({})\n\nFinds nothing: {}.\nCost:          {}.\nSource:        {}.\n\n{}\n",
         check.id,
