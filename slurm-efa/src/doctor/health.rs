@@ -172,7 +172,8 @@ pub(super) fn selinux(site: &Site) -> Look {
     match fs::read_to_string(site.place("/sys/fs/selinux/enforce")) {
         Ok(mode) if mode.trim() == "1" => warning(
             "SELinux enforces, and slurm-efa has not been tested with it",
-            "load /usr/share/doc/slurm-efa/examples/slurm-efa.cil if logins end with jobs (docs/logout.md), and look for denials: ausearch -m avc -ts boot",
+            "load /usr/share/doc/slurm-efa/examples/slurm-efa.cil if logins end with jobs \
+             (docs/logout.md), and look for denials: ausearch -m avc -ts boot",
         ),
         Ok(_) => Ok("SELinux is permissive".to_owned()),
         Err(_) => Ok("SELinux is not in use".to_owned()),
