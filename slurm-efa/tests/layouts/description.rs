@@ -32,7 +32,7 @@ use crate::machine::Entry;
 
 #[derive(Debug, Default)]
 pub struct Description {
-    path: PathBuf,
+    pub path: PathBuf,
     pub name: String,
     pub roles: Vec<Option<Role>>,
     pub slurm: String,

@@ -61,7 +61,7 @@ impl<'a> Machine<'a> {
         self.folder.path().to_string_lossy().into_owned()
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path.trim_start_matches('/'))
     }
 
@@ -87,7 +87,7 @@ impl<'a> Machine<'a> {
             root: Some(self.folder.path().to_owned()),
             ..Wanted::default()
         });
-        let read = SlurmConf::read(&Disk, &conf).unwrap();
+        let read = SlurmConf::read(&Disk, &conf).unwrap_or_default();
         let release = Release::parse(&format!("slurm {}", self.description.slurm)).unwrap();
         site.slurm = Installation::known(conf, read, Some(release));
         site.shared = self.description.shared;
@@ -96,14 +96,21 @@ impl<'a> Machine<'a> {
 
     /// Sets the machine up for each of its roles; what is said about it.
     pub fn set_up(&self) -> Vec<String> {
+        self.try_set_up().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, or why it is not begun.
+    pub fn try_set_up(&self) -> Result<Vec<String>, String> {
+        let shown = |it: &str| it.replace(&self.root(), "");
         let mut notes = Vec::new();
         for role in &self.description.roles {
             let site = self.site(*role);
             let role = site.role().unwrap();
-            let plan = desired::plan(&site, role, &["root".to_owned()], None).unwrap();
+            let plan = desired::plan(&site, role, &["root".to_owned()], None);
+            let plan = plan.map_err(|error| shown(&error.to_string()))?;
             notes.extend(self.carry_out(plan));
         }
-        notes
+        Ok(notes)
     }
 
     /// Whether its Slurm's files are a copy of the controller's.

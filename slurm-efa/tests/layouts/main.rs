@@ -7,6 +7,7 @@
 //! `SLURM_EFA_DESCRIBE=1 cargo test -p slurm-efa --test layouts` write down what
 //! set-up does there, and read that.
 
+mod bad_input;
 mod description;
 mod machine;
 
