@@ -11,12 +11,12 @@ use slurm::conf::{Disk, glob};
 use slurm::Release;
 
 use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, unknown, warning};
-use crate::setup::desired;
 use crate::setup::discover::Site;
 use crate::setup::files::{self, Content};
 use crate::setup::nhc;
 use crate::setup::parts::Parts;
 use crate::setup::paths;
+use crate::setup::prologs;
 use crate::setup::wrapper::Wrapper;
 
 pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
@@ -40,7 +40,7 @@ pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
         return fatal(format!("there is no {key}"), SETUP_CONTROLLER);
     }
     let parts = Parts::recorded(site).unwrap_or(Parts::ALL);
-    if desired::runs_ours(site, key, folder, parts) {
+    if prologs::runs_ours(site, key, folder, parts) {
         return Ok(format!("{key}={seen} has slurm-efa's links"));
     }
     warning(

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use cli::called;
-use config::DEFAULT_PATH;
 use host::printable;
 use slurm::Release;
 use slurm::conf::Disk;
@@ -17,12 +15,12 @@ use super::nhc;
 use super::pam;
 use super::parts::{Item, Parts, Scope};
 use super::paths::{
-    EFA_CHECK, EPILOGS, GRES_HELPERS, GRES_PLUGIN, HEALTHCHECK, JOB_PROGRAM, NO_HEALTHCHECK,
-    OLD_HEALTHCHECK, PAM_MODULE, PARTS, PLUGIN, PROLOGS, ROLE, SECURITY, SSHD,
+    EPILOGS, GRES_PLUGIN, HEALTHCHECK, NO_HEALTHCHECK, OLD_HEALTHCHECK, PAM_MODULE, PARTS, PLUGIN,
+    PROLOGS, ROLE, SECURITY, SSHD,
 };
 use super::plan::Plan;
-use super::slurm_conf::{self, Directive, Folder, Link};
-use super::wrapper::Wrapper;
+use super::prologs::{links, missing_links};
+use super::slurm_conf::{self, Directive};
 use cluster::Role;
 use findings::Severity;
 
@@ -134,70 +132,6 @@ pub(super) fn left_to_controller(site: &Site, command: &str) -> String {
          nodes share: run `slurm-efa {command} --role controller` on the controller",
         printable(&folder, 200)
     )
-}
-
-/// A program of this suite that slurmd runs on this node.
-struct Called {
-    /// The path by which slurmd calls it.
-    link: String,
-    program: &'static str,
-    command: &'static str,
-    item: Item,
-}
-
-impl Called {
-    /// What stands at its path: a link, which stands for the command, or a script
-    /// where the site's configuration has another place than the default.
-    fn content(&self, site: &Site) -> Content {
-        let program = site.place(self.program);
-        match own_config(site) {
-            Some(config) => Content::Script(
-                Wrapper {
-                    program,
-                    command: self.command.to_owned(),
-                    config: config.to_owned(),
-                }
-                .text(),
-            ),
-            None => Content::Link(program),
-        }
-    }
-}
-
-/// The configuration, if programs do not find it by themselves.
-fn own_config(site: &Site) -> Option<&Path> {
-    let given = site.wanted.config.as_deref();
-    given.filter(|path| *path != Path::new(DEFAULT_PATH))
-}
-
-/// The programs of this suite that slurmd runs on this node.
-fn links(site: &Site) -> Vec<Called> {
-    let called = |folder: &str, name: called::Program, program, command| Called {
-        link: format!("{folder}/{}", name.link(command)),
-        program,
-        command,
-        item: Item::of_program(&name),
-    };
-    let job = |folder, command| called(folder, called::SLURM_EFA_JOB, JOB_PROGRAM, command);
-    let mut links = vec![
-        job(PROLOGS, "prolog"),
-        job(EPILOGS, "epilog"),
-        called(PROLOGS, called::EFA_CHECK, EFA_CHECK, "prolog"),
-        Called {
-            link: HEALTHCHECK.to_owned(),
-            program: EFA_CHECK,
-            command: "healthcheck",
-            item: Item::EfaCheck,
-        },
-    ];
-    if site.has_section("gres") {
-        let there = GRES_HELPERS.into_iter().find(|it| site.place(it).is_file());
-        let helper = there.unwrap_or(GRES_HELPERS[0]);
-        for (folder, command) in [(PROLOGS, "prolog"), (EPILOGS, "epilog")] {
-            links.push(called(folder, called::GRES_HELPER, helper, command));
-        }
-    }
-    links
 }
 
 fn compute(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
@@ -350,45 +284,6 @@ fn keys(site: &Site, parts: Parts) -> Wishes {
         (Item::Prolog, prolog.into_iter().collect()),
         (Item::Epilog, epilog.into_iter().collect()),
     ]
-}
-
-/// Those of our links for `Prolog` or `Epilog` that the site's own folder lacks,
-/// under whatever number; all of them where the key names no folder.
-fn missing_links(site: &Site, key: &str, folder: &str, parts: Parts) -> Vec<Link> {
-    let ours = format!("{}/*", site.place_text(folder));
-    let mut values = site.slurm.conf.values(key);
-    values.retain(|it| *it != ours);
-    let theirs = values.last().copied().and_then(Folder::of);
-    let names: Vec<std::ffi::OsString> = theirs
-        .and_then(|it| std::fs::read_dir(it.path).ok())
-        .map(|entries| entries.flatten().map(|it| it.file_name()).collect())
-        .unwrap_or_default();
-    let command = key.to_ascii_lowercase();
-    let there = |link: &str| {
-        let program = called::PROGRAMS.iter().find(|it| it.link(&command) == link);
-        program.is_some_and(|it| names.iter().any(|name| it.command(name) == Some(&command)))
-    };
-    links(site)
-        .into_iter()
-        .filter(|called| called.item.parts().meets(parts))
-        .filter_map(|called| {
-            let name = called.link.strip_prefix(folder)?.strip_prefix('/')?;
-            (!there(name)).then(|| Link {
-                name: name.to_owned(),
-                // The script, where there is one, says by which configuration.
-                program: site.place_text(match own_config(site) {
-                    Some(_) => &called.link,
-                    None => called.program,
-                }),
-            })
-        })
-        .collect()
-}
-
-/// Whether the site's own folder of prologs or epilogs has all links of these parts.
-#[must_use]
-pub fn runs_ours(site: &Site, key: &str, folder: &str, parts: Parts) -> bool {
-    missing_links(site, key, folder, parts).is_empty()
 }
 
 /// Contain includes Alloc. It works with proctrack/cgroup only, and Slurm refuses it

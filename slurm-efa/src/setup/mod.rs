@@ -8,9 +8,9 @@
 //! parts.rs      what --only chooses, and what belongs to it
 //! discover.rs   which Slurm, which files, which role ── lib/cluster
 //! desired.rs    what setup wants ── slurm_conf.rs, nhc.rs, pam.rs, edit.rs   text to text
+//!               ── prologs.rs          what slurmd calls, by which link ── wrapper.rs
 //! revert.rs     what goes again
 //!               ── removal.rs          what would still need the package
-//!               ── wrapper.rs          a link with a configuration
 //! plan.rs       the changes, and how they are shown
 //! apply.rs      all of them or none ── files.rs
 //!               ── verify.rs            judged by those who read them ── login.rs
@@ -29,6 +29,7 @@ pub mod pam;
 pub mod parts;
 pub mod paths;
 pub mod plan;
+pub mod prologs;
 pub mod removal;
 pub mod revert;
 pub mod run;

@@ -8,6 +8,7 @@ use slurm::conf::{Files, Overlay, Plugstack, SlurmConf};
 
 use super::edit::Lines;
 use super::nhc;
+use super::prologs::{Folder, Link};
 
 /// What a file shall say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,46 +47,6 @@ pub enum Directive {
     },
     /// Lines that nobody shares with us.
     Verbatim(Vec<String>),
-}
-
-/// A link to a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Its name.
-    pub name: String,
-    /// The program's path.
-    pub program: String,
-}
-
-/// A folder all of whose programs slurmd runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder {
-    /// The folder.
-    pub path: String,
-    /// What the programs' names end in.
-    pub extension: String,
-}
-
-impl Folder {
-    /// The folder of a pattern such as `/opt/slurm/etc/prolog.d/*`; `None` where
-    /// the value is no such pattern.
-    #[must_use]
-    pub fn of(pattern: &str) -> Option<Self> {
-        let (path, names) = pattern.rsplit_once('/')?;
-        let extension = names.strip_prefix('*')?;
-        let plain = |text: &str| !text.contains(['*', '?', '[', '{', '\\']);
-        (plain(path) && plain(extension)).then(|| Self {
-            path: path.to_owned(),
-            extension: extension.to_owned(),
-        })
-    }
-
-    /// The command that makes this link in the folder. Sites number the programs
-    /// of such a folder.
-    fn command(&self, link: &Link) -> String {
-        let (Self { path, extension }, Link { name, program }) = (self, link);
-        format!("ln -s {program} {path}/50-{name}{extension}")
-    }
 }
 
 /// The new text, and what is to be said about it.
