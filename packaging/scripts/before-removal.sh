@@ -18,11 +18,11 @@ say() {
 # A line that is no comment and names a file of ours, or a link to one.
 ours='(/(usr/lib|etc)/slurm-efa/|pam_slurm_logout\.so|spank_(efa|gres)\.so|/efa-check|/gres-helper|/slurm-efa( |$))'
 
-# Names the files of Slurm's configuration that name a file of ours: Debian's
-# and RHEL's, HyperPod's and ParallelCluster's, Slurm's own default.
+# Names the files of Slurm's configuration, and NHC's, that name a file of ours:
+# Debian's and RHEL's, HyperPod's and ParallelCluster's, Slurm's own default.
 naming() {
     grep -lsE "^[^#]*$ours" \
-        /etc/slurm/*.conf /etc/slurm/plugstack.conf.d/* \
+        /etc/nhc/nhc.conf /etc/slurm/*.conf /etc/slurm/plugstack.conf.d/* \
         /etc/slurm-llnl/*.conf /etc/slurm-llnl/plugstack.conf.d/* \
         /usr/local/etc/*.conf /usr/local/etc/plugstack.conf.d/* \
         /opt/slurm/etc/*.conf /opt/slurm/etc/plugstack.conf.d/* /opt/slurm/etc/scripts/*.d/*

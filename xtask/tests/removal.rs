@@ -128,6 +128,10 @@ fn without_a_program_that_runs_lines_in_the_way_keep_the_package() {
         ("etc/pam.d/sshd", "account required pam_slurm_logout.so"),
         ("etc/slurm/slurm.conf", "Prolog=/etc/slurm-efa/prolog.d/*"),
         (
+            "etc/nhc/nhc.conf",
+            "* || { /usr/sbin/efa-check healthcheck || :; }",
+        ),
+        (
             "opt/slurm/etc/scripts/prolog.d/50-site",
             "/usr/sbin/efa-check prolog",
         ),

@@ -10,6 +10,7 @@ use host::printable;
 
 use super::discover::Site;
 use super::files::{self, Change, Content};
+use super::paths::NHC_CONF;
 use super::plan::Plan;
 
 /// Largest part of a file that is looked at, in bytes.
@@ -45,7 +46,8 @@ pub fn still_needed(site: &Site, plan: &Plan) -> Vec<String> {
     folders.extend(conf.filter(|_| site.has_original()).map(Path::to_path_buf));
     folders.dedup();
     let mut sentences = plan.notes.clone();
-    let all = candidates(&folders, &places("/etc/pam.d"));
+    let mut all = candidates(&folders, &places("/etc/pam.d"));
+    all.push(places(NHC_CONF));
     sentences.extend(all.iter().filter_map(|path| needed(path, &plan.changes)));
     sentences
 }
@@ -139,7 +141,8 @@ mod tests {
 
     fn found(root: &Path, changes: &[Change]) -> Vec<String> {
         let folders = SLURM.map(|it| root.join(&it[1..]));
-        let all = candidates(&folders, &root.join("etc/pam.d"));
+        let mut all = candidates(&folders, &root.join("etc/pam.d"));
+        all.push(root.join(&NHC_CONF[1..]));
         all.iter().filter_map(|it| needed(it, changes)).collect()
     }
 
@@ -163,6 +166,10 @@ mod tests {
             (
                 "opt/slurm/etc/scripts/prolog.d/90-site",
                 "exec /usr/bin/gres-helper prolog",
+            ),
+            (
+                "etc/nhc/nhc.conf",
+                "* || { /usr/sbin/efa-check healthcheck || :; }",
             ),
             (
                 "opt/slurm/etc/scripts/epilog.d/90-site",
