@@ -18,6 +18,7 @@
 //! - [`gres`]: a cluster with made-up GPUs that jobs share.
 //! - [`completions`]: what bash, zsh and fish offer for a program's command line.
 //! - [`differential`]: Slurm's files as Slurm reads them, on generated trees.
+//! - [`documents`]: the commands that documents name, which the programs must accept.
 //! - [`comparison`]: programs measured side by side; [`statistics`]: what the
 //!   measurements say.
 //! - [`matrix`]: the shipped files under every supported Slurm release.
@@ -27,6 +28,7 @@
 pub mod comparison;
 pub mod completions;
 pub mod differential;
+pub mod documents;
 pub mod driver_test;
 pub mod efa_cluster;
 pub mod gres;
