@@ -106,10 +106,19 @@ fn main() -> ExitCode {
         _ => {}
     }
     // Slurm's Prolog= and HealthCheckProgram= take a path and no arguments.
-    let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
+    let typed = if called::is_of_script(&args) {
+        0
+    } else {
+        args.len()
+    };
+    let by_slurm = called::by_slurm(typed, |name| std::env::var_os(name));
     let linked = EFA_CHECK.command(&program);
+    let mut is_link = linked.is_some();
     if let Some(command) = linked {
         args.insert(0, command.into());
+    } else if let Some(of_script) = EFA_CHECK.of_script(&args) {
+        args = of_script.into();
+        is_link = true;
     }
     let is_prolog = args.iter().any(|arg| arg == "prolog");
     let parsed = Line::try_parse_from(std::iter::once("efa-check".into()).chain(args));
@@ -130,7 +139,7 @@ fn main() -> ExitCode {
     };
     // Any other code of a prolog drains the node, for a slip of the site's: also
     // where the link of the health check is among the prologs.
-    let forgive = is_prolog || by_slurm && (linked.is_some() || code >= EX_USAGE);
+    let forgive = is_prolog || by_slurm && (is_link || code >= EX_USAGE);
     ExitCode::from(if forgive && code != 2 { 0 } else { code })
 }
 

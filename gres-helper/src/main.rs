@@ -124,9 +124,16 @@ fn main() -> ExitCode {
         return drain::speaker_main(args.into_iter().skip(1));
     }
     // Slurm's Prolog= and Epilog= take a path and no arguments.
-    let by_slurm = called::by_slurm(args.len(), |name| std::env::var_os(name));
+    let typed = if called::is_of_script(&args) {
+        0
+    } else {
+        args.len()
+    };
+    let by_slurm = called::by_slurm(typed, |name| std::env::var_os(name));
     if let Some(command) = GRES_HELPER.command(&program) {
         args.insert(0, command.into());
+    } else if let Some(of_script) = GRES_HELPER.of_script(&args) {
+        args = of_script.into();
     }
     let drains = args.iter().any(|arg| arg == "prolog" || arg == "epilog");
     let parsed = Line::try_parse_from(std::iter::once("gres-helper".into()).chain(args));

@@ -679,6 +679,27 @@ fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
 }
 
 #[test]
+fn a_script_that_names_gres_helper_in_its_first_line_is_the_command_of_its_name() {
+    let node = Node::new("8xH100", "");
+    node.change(|machine| machine.gpus[2].lost = true);
+    let config = node.path("slurm-efa.toml");
+    for (name, code) in [("50-gres-helper-prolog", 2), ("50-check-gpus", 0)] {
+        let path = node.path(name);
+        let text = format!("#!{} --config={}\n", helper().display(), config.display());
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Command::new(&path);
+        command
+            .env_clear()
+            .env("SLURMD_NODENAME", "n1")
+            .env("SLURM_JOB_ID", "1")
+            .env("SLURM_JOB_UID", "1000");
+        let said = Said::of(command.output().unwrap());
+        assert_eq!(said.code, code, "{name}: {said:?}");
+    }
+}
+
+#[test]
 fn wrong_use_by_slurmd_fails_no_prolog() {
     let dir = tempfile::tempdir().unwrap();
     let link = dir.path().join("50-check-gpus");

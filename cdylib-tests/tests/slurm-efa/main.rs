@@ -1,4 +1,5 @@
 //! `slurm-efa` on a real Slurm.
 
 mod setup;
+mod setup_config;
 mod setup_parts;

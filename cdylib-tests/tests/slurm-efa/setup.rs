@@ -752,6 +752,30 @@ const SABOTAGES: &[Sabotage] = &[
             fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
         },
     ),
+    (
+        "configuration-in-force",
+        "PAM reads another configuration",
+        |site| {
+            let sshd = site.path("etc/pam.d/sshd");
+            replace(&sshd, "slurm-efa.toml #", "other.toml #");
+        },
+    ),
+    (
+        "configuration-in-force",
+        "slurm-logoutd reads the usual configuration",
+        |site| {
+            let folder = site.path("etc/systemd/system/slurm-logoutd.service.d");
+            fs::remove_dir_all(folder).unwrap();
+        },
+    ),
+    (
+        "configuration-in-force",
+        "the prolog reads another configuration",
+        |site| {
+            let script = site.path("etc/slurm-efa/prolog.d/efa-check-prolog");
+            replace(&script, "slurm-efa.toml", "other.toml");
+        },
+    ),
     ("pam", "the account line is gone", |site| {
         replace(
             &site.path("etc/pam.d/sshd"),

@@ -437,6 +437,39 @@ fn a_numbered_link_or_one_with_an_extension_is_the_command_of_its_name() {
     }
 }
 
+/// A script whose first line names efa-check and a configuration.
+fn script(path: &std::path::Path, config: &std::path::Path) {
+    let program = env!("CARGO_BIN_EXE_efa-check");
+    let text = format!("#!{program} --config={}\n# Anything.\n", config.display());
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_script_that_names_efa_check_in_its_first_line_is_the_command_of_its_name() {
+    let node = sick("");
+    let path = node.path("50-efa-check-prolog.sh");
+    script(&path, &node.config());
+    let mut command = std::process::Command::new(&path);
+    let said = said(command.env_clear().env("SLURMD_NODENAME", "n1"));
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("device-count"), "{said:?}");
+    assert!(called(&node).contains("State=DRAIN"));
+}
+
+#[test]
+fn a_script_without_a_commands_name_fails_no_prolog() {
+    let node = sick("");
+    let path = node.path("50-check-efa");
+    script(&path, &node.config());
+    for variables in BY_SLURMD {
+        let mut command = std::process::Command::new(&path);
+        let said = said(command.env_clear().envs(variables.iter().copied()));
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.err.contains("efa-check-prolog"), "{said:?}");
+    }
+}
+
 /// What slurmd gives a prolog: with and without the context, which a script of
 /// the site's may have dropped.
 const BY_SLURMD: [&[(&str, &str)]; 2] = [

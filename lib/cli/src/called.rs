@@ -90,6 +90,18 @@ impl Program {
         renamed.map(|(_, new)| *new)
     }
 
+    /// The arguments that a script stands for whose first line names this program and
+    /// a configuration: the kernel hands on what that line says, in one piece, and the
+    /// script's path. `None` where they are not a script's.
+    #[must_use]
+    pub fn of_script(&self, arguments: &[OsString]) -> Option<[OsString; 2]> {
+        let [option, script] = arguments else {
+            return None;
+        };
+        let command = self.command(script).filter(|_| is_of_script(arguments))?;
+        Some([command.into(), option.clone()])
+    }
+
     /// The line about a prolog or an epilog that calls the program wrongly:
     /// for this reason, or without a command.
     #[must_use]
@@ -107,6 +119,18 @@ impl Program {
         )
     }
 }
+
+/// Whether these arguments come from the first line of a script, whatever its name.
+#[must_use]
+pub fn is_of_script(arguments: &[OsString]) -> bool {
+    let [option, script] = arguments else {
+        return false;
+    };
+    option.as_encoded_bytes().starts_with(CONFIG.as_bytes()) && Path::new(script).is_absolute()
+}
+
+/// The option in the first line of a script.
+pub const CONFIG: &str = "--config=";
 
 /// Whether this process belongs to slurmd or to a job: nobody reads what it says
 /// each time. `env` looks a variable up.
@@ -186,6 +210,26 @@ mod tests {
         assert!(!EFA_CHECK.is_old_link("efa-check-healthcheck".as_ref()));
         // No link ever stood for it.
         assert_eq!(EFA_CHECK.command("efa-check-record".as_ref()), None);
+    }
+
+    #[test]
+    fn a_script_that_names_the_program_in_its_first_line_is_the_command_of_its_name() {
+        let of = |arguments: &[&str]| {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            EFA_CHECK.of_script(&arguments)
+        };
+        let script = "/site/50-efa-check-prolog.sh";
+        let expected = ["prolog", "--config=/srv/a b.toml"].map(OsString::from);
+        assert_eq!(of(&["--config=/srv/a b.toml", script]), Some(expected));
+        for other in [
+            &["--config=/srv/a.toml", "/site/other"][..],
+            &["--config=/srv/a.toml", "efa-check-prolog"],
+            &["--config", script],
+            &[script],
+            &["--config=/srv/a.toml", script, "more"],
+        ] {
+            assert_eq!(of(other), None, "{other:?}");
+        }
     }
 
     #[test]

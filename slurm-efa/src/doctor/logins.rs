@@ -29,6 +29,11 @@ impl Stack {
         })
     }
 
+    /// All rules.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.account.iter().chain(&self.session)
+    }
+
     /// Whether the account rules call our module.
     pub(super) fn has_ours(&self) -> bool {
         first(&self.account, pam::MODULE).is_some()

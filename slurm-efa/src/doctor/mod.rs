@@ -114,6 +114,8 @@ pub fn examine(site: &Site) -> Examination {
         }
         all.logins(site);
     }
+    let in_force = configuration::in_force(site, all.parts);
+    all.add("configuration-in-force", in_force);
     all.add("versions", health::versions(site));
     all.add("state", state::state(site));
     all.add("left-over", state::left_over(site));

@@ -143,8 +143,8 @@ pub(super) fn executable(path: &Path) -> Look {
             format!("chmod 755 {}", shown(path)),
         ),
         Ok(_) => match files::program(path) {
-            Content::Script(text) => match Wrapper::program_of(&text) {
-                Some(program) => executable(&program).map(|_| shown(path)),
+            Content::Script(text) => match Wrapper::of(&text, "") {
+                Some(wrapper) => executable(&wrapper.program).map(|_| shown(path)),
                 None => Ok(shown(path)),
             },
             _ => Ok(shown(path)),

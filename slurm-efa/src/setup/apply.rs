@@ -69,7 +69,10 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
 /// A folder that set-up made for its links goes with the last of them. One with
 /// programs of the site's is not empty and stays.
 fn remove_empty(site: &Site, plan: &Plan) {
-    for folder in [PROLOGS, EPILOGS].map(|it| site.place(it)) {
+    let mut folders = [PROLOGS, EPILOGS].map(|it| site.place(it)).to_vec();
+    let drop_ins = units::DAEMONS.iter().map(|it| it.drop_in(site));
+    folders.extend(drop_ins.filter_map(|it| Some(it.parent()?.to_owned())));
+    for folder in folders {
         let links = plan
             .changes
             .iter()
@@ -103,7 +106,7 @@ pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec
     let gres = role == Role::Compute && site.has_section("gres");
     let units = units::units(plan, changes(plan, &sshd), &stack, gres);
     for unit in units.start {
-        said.extend(units::start(site, unit).err());
+        said.extend(units::start(site, plan, unit).err());
     }
     for unit in units.stop {
         units::stop(site, unit);

@@ -19,8 +19,9 @@ use super::paths::{
     PROLOGS, ROLE, SECURITY, SSHD,
 };
 use super::plan::Plan;
-use super::prologs::{links, missing_links};
+use super::prologs::{links, missing_links, own_config};
 use super::slurm_conf::{self, Directive};
+use super::units;
 use cluster::Role;
 use findings::Severity;
 
@@ -75,6 +76,7 @@ pub fn plan(
         )));
     }
     let scope = Scope::setup(site, only)?;
+    config_reaches(site, role, scope)?;
     let mut plan = Plan {
         scope,
         slurm_user: site.slurm_user(),
@@ -84,6 +86,9 @@ pub fn plan(
         compute(site, &mut plan)?;
         nhc::plan(site, &mut plan)?;
         logins(site, admins, &mut plan)?;
+        for daemon in units::DAEMONS.iter().filter(|it| scope.makes(it.item)) {
+            daemon.plan(site, &mut plan, own_config(site))?;
+        }
     }
     if role == Role::Login && scope.makes(Item::EfaCheck) {
         plan.link(
@@ -111,6 +116,42 @@ pub fn plan(
     plan.text(&site.place(ROLE), |_| format!("{role}\n"))?;
     plan.text(&site.place(PARTS), |_| scope.record())?;
     Ok(plan)
+}
+
+/// Whether each part can have the configuration's path.
+fn config_reaches(site: &Site, role: Role, scope: Scope) -> Result<(), SetupError> {
+    let Some(config) = own_config(site) else {
+        return Ok(());
+    };
+    let refused = |who: &str, why: &str| {
+        let config = printable(&config.to_string_lossy(), 200);
+        Err(SetupError::Config(format!(
+            "--config {config} cannot be handed to {who}: {why}; nothing was changed"
+        )))
+    };
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "/._-+@:,=".contains(it);
+    let plain = config.to_str().is_some_and(|it| it.chars().all(is_plain));
+    const PLAIN: &str = "use letters, digits, and ._-+@:,= in its path";
+    let in_lines = [
+        Item::EfaPlugin,
+        Item::GresPlugin,
+        Item::Logins,
+        Item::GresHelper,
+    ];
+    if !plain && in_lines.into_iter().any(|it| scope.makes(it)) {
+        return refused("plugstack.conf, PAM and systemd", PLAIN);
+    }
+    if config.to_string_lossy().contains(char::is_control) {
+        return refused("prolog and health check", PLAIN);
+    }
+    let mut daemons = units::DAEMONS.iter().filter(|it| scope.makes(it.item));
+    match daemons.next() {
+        Some(daemon) if role == Role::Compute && units::is_hidden(config) => refused(
+            daemon.unit,
+            "its unit has ProtectHome=, which hides /home, /root and /run/user from it",
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Takes out the link of the last release, once slurm.conf no longer names it: the
@@ -192,7 +233,11 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
         return Ok(());
     };
     let folder = site.place("/etc/pam.d");
-    match pam::edit(&pam::Disk, &folder, &before, &module) {
+    let call = match own_config(site) {
+        Some(config) => format!("{module} config={}", config.to_string_lossy()),
+        None => module,
+    };
+    match pam::edit(&pam::Disk, &folder, &before, &call) {
         Ok(after) => plan.text(&path, |_| after)?,
         Err(refusal) => plan.notes.push(format!(
             "{} is not edited: {refusal}",

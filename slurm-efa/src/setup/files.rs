@@ -158,9 +158,7 @@ pub fn program(path: &Path) -> Content {
         return Content::Link(target);
     }
     match read(path) {
-        Ok((_, Content::Text(text))) if Wrapper::program_of(&text).is_some() => {
-            Content::Script(text)
-        }
+        Ok((_, Content::Text(text))) if Wrapper::of(&text, "").is_some() => Content::Script(text),
         _ => Content::Nothing,
     }
 }

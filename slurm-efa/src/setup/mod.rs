@@ -34,7 +34,7 @@ pub mod removal;
 pub mod revert;
 pub mod run;
 pub mod slurm_conf;
-mod units;
+pub mod units;
 pub mod verify;
 pub mod wrapper;
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cli::called;
 use host::{Uid, printable};
 use slurm::conf::{Disk, Overlay, SlurmConf};
 
@@ -11,6 +12,7 @@ use super::error::SetupError;
 use super::files::{self, Change, Content};
 use super::parts::Scope;
 use super::paths::MADE;
+use super::wrapper::Wrapper;
 
 /// What shall become of the files, and what is to be said.
 #[derive(Debug, Default)]
@@ -91,6 +93,27 @@ impl Plan {
         Ok(())
     }
 
+    /// A file that is setup's alone, or none. Another one of this name stays.
+    pub(super) fn made(&mut self, path: &Path, text: Option<String>) -> Result<(), SetupError> {
+        let (path, before) = files::read(path)?;
+        let after = text.map_or(Content::Nothing, Content::Text);
+        if matches!(&before, Content::Text(text) if !text.starts_with(MADE)) {
+            if after != Content::Nothing {
+                self.notes.push(format!(
+                    "{} stays, since setup did not make it",
+                    printable(&path.to_string_lossy(), 200)
+                ));
+            }
+        } else if after != before {
+            self.changes.push(Change {
+                path,
+                before,
+                after,
+            });
+        }
+        Ok(())
+    }
+
     /// What slurm.conf says once this is done.
     pub(super) fn slurm_conf_after(&self, site: &Site) -> SlurmConf {
         let conf = site.slurm.slurm_conf.as_deref();
@@ -123,8 +146,12 @@ impl Plan {
                     printable(&target.to_string_lossy(), 200)
                 ),
                 Content::Script(text) | Content::Text(text) => {
-                    let call = text.lines().last().unwrap_or_default();
-                    printable(call.trim_start_matches("exec "), 400)
+                    let name = path.file_name().unwrap_or_default();
+                    let mut programs = called::PROGRAMS.iter();
+                    let command = programs.find_map(|it| it.command(name));
+                    let wrapper = Wrapper::of(&text, command.unwrap_or_default());
+                    let call = wrapper.map(|it| it.call());
+                    printable(&call.unwrap_or_default(), 400)
                 }
                 Content::Nothing => return,
             };

@@ -41,7 +41,7 @@ impl Called {
 }
 
 /// The configuration, if programs do not find it by themselves.
-fn own_config(site: &Site) -> Option<&Path> {
+pub(crate) fn own_config(site: &Site) -> Option<&Path> {
     let given = site.wanted.config.as_deref();
     given.filter(|path| *path != Path::new(DEFAULT_PATH))
 }

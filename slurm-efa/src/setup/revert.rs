@@ -12,6 +12,7 @@ use super::files::{self, Change, Content};
 use super::parts::{Item, Parts, Scope};
 use super::paths::{EPILOGS, HEALTHCHECK, NHC_CONF, OLD_HEALTHCHECK, PARTS, PROLOGS, ROLE, SSHD};
 use super::plan::Plan;
+use super::units;
 use super::verify::is_slurms;
 use cli::called;
 use cluster::Role;
@@ -56,6 +57,9 @@ pub fn plan_revert(site: &Site, only: Option<Parts>) -> Result<Plan, SetupError>
         })?;
     }
     links(site, &mut plan);
+    for daemon in units::DAEMONS.iter().filter(|it| scope.takes(it.item)) {
+        daemon.plan(site, &mut plan, None)?;
+    }
     if !plan.stays.is_empty() {
         return Ok(plan);
     }
@@ -171,6 +175,7 @@ mod tests {
     use crate::setup::desired::slurm;
     use crate::setup::discover;
     use crate::setup::paths::{EFA_CHECK, JOB_PROGRAM, PLUGIN};
+    use crate::setup::wrapper::Wrapper;
     use slurm::{Installation, Release};
 
     fn installation(conf: &Path) -> Installation {
@@ -317,8 +322,9 @@ mod tests {
         set_up(Some("/srv/site.toml"));
         for (path, command) in programs.iter().zip(["prolog", "healthcheck"]) {
             let script = fs::read_to_string(path).unwrap();
-            let call = format!("efa-check' {command} --config '/srv/site.toml'\n");
-            assert!(script.ends_with(&call), "{script}");
+            let wrapper = Wrapper::of(&script, command).unwrap();
+            assert_eq!(wrapper.program, place(EFA_CHECK));
+            assert_eq!(wrapper.config, Path::new("/srv/site.toml"));
             assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o755);
         }
         let again = plan(&with(Some("/srv/site.toml")), Role::Compute, &[], None).unwrap();
