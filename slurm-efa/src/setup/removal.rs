@@ -92,7 +92,8 @@ fn needed(path: &Path, changes: &[Change]) -> Option<String> {
             let target = target.to_string_lossy();
             if names_ours(&target) {
                 return Some(format!(
-                    "{shown} is a link to {}, and setup did not make it; remove it",
+                    "{shown} is a link to {}, and revert leaves it here; remove it, or run \
+                     `slurm-efa revert --role controller` on the controller if setup made it there",
                     printable(&target, 300)
                 ));
             }
