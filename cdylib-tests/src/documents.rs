@@ -97,6 +97,11 @@ pub fn calls(program: &str) -> Vec<Documented> {
             for (at, _) in piece.match_indices(program) {
                 let before = piece[..at].chars().next_back();
                 let rest = &piece[at + program.len()..];
+                // The whole command is an argument of clush, say.
+                let rest = match before {
+                    Some(quote @ ('"' | '\'')) => rest.split(quote).next().unwrap_or(rest),
+                    _ => rest,
+                };
                 let is_command = before.is_none_or(|it| " /`(\"'".contains(it))
                     && rest.starts_with([' ', '\n'])
                     && !piece[..at].contains(" # ");
