@@ -92,6 +92,14 @@ impl Config {
         }
     }
 
+    /// The file as [`Config::load`] has it: without any mistake outside sections.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`], never another.
+    pub fn strict(&self) -> Result<Self, ConfigError> {
+        parse(&self.text, &self.path)
+    }
+
     /// Reads the file that was named, which must be there, or else the one in the
     /// usual place, which may be missing.
     ///

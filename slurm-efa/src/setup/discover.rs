@@ -59,12 +59,15 @@ impl Site {
         // What cannot be read is Slurm's to complain about.
         let slurm = Installation::discover(wanted.slurm_conf.as_deref());
         let (path, missing) = config_file(&wanted);
-        let config = Config::load(&path, missing);
+        let examined = config::examine(&path, missing);
+        let mistakes = check::text(&examined);
+        // One reading: what is judged is what is used.
+        let config = examined.and_then(|(config, _)| config.strict());
         let mut site = Self {
             slurm,
             shared: false,
             config: config.map_err(|error| error.to_string()),
-            mistakes: check::of_node(&path, missing).findings,
+            mistakes,
             wanted,
         };
         let mut files = site
