@@ -3,3 +3,4 @@
 mod setup;
 mod setup_config;
 mod setup_parts;
+mod silence;

@@ -1,16 +1,21 @@
 //! `slurm-efa doctor`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use findings::Envelope;
 use host::date;
 use slurm::NodeName;
-use slurm_efa::doctor;
+use slurm_efa::doctor::in_time::in_time;
 use slurm_efa::doctor::merge::Merged;
+use slurm_efa::doctor::{self, Examination};
 
 use super::arguments::PlaceArguments;
 use super::output::print;
+
+/// How long slurm.conf and slurm-efa.toml may take to be read.
+const LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -31,19 +36,28 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     if !arguments.merge.is_empty() {
         return merged(&arguments);
     }
-    let json = arguments.json;
+    let looked = in_time(LIMIT, || {
+        let _ = arguments.place.look().slurm.release();
+    });
+    if looked.is_none() {
+        return shown(&arguments, None, &doctor::silent(LIMIT));
+    }
     let mut site = arguments.place.look();
-    if let Some(node) = arguments.node {
-        site.slurm.node = Some(node);
+    if let Some(node) = &arguments.node {
+        site.slurm.node = Some(node.clone());
     }
     let examination = doctor::examine(&site);
-    if json {
-        let document = examination.document(site.slurm.node.as_ref(), date::now());
+    shown(&arguments, site.slurm.node.as_ref(), &examination)
+}
+
+fn shown(arguments: &Arguments, node: Option<&NodeName>, all: &Examination) -> anyhow::Result<u8> {
+    if arguments.json {
+        let document = all.document(node, date::now());
         print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
     } else {
-        print(&examination.to_text())?;
+        print(&all.to_text())?;
     }
-    Ok(examination.findings.exit_code())
+    Ok(all.findings.exit_code())
 }
 
 fn merged(arguments: &Arguments) -> anyhow::Result<u8> {

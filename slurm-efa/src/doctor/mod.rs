@@ -6,6 +6,7 @@ mod daemons;
 mod devices;
 mod gpus;
 mod health;
+pub mod in_time;
 mod logins;
 mod look;
 pub mod merge;
@@ -19,11 +20,13 @@ mod state;
 mod users;
 
 use std::path::Path;
+use std::time::Duration;
 
 use cli::called;
 use findings::{Document, Finding, Findings, Remedies, Severity, Show};
 use host::printable;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use slurm::{NodeName, Program};
 
 use crate::setup::discover::Site;
@@ -36,6 +39,21 @@ use self::logins::Stack;
 use self::look::{Look, SETUP, unknown};
 use self::programs::{executable, folder, health_check, health_link, others, program_key};
 
+/// How long a look at files may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The same, once one has not ended: others may wait for the same file system.
+const SHORT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a look may take that runs programs: each has a limit of its own, of 30 s
+/// at most.
+const PROGRAMS_LIMIT: Duration = Duration::from_secs(45);
+
+/// Where a look does not end.
+const SILENT: &str = "this look did not end in time: it may wait for a file system or a daemon that \
+                      does not answer";
+const FIND_SILENT: &str = "see which does not answer: timeout 5 df; then look again";
+
 /// All that was looked at.
 #[derive(Debug)]
 pub struct Examination {
@@ -45,6 +63,8 @@ pub struct Examination {
     parts: Parts,
     /// In the order of the looks.
     pub findings: Findings,
+    /// How long a look at files may take; `None` where it is made without a child.
+    limit: Option<Duration>,
 }
 
 /// The key of the JSON document beside those of every [`Document`].
@@ -65,11 +85,14 @@ pub struct ShownFinding<'a> {
 /// Looks at everything that the node's role has to do with.
 #[must_use]
 pub fn examine(site: &Site) -> Examination {
+    // Each look would ask for it otherwise.
+    let _ = site.slurm.release();
     let role = site.role();
     let mut all = Examination {
         role: role.as_ref().ok().copied(),
         parts: Parts::recorded(site).unwrap_or(Parts::ALL),
         findings: Findings::default(),
+        limit: Some(LIMIT),
     };
     all.add(
         "role",
@@ -78,47 +101,71 @@ pub fn examine(site: &Site) -> Examination {
             Err(error) => unknown(error.clone(), "say it with --role"),
         },
     );
-    let configuration = configuration::configuration(site);
-    all.findings.0.extend(configuration.0);
-    all.add("slurm", slurm_files::slurm(site));
+    all.looks("configuration", || configuration::configuration(site));
+    all.look("slurm", || slurm_files::slurm(site));
     if all.parts != Parts::ALL {
         all.add("parts", Ok(format!("set up here: {}", all.parts)));
     }
     if site.slurm.slurm_conf.is_some() {
-        all.add("slurm-conf", slurm_files::slurm_conf(site));
+        all.ask("slurm-conf", || slurm_files::slurm_conf(site));
         all.slurm_files(site);
         if all.has(Item::EfaPlugin) {
-            all.add("plugin-loaded", plugin::plugin_loaded(site));
+            all.ask("plugin-loaded", || plugin::plugin_loaded(site));
         }
     }
     all.running(site);
     if all.role == Some(Role::Compute) {
         all.called_programs(site);
         if all.has(Item::EfaCheck) {
-            all.add("expectation", recorded(site));
+            all.look("expectation", || recorded(site));
         }
         let gres = all.has(Item::GresHelper) && site.has_section("gres");
         if gres {
-            all.add("gres-watch", daemons::gres_watch(site));
+            all.look("gres-watch", || daemons::gres_watch(site));
         }
         if gres || Path::new("/proc/driver/nvidia/version").exists() {
-            all.add("nvml", gpus::nvml());
+            all.ask("nvml", gpus::nvml);
         }
         if all.has(Item::EfaCheck) {
-            all.add("efa-check", health::efa_check(site));
+            all.ask("efa-check", || health::efa_check(site));
         }
-        all.add("job-log", health::log_folder(site));
-        all.add("selinux", health::selinux(site));
+        all.look("job-log", || health::log_folder(site));
+        all.look("selinux", || health::selinux(site));
         if gres {
-            all.add("gres-spool-dir", health::spool_dir(site, "gres", &[]));
+            all.look("gres-spool-dir", || health::spool_dir(site, "gres", &[]));
         }
         all.logins(site);
     }
-    let in_force = configuration::in_force(site, all.parts);
-    all.add("configuration-in-force", in_force);
-    all.add("versions", health::versions(site));
-    all.add("state", state::state(site));
-    all.add("left-over", state::left_over(site));
+    let parts = all.parts;
+    all.look("configuration-in-force", || {
+        configuration::in_force(site, parts)
+    });
+    all.ask("versions", || health::versions(site));
+    all.look("state", || state::state(site));
+    all.look("left-over", || state::left_over(site));
+    all
+}
+
+/// What is known where looking for slurm.conf and slurm-efa.toml does not end.
+#[must_use]
+pub fn silent(limit: Duration) -> Examination {
+    let mut all = Examination {
+        role: None,
+        parts: Parts::ALL,
+        findings: Findings::default(),
+        limit: None,
+    };
+    let limit = limit.as_secs();
+    all.add(
+        "slurm",
+        unknown(
+            format!(
+                "reading slurm.conf, what it includes, and slurm-efa.toml did not end in {limit} s: \
+                 a file system may not answer"
+            ),
+            FIND_SILENT,
+        ),
+    );
     all
 }
 
@@ -130,6 +177,7 @@ pub fn of_files(site: &Site) -> Findings {
         role: site.role().ok(),
         parts: Parts::recorded(site).unwrap_or(Parts::ALL),
         findings: Findings::default(),
+        limit: None,
     };
     if site.slurm.slurm_conf.is_some() {
         all.slurm_files(site);
@@ -138,23 +186,77 @@ pub fn of_files(site: &Site) -> Findings {
         all.called_programs(site);
         all.stack(site);
     }
-    all.add("left-over", state::left_over(site));
+    all.look("left-over", || state::left_over(site));
     all.findings
 }
 
 impl Examination {
     fn add(&mut self, id: &'static str, look: Look) {
-        let (severity, evidence, remedy) = match look {
+        let (severity, sentence, remedy) = match look {
             Ok(evidence) => (Severity::Ok, evidence, None),
             Err((severity, evidence, remedy)) => (severity, evidence, Some(remedy)),
         };
+        self.put(id, severity, &sentence, remedy);
+    }
+
+    fn put(&mut self, id: &'static str, severity: Severity, text: &str, remedy: Option<String>) {
         self.findings.0.push(Finding {
             id,
             severity,
             subject: None,
-            sentence: printable(&evidence, 600),
+            sentence: printable(text, 600),
             remedy,
         });
+    }
+
+    /// Makes a look at files with a time limit; whether all is well there.
+    fn look(&mut self, id: &'static str, look: impl FnOnce() -> Look) -> bool {
+        let seen = self.in_time(look);
+        self.add_seen(id, seen)
+    }
+
+    /// The same of a look that runs programs.
+    fn ask(&mut self, id: &'static str, look: impl FnOnce() -> Look) -> bool {
+        let seen = match self.limit {
+            Some(_) => in_time::in_time(PROGRAMS_LIMIT, look),
+            None => Some(look()),
+        };
+        self.add_seen(id, seen)
+    }
+
+    fn add_seen(&mut self, id: &'static str, seen: Option<Look>) -> bool {
+        let look = seen.unwrap_or_else(|| unknown(SILENT, FIND_SILENT));
+        let is_well = look.is_ok();
+        self.add(id, look);
+        is_well
+    }
+
+    /// A look at files with any number of findings.
+    fn looks(&mut self, id: &'static str, look: impl FnOnce() -> Findings) {
+        let seen = self.in_time(|| {
+            let findings = look().0.into_iter();
+            let parts = findings.map(|it| (it.severity, it.sentence, it.remedy));
+            parts.collect::<Vec<(Severity, String, Option<String>)>>()
+        });
+        match seen {
+            None => self.add(id, unknown(SILENT, FIND_SILENT)),
+            Some(seen) => {
+                for (severity, sentence, remedy) in seen {
+                    self.put(id, severity, &sentence, remedy);
+                }
+            }
+        }
+    }
+
+    fn in_time<T: Serialize + DeserializeOwned>(&mut self, look: impl FnOnce() -> T) -> Option<T> {
+        let Some(limit) = self.limit else {
+            return Some(look());
+        };
+        let seen = in_time::in_time(limit, look);
+        if seen.is_none() {
+            self.limit = Some(SHORT_LIMIT);
+        }
+        seen
     }
 
     /// Whether a part that is set up here needs this.
@@ -165,20 +267,20 @@ impl Examination {
     /// What slurm.conf and plugstack.conf say.
     fn slurm_files(&mut self, site: &Site) {
         if self.has(Item::EfaPlugin) {
-            self.add("plugstack", plugin::plugstack(site));
-            self.add("plugin-file", plugin::plugin_file(site));
+            self.look("plugstack", || plugin::plugstack(site));
+            self.look("plugin-file", || plugin::plugin_file(site));
         }
-        self.add("plugstack-includes", plugin::plugstack_includes(site));
-        self.add("prolog-flags", slurm_files::prolog_flags(site));
+        self.look("plugstack-includes", || plugin::plugstack_includes(site));
+        self.look("prolog-flags", || slurm_files::prolog_flags(site));
         if self.has(Item::Prolog) {
-            self.add("prolog", program_key(site, "Prolog", paths::PROLOGS));
+            self.look("prolog", || program_key(site, "Prolog", paths::PROLOGS));
         }
         if self.has(Item::HealthCheck) {
-            self.add("health-check", health_check(site));
-            self.add("health-states", health::node_state_of_checks(site));
+            self.look("health-check", || health_check(site));
+            self.look("health-states", || health::node_state_of_checks(site));
         }
         if self.has(Item::Epilog) {
-            self.add("epilog", program_key(site, "Epilog", paths::EPILOGS));
+            self.look("epilog", || program_key(site, "Epilog", paths::EPILOGS));
         }
     }
 
@@ -187,15 +289,16 @@ impl Examination {
         if self.has(Item::Prolog) {
             let prologs = [called::SLURM_EFA_JOB, called::EFA_CHECK];
             let prologs = self.links(&prologs, "prolog");
-            let prologs = folder(site, paths::PROLOGS, &prologs, SETUP);
-            self.add("prolog-programs", prologs);
+            self.look("prolog-programs", || {
+                folder(site, paths::PROLOGS, &prologs, SETUP)
+            });
         }
         if site.slurm.slurm_conf.is_some() {
-            self.add("prolog-others", others(site));
+            self.look("prolog-others", || others(site));
         }
         if self.has(Item::EfaCheck) {
             let link = site.place(health_link(site));
-            self.add("health-program", executable(&link));
+            self.look("health-program", || executable(&link));
         }
         if self.has(Item::Epilog) {
             let mut epilogs = vec![called::SLURM_EFA_JOB];
@@ -203,8 +306,9 @@ impl Examination {
                 epilogs.push(called::GRES_HELPER);
             }
             let epilogs = self.links(&epilogs, "epilog");
-            let epilogs = folder(site, paths::EPILOGS, &epilogs, SETUP);
-            self.add("epilog-programs", epilogs);
+            self.look("epilog-programs", || {
+                folder(site, paths::EPILOGS, &epilogs, SETUP)
+            });
         }
     }
 
@@ -219,11 +323,11 @@ impl Examination {
         if !self.stack(site) {
             return;
         }
-        self.add("sshd-penalties", sshd::penalties(site));
-        self.add("logoutd", daemons::logoutd(site));
+        self.ask("sshd-penalties", || sshd::penalties(site));
+        self.look("logoutd", || daemons::logoutd(site));
         let usual = slurm::installation::USUAL_SPOOLS;
-        self.add("spool-dir", health::spool_dir(site, "logout", &usual));
-        self.add("outlive", outlive::outlive(site));
+        self.look("spool-dir", || health::spool_dir(site, "logout", &usual));
+        self.look("outlive", || outlive::outlive(site));
     }
 
     /// sshd's PAM stack; `false` where logins are not ours to judge.
@@ -240,7 +344,7 @@ impl Examination {
                 self.add("pam", stack.account());
                 self.add("pam-session", stack.session());
                 self.add("pam-adopt", stack.adopt());
-                self.add("pam-module", stack.module(site));
+                self.look("pam-module", || stack.module(site));
             }
         }
         true
@@ -252,11 +356,9 @@ impl Examination {
             return;
         }
         if self.role != Some(Role::Controller) {
-            self.add("users-read", users::users_read(site));
+            self.ask("users-read", || users::users_read(site));
         }
-        let munge = slurm_daemons::munge(site);
-        let works = munge.is_ok();
-        self.add("munge", munge);
+        let works = self.ask("munge", || slurm_daemons::munge(site));
         // Without munge no question to slurmctld has an answer.
         if !works || site.slurm.programs.find(Program::Scontrol).is_none() {
             return;
@@ -271,9 +373,9 @@ impl Examination {
             Err(look) => self.add("slurmctld", Err(look)),
         }
         if self.role == Some(Role::Compute) {
-            self.add("slurmd", slurm_daemons::slurmd());
+            self.look("slurmd", slurm_daemons::slurmd);
             if answers {
-                self.add("node-state", slurm_daemons::node_state(site));
+                self.ask("node-state", || slurm_daemons::node_state(site));
             }
         }
     }
@@ -312,6 +414,7 @@ mod tests {
             role: None,
             parts: Parts::ALL,
             findings: Findings::default(),
+            limit: None,
         };
         for severity in severities {
             let look = match severity {
