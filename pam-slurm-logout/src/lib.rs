@@ -464,6 +464,10 @@ fn not_our_type(name: &str) -> PamResultCode {
     PamResultCode::PAM_MODULE_UNKNOWN
 }
 
+/// The release, for `slurm-efa doctor`, which reads it from the file.
+#[used]
+static RELEASE: &str = concat!("slurm-efa-release=", env!("CARGO_PKG_VERSION"), "=");
+
 struct Module;
 
 /// The functions that libpam looks for. Each of the six is exported.

@@ -346,6 +346,10 @@ impl Share {
     }
 }
 
+/// The release, for `slurm-efa doctor`, which reads it from the file.
+#[used]
+static RELEASE: &str = concat!("slurm-efa-release=", env!("CARGO_PKG_VERSION"), "=");
+
 spank::plugin! {
     name: "spank_gres",
     plugin: Gres,

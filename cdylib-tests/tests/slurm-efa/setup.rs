@@ -944,6 +944,24 @@ const SABOTAGES: &[Sabotage] = &[
         let path = site.path("usr/sbin/efa-check");
         fs::write(&path, "#!/bin/sh\necho efa-check 0.1.0\n").unwrap();
     }),
+    ("versions", "slurm-efa-job is of an older release", |site| {
+        let path = site.path("usr/lib/slurm-efa/slurm-efa-job");
+        fs::write(&path, "#!/bin/sh\necho slurm-efa-job 0.1.0\n").unwrap();
+    }),
+    (
+        "versions",
+        "the plugin of shared GPUs is of an older release",
+        |site| {
+            let plugin = "usr/lib/slurm-efa/spank_gres.so";
+            site.write(plugin, "\x7fELF slurm-efa-release=0.1.9= and more");
+        },
+    ),
+    ("versions", "PAM's module is of an older release", |site| {
+        let path = site.path("usr/lib/slurm-efa/pam_slurm_logout.so");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend_from_slice(b"slurm-efa-release=0.1.9=");
+        fs::write(&path, bytes).unwrap();
+    }),
     ("selinux", "SELinux enforces", |site| {
         site.write("sys/fs/selinux/enforce", "1\n");
     }),
@@ -1092,6 +1110,18 @@ fn an_empty_folder_of_plugins_as_debian_ships_it_is_no_finding() {
         &site.plugstack(),
         &format!("include {}/*.conf", folder.display()),
     );
+    assert_eq!(site.doctor(), (0, Vec::new()));
+}
+
+#[test]
+fn selinux_that_enforces_with_our_policy_module_is_no_finding() {
+    let site = Site::new("");
+    site.set_up();
+    let _daemon = site.daemon();
+    site.write("sys/fs/selinux/enforce", "1\n");
+    assert_eq!(site.doctor().1, ["selinux"]);
+    let module = "var/lib/selinux/targeted/active/modules/400/slurm-efa";
+    fs::create_dir_all(site.path(module)).unwrap();
     assert_eq!(site.doctor(), (0, Vec::new()));
 }
 

@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use config::sections::report;
 use findings::Severity;
@@ -11,7 +12,9 @@ use host::printable;
 use super::look::{Look, SETUP_CONTROLLER, shown, unknown, warning};
 use super::merge::Document;
 use crate::setup::discover::Site;
-use crate::setup::paths::EFA_CHECK;
+use crate::setup::paths::{
+    EFA_CHECK, GRES_HELPERS, GRES_PLUGIN, JOB_PROGRAM, LOGOUTD, PAM_MODULE, PLUGIN,
+};
 use crate::setup::run;
 
 /// The release of this program, which the others should have.
@@ -105,37 +108,56 @@ pub(super) fn log_folder(site: &Site) -> Look {
     }
 }
 
-/// A program's release, against that of this one.
+/// How long a program may take to say its release: there are several.
+const VERSION_LIMIT: Duration = Duration::from_secs(5);
+
+/// The releases of the programs and modules, against that of this program.
 pub(super) fn versions(site: &Site) -> Look {
-    let programs = [EFA_CHECK, "/usr/bin/gres-helper", "/usr/sbin/slurm-logoutd"];
+    let [first, second] = GRES_HELPERS;
+    let programs = [EFA_CHECK, JOB_PROGRAM, first, second, LOGOUTD];
     let mut seen = 0;
-    for program in programs
-        .iter()
-        .map(|it| site.place(it))
-        .filter(|it| it.is_file())
-    {
+    for program in programs.map(|it| site.place(it)) {
         // One that cannot be run is another finding's.
-        let Some(said) = run::run(&program, &["--version"])
-            .ok()
-            .filter(|it| it.success())
-        else {
+        let Some(version) = version_of(&program) else {
             continue;
         };
-        let version = said.stdout.split_whitespace().nth(1).unwrap_or_default();
         if version != OURS {
-            return other_version(&program, version);
+            return other_version(&program, &version);
         }
         seen += 1;
     }
-    if let Some(plugin) = super::plugin::plugin_path(site)
-        && let Some(version) = version_in(&plugin)
-    {
+    for module in modules(site) {
+        let Some(version) = version_in(&module) else {
+            continue;
+        };
         if version != OURS {
-            return other_version(&plugin, &version);
+            return other_version(&module, &version);
         }
         seen += 1;
     }
-    Ok(format!("{seen} programs and plugins are of release {OURS}"))
+    Ok(format!("{seen} programs and modules are of release {OURS}"))
+}
+
+/// The modules that Slurm and PAM load: where they are named, else where the package
+/// has them.
+fn modules(site: &Site) -> [PathBuf; 3] {
+    let named = |file: &str, packaged: &str| {
+        super::plugin::path_of(site, file).unwrap_or_else(|| site.place(packaged))
+    };
+    [
+        named("spank_efa.so", PLUGIN),
+        named("spank_gres.so", GRES_PLUGIN),
+        site.place(PAM_MODULE),
+    ]
+}
+
+fn version_of(program: &Path) -> Option<String> {
+    if !program.is_file() {
+        return None;
+    }
+    let said = run::run_for(program, &["--version"], VERSION_LIMIT).ok()?;
+    let version = said.stdout.split_whitespace().nth(1).unwrap_or_default();
+    said.success().then(|| version.to_owned())
 }
 
 fn other_version(file: &Path, version: &str) -> Look {
@@ -167,16 +189,31 @@ fn version_in(plugin: &Path) -> Option<String> {
     Some(graphic.map(|it| char::from(*it)).collect())
 }
 
-/// Whether SELinux may refuse what the programs do.
+/// Where semodule keeps the module, by the priority of `semodule -i`.
+const MODULE_STORES: [&str; 3] = [
+    "/var/lib/selinux/default/active/modules/400/slurm-efa",
+    "/var/lib/selinux/targeted/active/modules/400/slurm-efa",
+    "/etc/selinux/targeted/active/modules/400/slurm-efa",
+];
+
+/// Whether SELinux may refuse what the PAM module does. Slurm's own daemons are not
+/// confined by the distributions' policies, sshd is.
 pub(super) fn selinux(site: &Site) -> Look {
+    const POLICY: &str = "/usr/share/doc/slurm-efa/examples/slurm-efa.cil";
     match fs::read_to_string(site.place("/sys/fs/selinux/enforce")) {
-        Ok(mode) if mode.trim() == "1" => warning(
-            "SELinux enforces, and slurm-efa has not been tested with it",
-            "load /usr/share/doc/slurm-efa/examples/slurm-efa.cil if logins end with jobs \
-             (docs/logout.md), and look for denials: ausearch -m avc -ts boot",
-        ),
-        Ok(_) => Ok("SELinux is permissive".to_owned()),
+        Ok(mode) if mode.trim() != "1" => Ok("SELinux is permissive".to_owned()),
         Err(_) => Ok("SELinux is not in use".to_owned()),
+        Ok(_) if !site.has_section("logout") => {
+            Ok("SELinux enforces; without [logout] nothing of slurm-efa is in sshd".to_owned())
+        }
+        Ok(_) if MODULE_STORES.iter().any(|it| site.place(it).is_dir()) => {
+            Ok("SELinux enforces, with the policy module slurm-efa".to_owned())
+        }
+        Ok(_) => warning(
+            "SELinux enforces and has no policy module slurm-efa: it may refuse what the PAM \
+             module does in sshd",
+            format!("semodule -i {POLICY}; then look for denials: ausearch -m avc -ts recent"),
+        ),
     }
 }
 

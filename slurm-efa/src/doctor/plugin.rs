@@ -22,9 +22,13 @@ fn read_plugstack(site: &Site) -> Option<(PathBuf, Plugstack)> {
 
 /// The path of our plugin in plugstack.conf.
 pub(super) fn plugin_path(site: &Site) -> Option<PathBuf> {
+    path_of(site, "spank_efa.so")
+}
+
+/// The path of a plugin in plugstack.conf, by its file's name.
+pub(super) fn path_of(site: &Site, file: &str) -> Option<PathBuf> {
     let (_, stack) = read_plugstack(site)?;
-    let plugin = stack.plugin("spank_efa.so")?;
-    Some(PathBuf::from(&plugin.path))
+    Some(PathBuf::from(&stack.plugin(file)?.path))
 }
 
 pub(super) fn plugstack(site: &Site) -> Look {

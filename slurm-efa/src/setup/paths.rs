@@ -41,6 +41,9 @@ pub const EFA_CHECK: &str = "/usr/sbin/efa-check";
 /// Where the other may be.
 pub const GRES_HELPERS: [&str; 2] = ["/usr/sbin/gres-helper", "/usr/bin/gres-helper"];
 
+/// The daemon that ends logins.
+pub const LOGOUTD: &str = "/usr/sbin/slurm-logoutd";
+
 /// Where PAM's module is installed: the same path on every distribution.
 pub const PAM_MODULE: &str = "/usr/lib/slurm-efa/pam_slurm_logout.so";
 

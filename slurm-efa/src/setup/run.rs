@@ -47,8 +47,18 @@ pub fn find(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// Others may change it, or it cannot be started; for a person.
 pub fn run(program: &Path, arguments: &[&str]) -> Result<Said, String> {
+    run_for(program, arguments, LIMIT)
+}
+
+/// The same with a time limit of the caller's.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_for(program: &Path, arguments: &[&str], limit: Duration) -> Result<Said, String> {
     let call = Call::to(program).map_err(|error| error.to_string())?;
-    to_its_end(call.env("PATH", programs::FOLDERS.join(":")), arguments)
+    let call = call.env("PATH", programs::FOLDERS.join(":"));
+    let said = call.args(arguments).run(limit);
+    said.map_err(|error| error.to_string())
 }
 
 /// Runs one of Slurm's programs to its end, with the site's slurm.conf.
