@@ -31,6 +31,9 @@ struct Arguments {
     /// Only measure what is done once for each job: prolog, epilog, hugepages.
     #[arg(long, conflicts_with = "instructions_only")]
     jobs_only: bool,
+    /// Only measure job steps, without and with the plugin.
+    #[arg(long, conflicts_with = "instructions_only")]
+    steps_only: bool,
     /// Measure this plugin instead of the release build beside this program.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
@@ -109,6 +112,9 @@ fn run(arguments: Arguments) -> Outcome {
     };
     if arguments.jobs_only {
         return jobs::measure(&plugin);
+    }
+    if arguments.steps_only {
+        return steps::measure(&plugin, arguments.rounds);
     }
     instructions::measure(&plugin)?;
     if !arguments.instructions_only {
