@@ -240,6 +240,8 @@ fn a_node_that_the_last_release_set_up_has_its_jobs_recorded_after_set_up_only()
         let found = doctor.stdout.contains(&format!("{missing} is missing in"));
         assert!(found, "{doctor}");
     }
+    let why = "Without it no job gets hugepages, and none is reported as a whole";
+    assert_eq!(doctor.stdout.matches(why).count(), 2, "{doctor}");
     site.set_up();
     efa_cluster::step(&site.tb, &[], &["true"]);
     assert!(recorded.exists());

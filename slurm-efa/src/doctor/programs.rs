@@ -163,7 +163,14 @@ pub(super) fn folder(site: &Site, folder: &str, needed: &[String], remedy: &str)
     found.retain(|name| !name.starts_with('.'));
     found.sort();
     if let Some(missing) = needed.iter().find(|name| !found.contains(name)) {
-        return fatal(format!("{missing} is missing in {}", shown(&place)), remedy);
+        let why = match missing.starts_with(called::SLURM_EFA_JOB.name) {
+            true => {
+                ". Without it no job gets hugepages, and none is reported as a whole at its end"
+            }
+            false => "",
+        };
+        let missing = format!("{missing} is missing in {}{why}", shown(&place));
+        return fatal(missing, remedy);
     }
     if found.is_empty() {
         return fatal(format!("there is no program in {}", shown(&place)), remedy);
