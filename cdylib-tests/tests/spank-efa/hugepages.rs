@@ -285,6 +285,63 @@ fn a_job_has_its_pages_while_it_runs_and_the_kernel_has_them_back_after_it() {
     assert_clean(&tb, &before);
 }
 
+/// A batch job, then srun alone: each has its pages while it runs, one record of the
+/// whole job after it, and leaves nothing.
+fn assert_begun_and_closed(contain: bool, prolog_flags: &str) {
+    let _alone = alone();
+    let before = counts();
+    let mut builder = cluster("[report]\nlog = \"{dir}/log/%n.jsonl\"\n");
+    if !contain {
+        builder = builder.without_contain();
+    }
+    let tb = builder.slurm_conf_extra(prolog_flags).start().unwrap();
+    let show = "echo $SLURM_JOB_ID $SLURM_EFA_HUGEPAGES_MIB \
+                $(cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages)";
+    let own = kernel_pages::mebibytes().unwrap() / 2 + 8;
+    let options = ["--efa-profile=p5", "--efa-hugepages=16M"];
+    let batch = efa_cluster::batch(&tb, &options, show);
+    assert_clean(&tb, &before);
+    let command = [&options[..], &["sh", "-c", show]].concat();
+    let step = efa_cluster::step(&tb, &[], &command);
+    assert_clean(&tb, &before);
+    let log = fs::read_to_string(tb.dir().join("log/n1.jsonl")).unwrap();
+    let whole: Vec<usage::UsageRecord> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|record: &usage::UsageRecord| record.step.is_none())
+        .collect();
+    assert_eq!(whole.len(), 2, "{log}");
+    for (printed, record) in [batch, step.stdout].iter().zip(&whole) {
+        let job = record.job;
+        assert!(
+            printed.starts_with(&format!("{job} 16 {own}\n")),
+            "{printed}"
+        );
+        let sent = record
+            .totals()
+            .of(efa::counters::Measure::SentBytes)
+            .exact();
+        assert_eq!(sent, Some(0), "{record:?}");
+        assert_eq!(record.problems, [""; 0]);
+    }
+}
+
+#[test]
+fn with_prolog_flags_alloc_alone_a_job_has_its_pages_and_its_record() {
+    assert_begun_and_closed(false, "PrologFlags=Alloc");
+}
+
+/// slurmd then runs the prolog when the job's first step comes.
+#[test]
+fn without_prolog_flags_a_job_has_its_pages_and_its_record() {
+    assert_begun_and_closed(false, "");
+}
+
+#[test]
+fn with_prolog_flags_contain_a_job_has_its_pages_and_its_record() {
+    assert_begun_and_closed(true, "");
+}
+
 #[test]
 fn the_sites_default_a_profile_and_none_decide_who_gets_pages() {
     let _alone = alone();
