@@ -236,7 +236,10 @@ impl Node {
     }
 
     /// Makes all devices well, and the node forget them.
-    fn heal(&mut self) -> Verdict {
+    ///
+    /// # Errors
+    /// They do not get well.
+    pub fn heal(&mut self) -> Verdict {
         self.fabric.heal()?;
         rebind(&mut self.guest)?;
         self.devices(self.wanted.devices)
@@ -298,6 +301,23 @@ impl Node {
         let pci = self.unbind(device)?;
         let bind = format!("echo {pci} >/sys/bus/pci/drivers/efa/bind");
         self.guest.run(&bind).map(drop)
+    }
+
+    /// Takes a device that is not ready from its driver, which refuses to have it back.
+    /// The command that has the driver try again.
+    ///
+    /// # Errors
+    /// The driver takes it.
+    pub fn unbind_for_good(&mut self, device: usize) -> Verdict<String> {
+        let pci = self.unbind(device)?;
+        let bind = format!("echo {pci} >/sys/bus/pci/drivers/efa/bind");
+        let said = self.guest.output(&bind)?;
+        expect(
+            said.code != 0 && said.text.contains("Invalid argument"),
+            "the driver's refusal",
+            said,
+        )?;
+        Ok(bind)
     }
 
     /// Takes a device from its driver, whose probe is then deferred: the reset does not

@@ -80,6 +80,15 @@ pub const SCENES: &[Scene<Stage>] = &[
     Scene::new("a device is removed during a job", plugin::removed),
     Scene::new("a device is rebound during a job", plugin::rebound),
     Scene::new("counters that lie to a job", plugin::lies),
+    Scene::new(
+        "a device is not ready for its driver during a job",
+        plugin::not_ready,
+    ),
+    // Its node is of no use after it.
+    Scene::new(
+        "a job beside a device whose process has ended",
+        plugin::process_ends,
+    ),
     Scene::new("hot plug during a job", plugin::hot_plug),
     Scene::new("a prolog waits for a late device", late::prolog_waits),
     Scene::new(

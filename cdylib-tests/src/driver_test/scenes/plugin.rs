@@ -62,30 +62,64 @@ fn during(node: &mut Node, happens: impl FnOnce(&mut Node) -> Verdict) -> Verdic
 
 /// Every way not to answer looks the same to a job: its readings hang, until the
 /// driver gives up and refuses.
+fn unanswered_after(node: &mut Node, fault: &str) -> Verdict {
+    node.tell(FAILS, fault)?;
+    let said = slurm::srun(&mut node.guest, "true")?;
+    expect(
+        said.code == 0
+            && ["did not answer", "could not be read", "not known"]
+                .iter()
+                .any(|reason| said.text.contains(reason)),
+        &format!("{fault}: a job that ends, and what is unknown"),
+        said,
+    )?;
+    // The driver has given up.
+    let refused = || slurm::srun(&mut node.guest, "true");
+    says(
+        &slurm::read_in_time(refused)?,
+        &[
+            "efa_2: a counter could not be read at the start",
+            "at least 0 B",
+        ],
+    )
+}
+
 pub fn unanswered(stage: &mut Stage) -> Verdict {
     for fault in ["dead-admin on", "muted on", "gone on"] {
-        let node = node(stage)?;
-        node.tell(FAILS, fault)?;
-        let said = slurm::srun(&mut node.guest, "true")?;
-        expect(
-            said.code == 0
-                && ["did not answer", "could not be read", "not known"]
-                    .iter()
-                    .any(|reason| said.text.contains(reason)),
-            &format!("{fault}: a job that ends, and what is unknown"),
-            said,
-        )?;
-        // The driver has given up.
-        let refused = || slurm::srun(&mut node.guest, "true");
-        says(
-            &slurm::read_in_time(refused)?,
-            &[
-                "efa_2: a counter could not be read at the start",
-                "at least 0 B",
-            ],
-        )?;
+        unanswered_after(node(stage)?, fault)?;
     }
     Ok(())
+}
+
+/// To QEMU and the driver, it is as a device that fell off the bus.
+pub fn process_ends(stage: &mut Stage) -> Verdict {
+    unanswered_after(node(stage)?, "hang-up")?;
+    // QEMU does not connect again.
+    stage.clear();
+    Ok(())
+}
+
+/// The driver gives such a device up when it comes: a job has those that are there.
+pub fn not_ready(stage: &mut Stage) -> Verdict {
+    let node = node(stage)?;
+    let mut bind = String::new();
+    let said = slurm::read_in_time(|| {
+        node.tell(FAILS, "not-ready off")?;
+        node.heal()?;
+        during(node, |node| {
+            node.tell(FAILS, "not-ready on")?;
+            bind = node.unbind_for_good(FAILS)?;
+            Ok(())
+        })
+    })?;
+    says(
+        &said,
+        &["efa_2: the device vanished in between", "at least"],
+    )?;
+    says(&healthy_job(node)?, &["(3 devices): sent 0 B"])?;
+    node.tell(FAILS, "not-ready off")?;
+    node.guest.run(&bind)?;
+    says(&healthy_job(node)?, &["(4 devices): sent 0 B"])
 }
 
 /// Slow is not dead, but later than a job's end waits.
