@@ -117,7 +117,8 @@ impl Stage {
     pub fn node(&mut self, wanted: Wanted) -> Verdict<&mut Node> {
         self.pair = None;
         match self.node.take() {
-            Some(mut node) if node.wanted == wanted => {
+            // QEMU cannot unplug what a scene plugged in.
+            Some(mut node) if node.wanted == wanted && wanted.spare == 0 => {
                 node.heal()?;
                 Ok(self.node.insert(node))
             }

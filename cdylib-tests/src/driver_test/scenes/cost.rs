@@ -23,7 +23,7 @@ const MEASURED: Wanted = Wanted {
 };
 
 /// Jobs of each kind.
-const JOBS: usize = 5;
+const JOBS: usize = 3;
 /// The driver hangs for 30 s.
 const WAITED: Duration = Duration::from_secs(5);
 

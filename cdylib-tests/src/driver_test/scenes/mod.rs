@@ -32,7 +32,6 @@ pub const SCENES: &[Scene<Stage>] = &[
     Scene::new("efa-check pingpong", data_path::loopback),
     Scene::new("closed fabric: a security group", data_path::closed),
     Scene::new("removed from the bus, and rescanned", devices::rescan),
-    Scene::new("hot plug", devices::hot_plug),
     Scene::new("dead admin queue", faults::dead_admin_queue),
     Scene::new(
         "dead admin queue while efa-check looks",
@@ -84,13 +83,14 @@ pub const SCENES: &[Scene<Stage>] = &[
         "a device is not ready for its driver during a job",
         plugin::not_ready,
     ),
+    Scene::new("a prolog waits for a late device", late::prolog_waits),
     // Its node is of no use after it.
     Scene::new(
         "a job beside a device whose process has ended",
         plugin::process_ends,
     ),
+    Scene::new("hot plug", devices::hot_plug),
     Scene::new("hot plug during a job", plugin::hot_plug),
-    Scene::new("a prolog waits for a late device", late::prolog_waits),
     Scene::new(
         "hot plug: the health check resumes the node",
         late::health_check_resumes,
