@@ -327,9 +327,13 @@ fn job(node: &Node) -> (StateDir, Job) {
     (state, job)
 }
 
-fn keep(node: &Node, nonce: &str) {
+fn keep(node: &Node, nonce: &str) -> Child {
     let child = node.with(PLENTY, |reading| reading.keep("n1", 7, nonce));
-    assert!(child.unwrap().wait().unwrap().success());
+    child.unwrap()
+}
+
+fn ends_well(mut reader: Child) {
+    assert!(reader.wait().unwrap().success());
 }
 
 fn kept(state: &StateDir) -> Option<Snapshot> {
@@ -340,8 +344,9 @@ fn kept(state: &StateDir) -> Option<Snapshot> {
 fn the_counters_at_a_jobs_start_come_into_its_record_while_nobody_waits() {
     let node = Node::new();
     let (state, job) = job(&node);
-    keep(&node, &job.start.nonce);
+    let reader = keep(&node, &job.start.nonce);
     assert_eq!(kept(&state).unwrap().devices.len(), 4);
+    ends_well(reader);
 }
 
 #[test]
@@ -349,14 +354,16 @@ fn counters_of_an_earlier_start_come_into_no_record() {
     let node = Node::new();
     node.block(0);
     let (state, earlier) = job(&node);
-    keep(&node, &earlier.start.nonce);
+    let first = keep(&node, &earlier.start.nonce);
     let (_, later) = job(&node);
     node.answer(0);
     // The later start's own reading waits for the earlier's lock.
-    keep(&node, &later.start.nonce);
+    let second = keep(&node, &later.start.nonce);
     let snapshot = kept(&state).unwrap();
     let taken = snapshot.taken.since_boot_ns / 1_000_000;
     assert!(taken >= later.start.since_boot_ms, "{snapshot:?}");
+    ends_well(first);
+    ends_well(second);
 }
 
 #[test]
@@ -369,10 +376,10 @@ fn as_root_a_job_whose_device_hangs_in_the_kernel_has_the_counters_of_the_others
     symlink(stuck.file(), node.counter(3)).unwrap();
     let (state, job) = job(&node);
     let child = node.with(AT_END, |it| it.keep("n1", 7, &job.start.nonce));
-    child.unwrap().wait().unwrap();
     let snapshot = kept(&state).unwrap();
     assert_eq!(snapshot.devices.len(), 3);
     let silent: Vec<&String> = snapshot.silent.keys().collect();
     assert_eq!(silent, [node.device(3)]);
     drop(stuck);
+    child.unwrap().wait().unwrap();
 }

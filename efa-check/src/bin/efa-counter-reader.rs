@@ -4,12 +4,13 @@
 //! an EFA device.
 //!
 //! It says [`Line`]s on standard output or, for a job's prolog, writes what it
-//! read into the job's record. The process that was started ends at once: the
-//! reading is its child's, which is nobody's then.
+//! read into the job's record. For all others the process that was started ends at
+//! once: the reading is its child's, which is nobody's then. A prolog ends soon itself.
 //!
 //! One thread reads device after device. Where a device takes longer than a
 //! healthy one, more threads go on with the others, so one that hangs in the
-//! kernel costs the reading of no other. This process hangs then as a whole once
+//! kernel costs the reading of no other: all of them at once where the driver is
+//! what the thread waits for. This process hangs then as a whole once
 //! it ends, and stays until the driver lets go. Meanwhile it keeps a lock by
 //! which the next reader knows, and has left the control groups of the step that
 //! it was started in, for whose end Slurm would wait.
@@ -33,7 +34,7 @@ use jobs::registry::Registry;
 use slurm::{JobId, JobKey};
 
 /// A healthy device takes less; after that another thread goes on with the next.
-const PACE: Duration = Duration::from_millis(3);
+const PACE: Duration = Duration::from_millis(2);
 
 /// A device for which a thread has waited so long in the kernel will not answer
 /// soon.
@@ -64,6 +65,11 @@ fn main() -> ExitCode {
     let Some(task) = Task::of(std::env::args_os().skip(1)) else {
         return ExitCode::from(EX_USAGE);
     };
+    // The prolog ends soon, and leaves this process to init.
+    if task.job.is_some() {
+        task.run();
+        return ExitCode::SUCCESS;
+    }
     // SAFETY: fork(2) in a process of one thread; the child may do anything.
     match unsafe { libc::fork() } {
         0 => task.run(),
@@ -161,6 +167,8 @@ impl Task {
         });
         report.begin(&work, names.unidentified.into_iter().collect());
         drive(&work, &mut report);
+        // What it has in memory need not be freed piece by piece.
+        std::process::exit(0);
     }
 }
 
@@ -353,8 +361,17 @@ fn drive(work: &Arc<Work>, report: &mut Report<'_>) {
         if is_over || (is_settled && waits_for_others && report.job.is_none()) {
             return;
         }
-        let slow = busy.iter().filter(|busy| busy.is_slow(PACE)).count();
-        wanted = slow.min(unread).min(MOST_THREADS.saturating_sub(threads));
+        wanted = further(&busy, unread).min(MOST_THREADS.saturating_sub(threads));
+    }
+}
+
+/// Threads that are to go on with the devices that nobody reads yet.
+fn further(busy: &[Busy], unread: usize) -> usize {
+    let slow: Vec<&Busy> = busy.iter().filter(|busy| busy.is_slow(PACE)).collect();
+    // One that does not wait in the kernel may lack a CPU, as more of them would.
+    match unread > 0 && slow.iter().any(|busy| busy.hangs()) {
+        true => unread,
+        false => slow.len().min(unread),
     }
 }
 
@@ -410,10 +427,12 @@ impl Report<'_> {
 
     fn take(&mut self, devices: &[String], read: Vec<(usize, DeviceCounters)>) {
         for (device, counters) in read {
-            let name = devices[device].clone();
-            self.say(&Line::Read(name.clone(), counters.clone()));
-            self.snapshot.silent.remove(&name);
-            self.snapshot.devices.insert(name, counters);
+            let line = Line::Read(devices[device].clone(), counters);
+            self.say(&line);
+            if let Line::Read(name, counters) = line {
+                self.snapshot.silent.remove(&name);
+                self.snapshot.devices.insert(name, counters);
+            }
             self.has_news = true;
         }
     }

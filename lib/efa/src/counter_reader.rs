@@ -4,8 +4,9 @@
 //! A read of a port's counters makes the driver ask the device. One that no
 //! longer answers hangs the reader in the kernel, for 30 s as a rule, and no
 //! signal ends that. So no hook of Slurm reads one: [`PROGRAM`] does, which is
-//! nobody's child (its first process forks and ends at once), has no descriptor
-//! of its caller but the pipe, and is never waited for longer than a deadline.
+//! nobody's child (its first process forks and ends at once, but for a prolog,
+//! which ends itself), has no descriptor of its caller but the pipe, and is never
+//! waited for longer than a deadline.
 //!
 //! It writes [`Line`]s of JSON: first which devices there are, then each as it
 //! is read; [`Line::Settled`] when nothing more comes soon.
@@ -107,7 +108,8 @@ impl Reading<'_> {
     }
 
     /// Starts it; it writes what it reads into the job's record, whose file has
-    /// this name and whose start this identity. The child ends at once.
+    /// this name and whose start this identity. The child may hang: for a caller
+    /// that ends soon.
     ///
     /// # Errors
     /// A sentence.
