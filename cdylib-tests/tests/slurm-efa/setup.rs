@@ -258,39 +258,37 @@ fn the_prolog_uses_the_configuration_that_the_node_was_set_up_with() {
 }
 
 #[test]
-fn the_command_that_set_up_advises_for_a_folder_of_prologs_makes_slurm_run_ours() {
+fn a_folder_of_prologs_of_the_sites_runs_ours_until_they_are_reverted() {
     let site = Site::new("");
-    // The last value of slurm.conf counts; before 24.11 Slurm has one prolog only.
     let folder = site.tb.dir().join("prologs");
     fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("10-site"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(folder.join("10-site"), fs::Permissions::from_mode(0o755)).unwrap();
+    let theirs = folder.join("90-site");
+    fs::write(&theirs, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o755)).unwrap();
+    // The last value of slurm.conf counts; before 24.11 Slurm has one prolog only.
     append(&site.conf(), &format!("Prolog={}/*", folder.display()));
-    let output = site.run("setup", "controller", &[]);
-    let command = output
-        .stderr
-        .lines()
-        .find_map(|line| Some(format!("ln -s {}", line.split_once("ln -s ")?.1)));
-    let Some(command) = command else {
-        // This release takes several prologs: ours stands beside the site's.
-        let conf = fs::read_to_string(site.conf()).unwrap();
-        assert!(conf.contains("slurm-efa/prolog.d/*"), "{output}");
-        return;
+    site.set_up();
+    let names = || {
+        let entries = fs::read_dir(&folder).unwrap();
+        let names = entries.map(|it| it.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<_>>()
     };
-    assert_eq!(output.code(), 1, "{output}");
-    let typed = Command::new("sh").args(["-c", &command]).status().unwrap();
-    assert!(typed.success(), "{command}");
-    let link = folder.join("50-efa-check-prolog");
-    assert_eq!(
-        fs::read_link(&link).unwrap(),
-        site.path("etc/slurm-efa/prolog.d/efa-check-prolog")
-    );
-    // Neither set-up nor doctor asks again.
-    let output = site.run("setup", "controller", &[]);
-    assert_eq!(output.code(), 0, "{output}");
+    let ours = ["50-efa-check-prolog", "50-slurm-efa-job-prolog"];
+    let all = ours.iter().chain(&["90-site"]).map(|it| (*it).to_owned());
+    assert_eq!(names(), all.collect());
+    // Both were called before the job.
+    efa_cluster::step(&site.tb, &[], &["true"]);
+    for written in ["state/efa-check.json", "state/last-start"] {
+        assert!(site.tb.dir().join(written).exists(), "{written}");
+    }
     let output = site.run("doctor", "controller", &[]);
     let lines = efa_cluster::lines_with(&output.stdout, &["ok ", " prolog "]);
     assert_eq!(lines.len(), 1, "{output}");
+    for role in ["controller", "compute"] {
+        let output = site.run("revert", role, &[]);
+        assert_eq!(output.code(), 0, "{role}: {output}");
+    }
+    assert_eq!(names(), ["90-site".to_owned()].into());
 }
 
 #[test]

@@ -8,8 +8,6 @@ use cli::called;
 use cluster::Role;
 use slurm::conf::{Disk, glob};
 
-use slurm::Release;
-
 use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, unknown, warning};
 use crate::setup::discover::Site;
 use crate::setup::files::{self, Content};
@@ -21,12 +19,7 @@ use crate::setup::wrapper::Wrapper;
 
 pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
     let values = site.slurm.conf.values(key);
-    // Before 24.11 only the last counts.
-    let several = site
-        .slurm
-        .release()
-        .is_some_and(|it| it >= Release::new(24, 11));
-    let counted: &[&str] = if several {
+    let counted: &[&str] = if prologs::takes_several(site) {
         &values
     } else {
         values.last().map_or(&[], std::slice::from_ref)
@@ -41,12 +34,23 @@ pub(super) fn program_key(site: &Site, key: &str, folder: &str) -> Look {
     }
     let parts = Parts::recorded(site).unwrap_or(Parts::ALL);
     if prologs::runs_ours(site, key, folder, parts) {
-        return Ok(format!("{key}={seen} has slurm-efa's links"));
+        return Ok(format!("{key}={seen} runs slurm-efa's programs"));
     }
-    warning(
-        format!("{key}={seen} is not ours"),
-        format!("have it run each program of {folder}, and fail when one fails"),
-    )
+    let lacking = format!("{key}={seen} does not run slurm-efa's programs");
+    match prologs::their_folder(site, key, folder) {
+        // Nodes have their own.
+        Some(theirs) if site.role() != Ok(Role::Compute) && !Path::new(&theirs.path).is_dir() => {
+            Ok(format!("{key}={seen}, which is not on this node"))
+        }
+        Some(theirs) if site.is_shared(Path::new(&theirs.path)) => {
+            warning(lacking, SETUP_CONTROLLER)
+        }
+        Some(_) => warning(lacking, SETUP),
+        None => warning(
+            lacking,
+            format!("add to it: {}", prologs::line_for_script(&ours)),
+        ),
+    }
 }
 
 pub(super) fn health_check(site: &Site) -> Look {

@@ -19,15 +19,11 @@ use super::paths::{
     PROLOGS, ROLE, SECURITY, SSHD,
 };
 use super::plan::Plan;
-use super::prologs::{links, missing_links, own_config};
+use super::prologs::{self, own_config};
 use super::slurm_conf::{self, Directive};
 use super::units;
 use cluster::Role;
 use findings::Severity;
-
-/// The first release that takes several lines of Prolog and Epilog: read in the
-/// sources of 24.11.5; 22.05.8 lets the last one win.
-const SEVERAL_PROLOGS: Release = Release::new(24, 11);
 
 /// The first with EnableExtraControllers.
 const EXTRA_CONTROLLERS: Release = Release::new(25, 5);
@@ -96,6 +92,7 @@ pub fn plan(
             Content::Link(NO_HEALTHCHECK.into()),
         );
     }
+    let mut left = false;
     if site.edits_slurm(role) {
         slurm(site, &mut plan)?;
     } else if site.has_original() && site.shared && !site.is_configless() {
@@ -106,9 +103,14 @@ pub fn plan(
             ..Plan::default()
         };
         slurm(site, &mut wanted)?;
+        prologs::link(site, Role::Controller, &mut wanted);
         if !wanted.changes.is_empty() {
+            left = true;
             plan.notes.push(left_to_controller(site, "setup"));
         }
+    }
+    if !left {
+        prologs::link(site, role, &mut plan);
     }
     if role != Role::Controller && scope.makes(Item::EfaCheck) {
         retire(site, &mut plan);
@@ -177,7 +179,10 @@ pub(super) fn left_to_controller(site: &Site, command: &str) -> String {
 
 fn compute(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     let scope = plan.scope;
-    for called in links(site).into_iter().filter(|it| scope.makes(it.item)) {
+    for called in prologs::links(site)
+        .into_iter()
+        .filter(|it| scope.makes(it.item))
+    {
         let target = site.place(called.program);
         if !target.is_file() {
             let program = printable(&target.to_string_lossy(), 200);
@@ -303,15 +308,14 @@ fn plugins(site: &Site) -> Wishes {
 
 /// Of slurm.conf, for these parts.
 fn keys(site: &Site, parts: Parts) -> Wishes {
-    let several = site.slurm.release().is_some_and(|it| it >= SEVERAL_PROLOGS);
     let program = |key, folder: &str| {
-        let links = missing_links(site, key, folder, parts);
-        let wanted = !links.is_empty();
+        // A folder of theirs gets links instead.
+        let theirs = prologs::their_folder(site, key, folder).is_some();
+        let wanted = !theirs && !prologs::runs_ours(site, key, folder, parts);
         wanted.then(|| Directive::Program {
             key,
-            value: format!("{}/*", site.place_text(folder)),
-            several,
-            links,
+            value: prologs::pattern(site, folder),
+            several: prologs::takes_several(site),
         })
     };
     let health = Directive::HealthCheck {

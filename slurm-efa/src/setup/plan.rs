@@ -136,6 +136,13 @@ impl Plan {
         SlurmConf::read(&files, conf).unwrap_or_default()
     }
 
+    /// Says something once.
+    pub(super) fn note(&mut self, sentence: String) {
+        if !self.notes.contains(&sentence) {
+            self.notes.push(sentence);
+        }
+    }
+
     pub(super) fn link(&mut self, path: PathBuf, after: Content) {
         let before = files::program(&path);
         // A wrapper of the site's, say. Revert has nothing to do with it.

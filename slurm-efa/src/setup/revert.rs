@@ -12,6 +12,7 @@ use super::files::{self, Change, Content};
 use super::parts::{Item, Parts, Scope};
 use super::paths::{EPILOGS, HEALTHCHECK, NHC_CONF, OLD_HEALTHCHECK, PARTS, PROLOGS, ROLE, SSHD};
 use super::plan::Plan;
+use super::prologs;
 use super::units;
 use super::verify::is_slurms;
 use cli::called;
@@ -56,6 +57,7 @@ pub fn plan_revert(site: &Site, only: Option<Parts>) -> Result<Plan, SetupError>
             false => Lines::without(text, goes).into_text(),
         })?;
     }
+    prologs::unlink(site, &mut plan);
     links(site, &mut plan);
     for daemon in units::DAEMONS.iter().filter(|it| scope.takes(it.item)) {
         daemon.plan(site, &mut plan, None)?;
@@ -95,6 +97,9 @@ fn links(site: &Site, plan: &mut Plan) {
         (HEALTHCHECK, None),
         (OLD_HEALTHCHECK, None),
     ] {
+        if plan.stays.contains(&place) {
+            continue;
+        }
         let links: Vec<PathBuf> = match command {
             None if scope.takes(Item::EfaCheck) => vec![site.place(place)],
             None => Vec::new(),

@@ -8,7 +8,7 @@ use slurm::conf::{Files, Overlay, Plugstack, SlurmConf};
 
 use super::edit::Lines;
 use super::nhc;
-use super::prologs::{Folder, Link};
+use super::prologs;
 
 /// What a file shall say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,6 @@ pub enum Directive {
         value: String,
         /// Whether Slurm takes several lines.
         several: bool,
-        /// Our programs, and the links by which slurmd calls them.
-        links: Vec<Link>,
     },
     /// Lines that nobody shares with us.
     Verbatim(Vec<String>),
@@ -113,8 +111,7 @@ impl Editor<'_> {
                 key,
                 value,
                 several,
-                links,
-            } => self.program(key, value, *several, links),
+            } => self.program(key, value, *several),
             Directive::Verbatim(lines) => {
                 for line in lines {
                     self.lines.append(line);
@@ -210,7 +207,7 @@ impl Editor<'_> {
         self.value(key, &wanted);
     }
 
-    fn program(&mut self, key: &str, value: &str, several: bool, links: &[Link]) {
+    fn program(&mut self, key: &str, value: &str, several: bool) {
         let places = self.all(key);
         if places.iter().any(|place| place.value == value) {
             return;
@@ -218,21 +215,10 @@ impl Editor<'_> {
         match places.last() {
             Some(place) if !several => {
                 let theirs = printable(&place.value, 200);
-                let advice = match Folder::of(&place.value) {
-                    Some(folder) => {
-                        let commands: Vec<String> =
-                            links.iter().map(|link| folder.command(link)).collect();
-                        format!(
-                            "run on each node, once where nodes share the folder: {}",
-                            printable(&commands.join("; "), 600)
-                        )
-                    }
-                    None => {
-                        format!("have it run each program of {value}, and fail when one fails")
-                    }
-                };
                 self.notes.push(format!(
-                    "{key}={theirs} stays, since this Slurm takes one {key} only; {advice}"
+                    "{key}={theirs} stays, since this Slurm takes one {key} only; add this line to \
+                     it: {}",
+                    prologs::line_for_script(value.trim_end_matches("/*"))
                 ));
             }
             _ => self.lines.append(&format!("{key}={value}")),
@@ -293,10 +279,6 @@ mod tests {
                 key: "Prolog",
                 value: "/etc/slurm-efa/prolog.d/*".to_owned(),
                 several,
-                links: vec![Link {
-                    name: "efa-check-prolog".to_owned(),
-                    program: "/usr/sbin/efa-check".to_owned(),
-                }],
             },
             Directive::HealthCheck {
                 program: "/etc/slurm-efa/efa-check-healthcheck".to_owned(),
@@ -390,23 +372,6 @@ mod tests {
             "{:?}",
             edited.notes
         );
-    }
-
-    #[test]
-    fn a_folder_of_prologs_of_theirs_is_named_with_the_command_that_adds_ours() {
-        for (pattern, link) in [
-            ("/opt/prolog.d/*", "/opt/prolog.d/50-efa-check-prolog"),
-            ("/opt/prolog.d/*.sh", "/opt/prolog.d/50-efa-check-prolog.sh"),
-        ] {
-            let text = format!("Prolog={pattern}\n");
-            let edited = edit(&text, &wishes(false)[1..2]);
-            assert_eq!(edited.text, text);
-            let command = format!(": ln -s /usr/sbin/efa-check {link}");
-            assert!(edited.notes[0].ends_with(&command), "{:?}", edited.notes);
-        }
-        for no_folder in ["/opt/*/prolog.sh", "/opt/prolog.d/[0-9]*", "/opt/*/*", "*"] {
-            assert_eq!(Folder::of(no_folder), None, "{no_folder}");
-        }
     }
 
     #[test]

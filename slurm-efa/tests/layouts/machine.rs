@@ -15,6 +15,7 @@ use slurm::{Installation, Release};
 use slurm_efa::doctor;
 use slurm_efa::setup::discover::{Site, Wanted};
 use slurm_efa::setup::edit::{ASIDE, MARK, without_ours};
+use slurm_efa::setup::parts::{Part, Parts};
 use slurm_efa::setup::{Plan, desired, files, revert};
 
 use crate::description::Description;
@@ -144,6 +145,13 @@ impl<'a> Machine<'a> {
             let plan = revert::plan_revert(&self.site(*role), None).unwrap();
             self.carry_out(plan);
         }
+    }
+
+    /// Takes back one part.
+    pub fn revert_only(&self, part: Part) {
+        let site = self.site(self.description.roles[0]);
+        let plan = revert::plan_revert(&site, Some(Parts::of(&[part]))).unwrap();
+        self.carry_out(plan);
     }
 
     fn carry_out(&self, plan: Plan) -> Vec<String> {

@@ -14,7 +14,8 @@ mod machine;
 use std::path::Path;
 
 use description::Description;
-use machine::Machine;
+use machine::{Entry, Machine};
+use slurm_efa::setup::parts::Part;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/layouts");
 
@@ -101,6 +102,47 @@ fn slurms_own_scontrol_accepts_slurm_conf_before_setup_and_after() {
         machine.set_up();
         machine.scontrol().map_err(|said| format!("after: {said}"))
     });
+}
+
+#[test]
+fn lines_that_an_earlier_release_put_beside_the_sites_folder_stay_and_it_gets_no_links() {
+    let path = Path::new(FOLDER).join("pcluster-head-24.11.layout");
+    let mut description = Description::read(&path);
+    let conf = description.files.get_mut(&description.conf).unwrap();
+    let Entry::Text(text) = conf else {
+        unreachable!();
+    };
+    for key in ["prolog", "epilog"] {
+        let folder = format!("{{root}}/etc/slurm-efa/{key}.d");
+        text.push_str(&format!("{key}={folder}/* # slurm-efa\n"));
+    }
+    let machine = Machine::new(&description);
+    let before = machine.files();
+    machine.set_up();
+    let changes = machine.changes_since(&before);
+    let links = changes.keys().filter(|path| path.contains("/scripts/"));
+    assert_eq!(links.count(), 0, "{changes:#?}");
+    let ours = &changes[&description.conf];
+    assert!(ours.contains(&"+Prolog=/etc/slurm-efa/prolog.d/*".to_owned()));
+}
+
+#[test]
+fn a_part_that_is_reverted_takes_only_its_link_out_of_the_sites_folder() {
+    let path = Path::new(FOLDER).join("pcluster-head.layout");
+    let description = Description::read(&path);
+    let machine = Machine::new(&description);
+    machine.set_up();
+    let before = machine.files();
+    machine.revert_only(Part::Health);
+    let gone: Vec<String> = machine
+        .changes_since(&before)
+        .into_iter()
+        .filter_map(|(path, lines)| (lines == ["is gone"]).then_some(path))
+        .collect();
+    assert_eq!(
+        gone,
+        ["/opt/slurm/etc/scripts/prolog.d/50-efa-check-prolog"]
+    );
 }
 
 #[test]
