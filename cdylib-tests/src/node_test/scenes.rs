@@ -88,7 +88,7 @@ fn doctor(cluster: &mut Cluster) -> Verdict {
             &format!("{} all green", machine.name),
             &said,
         )?;
-        let again = machine.output("slurm-efa setup --dry-run")?;
+        let again = machine.output("slurm-efa setup --check")?;
         expect(again.success(), "nothing left to set up", again)?;
         // slurmd runs on login nodes too.
         let missing = machine.output("grep -h 'can not be executed' /var/log/slurm/*.log")?;

@@ -188,14 +188,32 @@ pub(crate) fn append(path: &Path, line: &str) {
 fn a_node_that_was_set_up_runs_jobs_with_a_profile_and_gets_every_byte_back() {
     let site = Site::new("");
     let before = site.texts();
-    let planned = site.run("setup", "controller", &["--dry-run"]);
-    assert_eq!(planned.code(), 1, "{planned}");
-    assert!(planned.stdout.contains("+1   optional "), "{planned}");
+    for (option, code) in [("--dry-run", 0), ("--check", 1)] {
+        let planned = site.run("setup", "controller", &[option]);
+        assert_eq!(planned.code(), code, "{planned}");
+        let plugstack = site.plugstack().display().to_string();
+        for line in [
+            &format!("\n+++ {plugstack}\n@@ "),
+            "\n+optional ",
+            "\nwill run: scontrol reconfigure\n",
+            "\nnext: run the same without --dry-run or --check",
+        ] {
+            assert!(planned.stdout.contains(line), "{line}: {planned}");
+        }
+    }
     assert_eq!(site.texts(), before);
 
     site.set_up();
     let after = site.texts();
     assert_ne!(after, before);
+    let planned = site.run("setup", "controller", &["--check"]);
+    assert_eq!(planned.code(), 0, "{planned}");
+    assert!(
+        planned
+            .stdout
+            .ends_with("next: nothing; no file would change\n"),
+        "{planned}"
+    );
     site.set_up();
     assert_eq!(site.texts(), after, "a second set-up changed something");
 

@@ -69,10 +69,9 @@ fn a_health_check_that_slurm_still_asks_for_stays_on_the_node() {
     site.set_up();
     let output = site.run("revert", "compute", &["--only", "health", "--dry-run"]);
     // The controller's file is here, too: its lines go in the same plan.
-    assert!(
-        output.stdout.contains("efa-check-healthcheck is removed"),
-        "{output}"
-    );
+    let link = site.path("etc/slurm-efa/efa-check-healthcheck");
+    let gone = format!("--- {}\n+++ /dev/null\n", link.display());
+    assert!(output.stdout.contains(&gone), "{output}");
     let cache = site.tb.dir().join("conf-cache");
     fs::create_dir(&cache).unwrap();
     fs::copy(site.conf(), cache.join("slurm.conf")).unwrap();

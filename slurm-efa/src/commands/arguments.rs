@@ -32,9 +32,12 @@ impl SiteArguments {
 /// What is common to all that change files.
 #[derive(Debug, Args)]
 pub struct EditArguments {
-    /// Show what would change, and change nothing
+    /// Show what would change and what would be run, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// The same, and exit with 1 if a file or link would change
+    #[arg(long)]
+    pub check: bool,
     /// Only these parts, separated by commas; the others stay as they are
     #[arg(long, value_name = "PARTS", value_delimiter = ',', value_parser = parts())]
     only: Vec<Part>,
@@ -46,6 +49,11 @@ pub struct EditArguments {
 }
 
 impl EditArguments {
+    /// Whether it only looks.
+    pub fn changes_nothing(&self) -> bool {
+        self.dry_run || self.check
+    }
+
     /// The parts that were chosen; `None` for all.
     pub fn only(&self) -> Option<Parts> {
         (!self.only.is_empty()).then(|| Parts::of(&self.only))

@@ -20,11 +20,13 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let edit = arguments.edit;
-    if let Some(code) = edit::not_root(edit.dry_run) {
+    if let Some(code) = edit::not_root(edit.changes_nothing()) {
         return Ok(code);
     }
     let site = edit.place.look();
-    let _lock = (!edit.dry_run).then(|| apply::lock(&site)).transpose()?;
+    let _lock = (!edit.changes_nothing())
+        .then(|| apply::lock(&site))
+        .transpose()?;
     let plan = revert::plan_revert(&site, edit.only())?;
     if arguments.all_or_nothing {
         let needed = removal::still_needed(&site, &plan);
@@ -43,5 +45,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     } else {
         Role::Login
     };
-    edit::carry_out(&site, role, &plan, &edit)
+    let next = match role {
+        Role::Controller => "run `slurm-efa revert` on each node",
+        Role::Login | Role::Compute => "nothing; the package can be removed from this node",
+    };
+    edit::carry_out(&site, role, &plan, &edit, next)
 }

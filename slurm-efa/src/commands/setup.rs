@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use cluster::Role;
 use findings::Severity;
 use slurm_efa::setup::parts::Part;
 use slurm_efa::setup::{SetupError, apply, desired};
@@ -25,7 +26,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let edit = arguments.edit;
-    if let Some(code) = edit::not_root(edit.dry_run) {
+    if let Some(code) = edit::not_root(edit.changes_nothing()) {
         return Ok(code);
     }
     let others_only = edit.only().is_some_and(|it| !it.has(Part::Gres));
@@ -41,10 +42,23 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
             eprintln!("slurm-efa: {}", finding.sentence);
         }
     }
-    let _lock = (!edit.dry_run).then(|| apply::lock(&site)).transpose()?;
+    let _lock = (!edit.changes_nothing())
+        .then(|| apply::lock(&site))
+        .transpose()?;
     let mut plan = desired::plan(&site, role, &arguments.admin, edit.only())?;
     if let Some(fragment) = &arguments.gres_conf {
         desired::plan_gres(&site, role, &mut plan, fragment)?;
     }
-    edit::carry_out(&site, role, &plan, &edit)
+    edit::carry_out(&site, role, &plan, &edit, next(role))
+}
+
+/// What an administrator does after the setup of a node of this role.
+fn next(role: Role) -> &'static str {
+    match role {
+        Role::Compute => {
+            "once every compute node is set up, run `slurm-efa setup` on the controller"
+        }
+        Role::Login => "run `slurm-efa doctor` here",
+        Role::Controller => "run `slurm-efa doctor` here and on a compute node",
+    }
 }

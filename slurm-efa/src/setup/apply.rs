@@ -1,5 +1,6 @@
 //! Makes a plan true, or puts everything back; then what follows from it.
 
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,6 @@ use super::plan::Plan;
 use super::run;
 use super::units;
 use super::verify;
-use super::verify::changes;
 use cluster::Role;
 
 /// How long another set-up is waited for.
@@ -89,32 +89,92 @@ fn stamp() -> String {
     format!("{seconds}-{}", std::process::id())
 }
 
-/// What follows once the files are in place; each that fails is told, and
-/// undoes nothing.
-#[must_use]
-pub fn follow_up(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec<String> {
-    let mut said = Vec::new();
-    // Also where nothing changed: another node may have, of files that all share.
-    if reconfigure && role == Role::Controller {
-        said.extend(ask_controller(site).err());
-    }
-    if role == Role::Compute && plan.scope.makes(Item::EfaCheck) {
-        said.extend(record(site).err());
-    }
-    let sshd = site.place(SSHD);
-    let stack = std::fs::read_to_string(&sshd).unwrap_or_default();
-    let gres = role == Role::Compute && site.has_section("gres");
-    let units = units::units(plan, changes(plan, &sshd), &stack, gres);
-    for unit in units.start {
-        said.extend(units::start(site, plan, unit).err());
-    }
-    for unit in units.stop {
-        units::stop(site, unit);
-    }
-    said
+/// What is run once the files are in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// slurmctld reads its files again.
+    Reconfigure,
+    /// The number of the node's devices is recorded.
+    Baseline,
+    /// A daemon is enabled and started.
+    Start(&'static str),
+    /// A daemon is stopped and disabled.
+    Stop(&'static str),
 }
 
-/// slurmctld reads its files anew and hands them to configless nodes. No daemon
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reconfigure => f.write_str("scontrol reconfigure"),
+            Self::Baseline => f.write_str("efa-check baseline"),
+            Self::Start(unit) => write!(f, "systemctl enable --now {unit}"),
+            Self::Stop(unit) => write!(f, "systemctl disable --now {unit}"),
+        }
+    }
+}
+
+/// The steps that follow from a plan.
+#[must_use]
+pub fn steps(site: &Site, role: Role, plan: &Plan, reconfigure: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    // Also where nothing changed: another node may have, of files that all share.
+    if reconfigure && role == Role::Controller {
+        steps.push(Step::Reconfigure);
+    }
+    let records = role == Role::Compute && plan.scope.makes(Item::EfaCheck);
+    if records && !super::discover::expectation(site).exists() {
+        steps.push(Step::Baseline);
+    }
+    if units::systemctl(site).is_some() {
+        let gres = role == Role::Compute && site.has_section("gres");
+        let units = units::units(plan, &stack_after(site, plan), gres);
+        steps.extend(units.start.into_iter().map(Step::Start));
+        steps.extend(units.stop.into_iter().map(Step::Stop));
+    }
+    steps
+}
+
+/// The text of sshd's stack once the plan is carried out.
+fn stack_after(site: &Site, plan: &Plan) -> String {
+    let sshd = site.place(SSHD);
+    let change = plan
+        .changes
+        .iter()
+        .find(|it| verify::is_same(&sshd, &it.path));
+    match change.map(|it| &it.after) {
+        Some(Content::Text(text)) => text.clone(),
+        Some(_) => String::new(),
+        None => std::fs::read_to_string(&sshd).unwrap_or_default(),
+    }
+}
+
+/// What did not succeed once the files were in place; it undoes nothing.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// What somebody should look at.
+    pub notes: Vec<String>,
+    /// Daemons that did not start.
+    pub failures: Vec<String>,
+}
+
+/// Runs the steps.
+#[must_use]
+pub fn follow_up(site: &Site, plan: &Plan, steps: &[Step]) -> Followed {
+    let mut followed = Followed::default();
+    for step in steps {
+        match step {
+            Step::Reconfigure => followed.notes.extend(ask_controller(site).err()),
+            Step::Baseline => followed.notes.extend(record(site).err()),
+            Step::Start(unit) => followed
+                .failures
+                .extend(units::start(site, plan, unit).err()),
+            Step::Stop(unit) => units::stop(site, unit),
+        }
+    }
+    followed
+}
+
+/// slurmctld reads its files again and hands them to configless nodes. No daemon
 /// is restarted.
 fn ask_controller(site: &Site) -> Result<(), String> {
     let ran = run::slurms(site, Program::Scontrol, &["reconfigure"])?;
@@ -122,16 +182,13 @@ fn ask_controller(site: &Site) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "slurmctld did not read its files anew ({}); run `scontrol reconfigure` when it is up",
+        "could not reconfigure slurmctld ({}); run `scontrol reconfigure` once it is up",
         run::complaint(&ran)
     ))
 }
 
 /// What efa-check expects from now on, unless it knows.
 fn record(site: &Site) -> Result<(), String> {
-    if super::discover::expectation(site).exists() {
-        return Ok(());
-    }
     let program = site.place(EFA_CHECK);
     let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
     let mut arguments = vec!["baseline"];

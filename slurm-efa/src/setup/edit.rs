@@ -9,6 +9,8 @@
 //! PAM's files, also after text. How their programs read and join lines is known
 //! to `slurm::conf::reader` and to [`super::pam`].
 
+use host::printable;
+use similar::TextDiff;
 use slurm::conf::reader::{self, Grammar, is_continued};
 
 /// What a line of ours ends with.
@@ -204,49 +206,24 @@ fn is_ours(line: &str) -> bool {
     !line.starts_with(ASIDE) && line.trim_end_matches('\r').ends_with(MARK)
 }
 
-/// What changed from `before` to `after`, line by line, for a person: every
-/// line that went with `-` and that came with `+`, with its number.
+/// A unified diff of the file that is shown as `name`; `None` is a file that is not
+/// there. Control characters are replaced.
 #[must_use]
-pub fn diff(before: &str, after: &str) -> String {
-    let old: Vec<&str> = before.lines().collect();
-    let new: Vec<&str> = after.lines().collect();
-    let mut text = String::new();
-    let (mut i, mut j) = (0, 0);
-    // Ours only inserts lines, and replaces one by one: no search is needed
-    // beyond the next line that both have.
-    while i < old.len() || j < new.len() {
-        match (old.get(i), new.get(j)) {
-            (Some(a), Some(b)) if a == b => {
-                i += 1;
-                j += 1;
-            }
-            (Some(a), Some(b)) if b.strip_prefix(ASIDE) == Some(a) => {
-                text += &format!("-{:<4}{a}\n+{:<4}{b}\n", i + 1, j + 1);
-                i += 1;
-                j += 1;
-            }
-            (Some(a), Some(b)) if a.strip_prefix(ASIDE) == Some(b) => {
-                text += &format!("-{:<4}{a}\n+{:<4}{b}\n", i + 1, j + 1);
-                i += 1;
-                j += 1;
-            }
-            (Some(a), _) if is_ours(a) => {
-                text += &format!("-{:<4}{a}\n", i + 1);
-                i += 1;
-            }
-            (_, Some(b)) => {
-                text += &format!("+{:<4}{b}\n", j + 1);
-                j += 1;
-            }
-            (Some(a), None) => {
-                text += &format!("-{:<4}{a}\n", i + 1);
-                i += 1;
-            }
-            (None, None) => break,
-        }
-    }
-    text
+pub fn diff(name: &str, before: Option<&str>, after: Option<&str>) -> String {
+    let header = |text: Option<&str>| text.map_or("/dev/null", |_| name);
+    let (from, to) = (before.unwrap_or_default(), after.unwrap_or_default());
+    let diff = TextDiff::from_lines(from, to);
+    let mut unified = diff.unified_diff();
+    let unified = unified.header(header(before), header(after)).to_string();
+    let shown = |line: &str| {
+        let columns: Vec<String> = line.split('\t').map(|it| printable(it, LONGEST)).collect();
+        format!("{}\n", columns.join("\t"))
+    };
+    unified.lines().map(shown).collect()
 }
+
+/// Longest line of a diff that is shown whole, in bytes.
+const LONGEST: usize = 4000;
 
 #[cfg(test)]
 mod tests {
@@ -298,7 +275,7 @@ mod tests {
 
         #[test]
         fn anything_is_a_text(text in "\\PC*", other in "\\PC*") {
-            let _ = diff(&text, &other);
+            let _ = diff("/x", Some(&text), Some(&other));
         }
     }
 
@@ -340,20 +317,22 @@ mod tests {
     }
 
     #[test]
-    fn a_diff_shows_what_came_and_what_went() {
-        let mut lines = Lines::theirs("A=1\nB=1\n");
+    fn a_diff_is_unified_and_has_no_control_characters() {
+        let mut lines = Lines::theirs("A=1\nB=1\nC=1\nD=1\nE=1");
         lines.put_aside(0..1);
         lines.insert(1, "A=2");
         let after = lines.into_text();
-        let there = diff("A=1\nB=1\n", &after);
+        let there = diff("/x", Some("A=1\nB=1\nC=1\nD=1\nE=1"), Some(&after));
+        let expected = "--- /x\n+++ /x\n@@ -1,4 +1,5 @@\n-A=1\n+#slurm-efa# A=1\n\
+                        +A=2 # slurm-efa\n B=1\n C=1\n D=1\n";
+        assert_eq!(there, expected);
+        let new = diff("/x", None, Some("A=1"));
+        let expected = "--- /dev/null\n+++ /x\n@@ -0,0 +1 @@\n+A=1\n\\ No newline at end of file\n";
+        assert_eq!(new, expected);
+        let gone = diff("/x", Some("A\u{1b}\t=1\n"), None);
         assert_eq!(
-            there,
-            "-1   A=1\n+1   #slurm-efa# A=1\n+2   A=2 # slurm-efa\n"
-        );
-        let back = diff(&after, "A=1\nB=1\n");
-        assert_eq!(
-            back,
-            "-1   #slurm-efa# A=1\n+1   A=1\n-2   A=2 # slurm-efa\n"
+            gone,
+            "--- /x\n+++ /dev/null\n@@ -1 +0,0 @@\n-A\\u{1b}\t=1\n"
         );
     }
 }

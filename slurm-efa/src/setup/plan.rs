@@ -34,27 +34,34 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What will change, for a person.
+    /// What will change, for a person: a unified diff of each file, and each link.
     #[must_use]
     pub fn diff(&self) -> String {
         let shown = |path: &Path| printable(&path.to_string_lossy(), 300);
-        let mut text = String::new();
-        for change in &self.changes {
-            let path = shown(&change.path);
-            text += &match (&change.before, &change.after) {
-                (before, Content::Text(after) | Content::Script(after)) => {
-                    let before = if let Content::Text(it) | Content::Script(it) = before {
-                        it
-                    } else {
-                        ""
-                    };
-                    format!("{path}\n{}", printable_lines(&edit::diff(before, after)))
-                }
-                (_, Content::Link(target)) => format!("{path} -> {}\n", shown(target)),
-                (_, Content::Nothing) => format!("{path} is removed\n"),
-            };
+        let text = |content| match content {
+            &Content::Text(ref text) | &Content::Script(ref text) => Some(text.as_str()),
+            Content::Link(_) | Content::Nothing => None,
+        };
+        let mut all = String::new();
+        for Change {
+            path,
+            before,
+            after,
+        } in &self.changes
+        {
+            let path = shown(path);
+            let (old, new) = (text(before), text(after));
+            if let Content::Link(target) = before {
+                all += &format!("-{path} -> {}\n", shown(target));
+            }
+            if old.is_some() || new.is_some() {
+                all += &edit::diff(&path, old, new);
+            }
+            if let Content::Link(target) = after {
+                all += &format!("+{path} -> {}\n", shown(target));
+            }
         }
-        text
+        all
     }
 
     pub(super) fn text(
@@ -176,10 +183,4 @@ impl Plan {
             });
         }
     }
-}
-
-fn printable_lines(text: &str) -> String {
-    text.lines()
-        .map(|line| format!("{}\n", printable(line, 400)))
-        .collect()
 }

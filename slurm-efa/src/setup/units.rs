@@ -1,6 +1,10 @@
 //! The daemons that a plan starts or stops, and by which configuration they run.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use host::exec::Said;
+use host::{Deadline, printable};
 
 use super::discover::Site;
 use super::error::SetupError;
@@ -96,9 +100,9 @@ pub(super) struct Units {
     pub(super) stop: Vec<&'static str>,
 }
 
-/// What follows from a plan: `edited` says whether sshd's stack was among its
-/// changes, `stack` is its text now, and `gres` whether this node shares GPUs.
-pub(super) fn units(plan: &Plan, edited: bool, stack: &str, gres: bool) -> Units {
+/// What follows from a plan: `stack` is the text of sshd's stack once it is carried
+/// out, and `gres` whether this node shares GPUs.
+pub(super) fn units(plan: &Plan, stack: &str, gres: bool) -> Units {
     let mut units = Units::default();
     // By the new text: a revert changes the stack, too.
     let judged = stack.lines().any(|line| {
@@ -116,7 +120,7 @@ pub(super) fn units(plan: &Plan, edited: bool, stack: &str, gres: bool) -> Units
         }
         return units;
     }
-    if edited && judged {
+    if judged && plan.scope.makes(Item::Logins) {
         units.start.push(LOGOUTD);
     }
     if gres && plan.scope.makes(Item::GresHelper) {
@@ -125,31 +129,111 @@ pub(super) fn units(plan: &Plan, edited: bool, stack: &str, gres: bool) -> Units
     units
 }
 
+/// How long a daemon may take to start.
+const START_LIMIT: Duration = Duration::from_secs(5);
+
 /// systemctl, where systemd runs and the tree is its own.
-fn systemctl(site: &Site) -> Option<PathBuf> {
+pub(super) fn systemctl(site: &Site) -> Option<PathBuf> {
     let runs = site.wanted.root.is_none() && Path::new("/run/systemd/system").is_dir();
     runs.then(|| run::find("systemctl")).flatten()
 }
 
-/// Starts a daemon now and at each boot, where systemd runs; again if what its unit
-/// runs has changed.
+/// Starts a daemon now and at each boot; again if what its unit runs has changed.
+///
+/// # Errors
+/// It does not start, for the reason that the daemon itself gives.
 pub(super) fn start(site: &Site, plan: &Plan, unit: &str) -> Result<(), String> {
     let Some(systemctl) = systemctl(site) else {
         return Ok(());
     };
-    let mut calls = vec![vec!["enable", "--now", unit]];
     let mut daemons = DAEMONS.iter();
-    if daemons.any(|it| it.unit == unit && it.is_changed(site, plan)) {
+    let is_changed = daemons.any(|it| it.unit == unit && it.is_changed(site, plan));
+    let said = start_by(unit, is_changed, |call| run::run(&systemctl, call));
+    said.map_err(|state| {
+        let reason = own_reason(unit).unwrap_or(state);
+        format!(
+            "{unit} was enabled but does not start: {reason}. The files stay as they are now; run \
+             `systemctl restart {unit}` once that is corrected"
+        )
+    })
+}
+
+fn start_by(
+    unit: &str,
+    is_changed: bool,
+    mut systemctl: impl FnMut(&[&str]) -> Result<Said, String>,
+) -> Result<(), String> {
+    let mut calls = vec![vec!["enable", "--now", unit]];
+    if is_changed {
         calls.insert(0, vec!["daemon-reload"]);
         calls.push(vec!["restart", unit]);
     }
     for call in calls {
-        let ran = run::run(&systemctl, &call)?;
+        let ran = systemctl(&call)?;
         if !ran.success() {
-            return Err(format!("{unit} was not started: {}", run::complaint(&ran)));
+            return Err(run::complaint(&ran));
         }
     }
-    Ok(())
+    // A simple service counts as started before its program has read anything.
+    let deadline = Deadline::after(START_LIMIT);
+    let mut seen = None;
+    loop {
+        let ran = systemctl(&["show", "--property=ActiveState,SubState,MainPID", unit])?;
+        match State::of(&ran.stdout) {
+            State::Failed => return Err("it ended at once".to_owned()),
+            State::Runs(pid) if seen.is_some_and(|it| it != pid) => {
+                return Err("it ends again and again".to_owned());
+            }
+            State::Runs(pid) => {
+                let first = seen.replace(pid).is_none();
+                if !first && deadline.left() < START_LIMIT - SETTLED {
+                    return Ok(());
+                }
+            }
+            State::Starts => {}
+        }
+        if deadline.left().is_zero() {
+            return Err(format!("it is not up after {} s", START_LIMIT.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A daemon that runs for so long has read its configuration.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// What systemd says of a unit.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Runs(u32),
+    Starts,
+    Failed,
+}
+
+impl State {
+    /// Of what `systemctl show` prints.
+    fn of(text: &str) -> Self {
+        let value = |key: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once('='));
+            lines.find_map(|(name, value)| (name == key).then_some(value))
+        };
+        let pid = value("MainPID").and_then(|it| it.parse().ok()).unwrap_or(0);
+        match (value("ActiveState"), value("SubState")) {
+            (Some("failed"), _) | (_, Some("auto-restart")) => Self::Failed,
+            (Some("active"), _) => Self::Runs(pid),
+            _ => Self::Starts,
+        }
+    }
+}
+
+/// The last line that a unit's own processes logged.
+fn own_reason(unit: &str) -> Option<String> {
+    let journalctl = run::find("journalctl")?;
+    let of_unit = format!("_SYSTEMD_UNIT={unit}.service");
+    let call = ["--no-pager", "--output=cat", "--lines=1", &of_unit];
+    let ran = run::run(&journalctl, &call).ok()?;
+    let line = ran.stdout.lines().next_back()?.trim();
+    (!line.is_empty()).then(|| printable(line, 300))
 }
 
 /// Stops a daemon, now and for the next boot. On a node that never had it,
@@ -163,6 +247,9 @@ pub(super) fn stop(site: &Site, unit: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::super::parts::Scope;
     use super::super::paths::HEALTHCHECK;
     use super::*;
@@ -181,17 +268,14 @@ mod tests {
             start: start.to_vec(),
             stop: stop.to_vec(),
         };
-        assert_eq!(units(&set_up, true, names, false), of(&[LOGOUTD], &[]));
-        assert_eq!(units(&set_up, true, names, true), of(&both, &[]));
-        assert_eq!(units(&set_up, false, names, false), of(&[], &[]));
+        assert_eq!(units(&set_up, names, false), of(&[LOGOUTD], &[]));
+        assert_eq!(units(&set_up, names, true), of(&both, &[]));
         let off = format!("# {names}");
-        assert_eq!(units(&set_up, true, &off, false), of(&[], &[]));
-        for edited in [false, true] {
-            assert_eq!(units(&revert, edited, "", true), of(&[], &both));
-            assert_eq!(units(&revert, edited, &off, false), of(&[], &both));
-            // The site's own line still needs the daemon.
-            assert_eq!(units(&revert, edited, names, true), of(&[], &[GRES_WATCH]));
-        }
+        assert_eq!(units(&set_up, &off, false), of(&[], &[]));
+        assert_eq!(units(&revert, "", true), of(&[], &both));
+        assert_eq!(units(&revert, &off, false), of(&[], &both));
+        // The site's own line still needs the daemon.
+        assert_eq!(units(&revert, names, true), of(&[], &[GRES_WATCH]));
         for (place, stop) in [
             (EPILOGS, &both[..1]),
             (PROLOGS, &both[..1]),
@@ -203,7 +287,64 @@ mod tests {
                 stays: vec![place],
                 ..Plan::default()
             };
-            assert_eq!(units(&kept, true, "", true), of(&[], stop), "{place}");
+            assert_eq!(units(&kept, "", true), of(&[], stop), "{place}");
         }
+    }
+
+    fn said(code: i32, stdout: &str, stderr: &str) -> Result<Said, String> {
+        Ok(Said {
+            stdout: stdout.to_owned(),
+            stderr: stderr.to_owned(),
+            status: Some(ExitStatus::from_raw(code << 8)),
+        })
+    }
+
+    /// Starts a daemon that is in these states, one by one; the last one stays.
+    fn started(states: &[(&str, &str, u32)]) -> Result<(), String> {
+        let mut states = states.iter().copied();
+        let mut now = ("inactive", "dead", 0);
+        start_by(LOGOUTD, false, |call| match call {
+            ["show", ..] => {
+                now = states.next().unwrap_or(now);
+                let (active, sub, pid) = now;
+                let text = format!("ActiveState={active}\nSubState={sub}\nMainPID={pid}\n");
+                said(0, &text, "")
+            }
+            _ => said(0, "", ""),
+        })
+    }
+
+    #[test]
+    fn a_daemon_that_systemd_started_and_that_ends_has_not_started() {
+        let runs = ("active", "running", 7);
+        assert_eq!(started(&[("activating", "start", 0), runs, runs]), Ok(()));
+        for ends in [
+            &[runs, ("activating", "auto-restart", 0)][..],
+            &[runs, ("failed", "failed", 0)],
+            &[runs, ("active", "running", 8)],
+        ] {
+            assert!(started(ends).is_err(), "{ends:?}");
+        }
+        let refused = start_by(LOGOUTD, false, |_| said(1, "", "Unit is masked.\n"));
+        assert_eq!(refused, Err("Unit is masked.".to_owned()));
+    }
+
+    #[test]
+    fn a_daemon_whose_configuration_is_another_one_is_started_again() {
+        let mut calls = Vec::new();
+        let _ = start_by(LOGOUTD, true, |call| {
+            calls.push(call.join(" "));
+            said(
+                i32::from(call.first() == Some(&"show")),
+                "ActiveState=failed\n",
+                "",
+            )
+        });
+        let expected = [
+            "daemon-reload",
+            "enable --now slurm-logoutd",
+            "restart slurm-logoutd",
+        ];
+        assert_eq!(calls[..3], expected);
     }
 }
