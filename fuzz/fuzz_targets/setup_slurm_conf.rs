@@ -7,7 +7,7 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use slurm::conf::SlurmConf;
 use slurm::conf::reader::InMemory;
-use slurm_efa::setup::edit::{diff, without_ours};
+use slurm_efa::setup::edit::{Lines, diff, without_ours};
 use slurm_efa::setup::slurm_conf::{Directive, edit};
 use slurm_efa_fuzz::assert_presentable;
 
@@ -37,10 +37,16 @@ fuzz_target!(|text: &str| {
     }
     let path = Path::new("/e/slurm.conf");
     let files = InMemory::new(&[("/e/slurm.conf", text), ("/e/a", text)]);
-    let once = edit(&files, path, &theirs, &wishes);
-    assert_eq!(edit(&files, path, &once.text, &wishes), once);
+    let edited = |text: &str| edit(&files, path, Lines::theirs(text), &wishes);
+    let once = edited(&theirs);
+    assert_eq!(edited(&once.text), once);
+    // One item alone, among the others.
+    let prologs = |line: &str| line.starts_with("Prolog=");
+    let rest = Lines::without(&once.text, prologs).into_text();
+    assert_eq!(Lines::without(&rest, prologs).into_text(), rest);
+    assert_eq!(without_ours(&rest), theirs);
     assert_eq!(without_ours(&once.text), theirs);
-    let _ = diff(&theirs, &once.text);
+    let _ = diff("/e/slurm.conf", Some(&theirs), Some(&once.text));
     let conf = SlurmConf::read(&files, path).expect("it is there");
     let _ = conf.values("Prolog");
     for problem in &conf.problems {
