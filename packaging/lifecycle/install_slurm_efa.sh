@@ -51,7 +51,8 @@ if command -v dpkg >/dev/null; then
     install_deb "$package"
 elif command -v rpm >/dev/null; then
     package=${2:-$(beside "slurm-efa-*.$(uname -m).rpm")}
-    rpm -U --replacepkgs "$package"
+    # A folder with an older package is the way back, as it is with dpkg.
+    rpm -U --replacepkgs --oldpackage "$package"
 else
     echo "install_slurm_efa.sh: neither dpkg nor rpm is here; nothing was installed" >&2
     exit 69

@@ -257,8 +257,12 @@ fn nfpm_config(
         })
         .collect();
     let depends = match format {
-        Format::Deb => format!("libc6 (>= {GLIBC})"),
-        Format::Rpm => format!("glibc >= {GLIBC}"),
+        Format::Deb => vec![format!("libc6 (>= {GLIBC})")],
+        // Debian's base system has what the scripts call; a container of RHEL may not.
+        Format::Rpm => {
+            let scripts = ["/bin/sh", "coreutils", "grep"].map(str::to_owned);
+            [vec![format!("glibc >= {GLIBC}")], scripts.to_vec()].concat()
+        }
     };
     Ok(json!({
         "name": NAME,
@@ -279,7 +283,7 @@ fn nfpm_config(
         "mtime": time.text,
         "disable_globbing": true,
         "umask": 0o022,
-        "depends": [depends],
+        "depends": depends,
         "contents": contents,
         "scripts": {
             "postinstall": script("after-install.sh"),
