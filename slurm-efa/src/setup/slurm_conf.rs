@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use host::printable;
+use slurm::conf::reader::Origin;
 use slurm::conf::{Files, Overlay, Plugstack, SlurmConf};
 
 use super::edit::Lines;
@@ -87,6 +88,7 @@ struct Editor<'a> {
 /// Where a key stands.
 struct Place {
     value: String,
+    origin: Origin,
     /// Its lines in the file that is edited, if it stands there alone.
     here: Option<std::ops::Range<usize>>,
 }
@@ -98,7 +100,7 @@ impl Editor<'_> {
             Directive::Value(key, value) => match self.last(key) {
                 Some(place) if !is_default(key, &place.value) => {
                     if place.value != *value {
-                        self.keep(key, &place.value, value);
+                        self.keep(key, &place, value);
                     }
                 }
                 _ => self.value(key, value),
@@ -185,7 +187,7 @@ impl Editor<'_> {
                 self.lines.put_aside(range.clone());
                 self.lines.insert(range.end, &format!("{key}={value}"));
             }
-            Some(place) => self.keep(key, &place.value, value),
+            Some(place) => self.keep(key, &place, value),
         }
     }
 
@@ -225,11 +227,18 @@ impl Editor<'_> {
         }
     }
 
-    fn keep(&mut self, key: &str, theirs: &str, ours: &str) {
-        let theirs = printable(theirs, 200);
-        self.notes.push(format!(
-            "{key}={theirs} stays; {key}={ours} is wanted, so change it by hand where it stands"
-        ));
+    fn keep(&mut self, key: &str, place: &Place, ours: &str) {
+        let Place { value, origin, .. } = place;
+        let theirs = printable(value, 200);
+        let advice = match is_pclusters(&origin.file) {
+            true => format!(
+                "ParallelCluster writes {}, so set {key}: {ours} in CustomSlurmSettings of the \
+                 cluster's configuration and run `pcluster update-cluster`",
+                printable(&origin.file.to_string_lossy(), 200)
+            ),
+            false => format!("{key}={ours} is wanted: change {origin} by hand"),
+        };
+        self.notes.push(format!("{key}={theirs} stays; {advice}"));
     }
 
     /// Slurm takes the last line of a key (slurm.conf(5)).
@@ -244,11 +253,22 @@ impl Editor<'_> {
             let alone = *setting.origin.file == *self.path && setting.rest.is_empty();
             Place {
                 value: setting.pair.value.to_owned(),
+                origin: setting.origin.clone(),
                 here: alone.then(|| setting.origin.lines.clone()),
             }
         });
         places.collect()
     }
+}
+
+/// Whether ParallelCluster writes this file again with each update of the cluster. It
+/// writes slurm.conf itself only once, when it makes the head node (config_head_node
+/// and update_head_node of aws-parallelcluster-cookbook 3.x).
+fn is_pclusters(file: &Path) -> bool {
+    let name = file.file_name().and_then(|it| it.to_str());
+    name.is_some_and(|it| {
+        it.starts_with("slurm_parallelcluster") || it.starts_with("custom_slurm_settings_include")
+    })
 }
 
 /// A value that says nothing: what the key is where nobody sets it.
@@ -432,6 +452,8 @@ mod tests {
         assert_eq!(edited.text, text);
         let note = &edited.notes[0];
         assert!(note.contains("PrologFlags=Serial stays"), "{note}");
+        let place = "change /etc/slurm/custom.conf line 1 by hand";
+        assert!(note.contains(place), "{note}");
     }
 
     #[test]
