@@ -430,6 +430,8 @@ fn what_slurm_refuses_is_put_back() {
         "{output}"
     );
     assert_eq!(site.texts(), before);
+    let backups = fs::read_dir(site.path("var/lib/slurm-efa/backups")).unwrap();
+    assert_eq!(backups.count(), 0, "copies of what is as it was");
 }
 
 #[test]

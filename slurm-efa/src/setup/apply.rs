@@ -48,7 +48,7 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
     if !plan.changes.is_empty() {
         files::back_up(&backup, &plan.changes)?;
     }
-    let made = files::make(plan.changes.clone())?;
+    let made = files::make(plan.changes.clone()).inspect_err(|_| drop_backup(&backup))?;
     match verify::judge(site, plan, &before) {
         Ok(()) => {
             made.keep();
@@ -56,7 +56,10 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
             Ok(())
         }
         Err(reason) => match made.put_back() {
-            Ok(()) => Err(SetupError::Refused(reason)),
+            Ok(()) => {
+                drop_backup(&backup);
+                Err(SetupError::Refused(reason))
+            }
             Err(error) => Err(SetupError::Stuck(
                 reason,
                 error.to_string(),
@@ -64,6 +67,13 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
             )),
         },
     }
+}
+
+/// Removes the copies of what is as it was: a setup that is refused may be tried again
+/// and again, by a lifecycle script at each boot.
+fn drop_backup(backup: &Path) {
+    // There is none where nothing was to be changed.
+    let _ = std::fs::remove_dir_all(backup);
 }
 
 /// A folder that set-up made for its links goes with the last of them. One with
