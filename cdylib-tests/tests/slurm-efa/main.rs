@@ -3,4 +3,5 @@
 mod setup;
 mod setup_config;
 mod setup_parts;
+mod setup_print;
 mod silence;

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 use cluster::Role;
 use findings::Severity;
+use slurm_efa::doctor;
 use slurm_efa::setup::parts::Part;
+use slurm_efa::setup::print as lines;
 use slurm_efa::setup::{SetupError, apply, desired};
 
 use super::arguments::EditArguments;
 use super::edit;
 use super::exit::WrongUse;
+use super::output::print;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -19,6 +22,9 @@ pub struct Arguments {
     /// Somebody who must still be able to log in by ssh without a job
     #[arg(long, value_name = "NAME")]
     admin: Vec<String>,
+    /// Print the lines that each file needs, for files that another tool owns, and change nothing
+    #[arg(long, conflicts_with_all = ["dry_run", "check", "gres_conf"])]
+    print: bool,
     /// Lines for gres.conf, as `gres-helper generate` prints them
     #[arg(long, value_name = "FILE")]
     gres_conf: Option<PathBuf>,
@@ -26,7 +32,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let edit = arguments.edit;
-    if let Some(code) = edit::not_root(edit.changes_nothing()) {
+    if let Some(code) = edit::not_root(arguments.print || edit.changes_nothing()) {
         return Ok(code);
     }
     let others_only = edit.only().is_some_and(|it| !it.has(Part::Gres));
@@ -42,6 +48,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
             eprintln!("slurm-efa: {}", finding.sentence);
         }
     }
+    if arguments.print {
+        print(&lines::lines(&site, role, edit.only())?)?;
+        return Ok(0);
+    }
     let _lock = (!edit.changes_nothing())
         .then(|| apply::lock(&site))
         .transpose()?;
@@ -49,7 +59,15 @@ pub fn run(arguments: Arguments) -> anyhow::Result<u8> {
     if let Some(fragment) = &arguments.gres_conf {
         desired::plan_gres(&site, role, &mut plan, fragment)?;
     }
-    edit::carry_out(&site, role, &plan, &edit, next(role))
+    let code = edit::carry_out(&site, role, &plan, &edit, next(role))?;
+    let refuses = site.key("logout", "require_job") != Some(toml::Value::Boolean(false));
+    if plan.edits_logins()
+        && refuses
+        && let Some(advice) = doctor::penalties(&site)
+    {
+        eprintln!("slurm-efa: {advice}");
+    }
+    Ok(code)
 }
 
 /// What an administrator does after the setup of a node of this role.

@@ -190,6 +190,13 @@ pub fn of_files(site: &Site) -> Findings {
     all.findings
 }
 
+/// What sshd's penalties for refused logins do to other users, and what to do about
+/// it, for setup; `None` where they do nothing.
+#[must_use]
+pub fn penalties(site: &Site) -> Option<String> {
+    sshd::advice(sshd::penalties(site))
+}
+
 impl Examination {
     fn add(&mut self, id: &'static str, look: Look) {
         let (severity, sentence, remedy) = match look {

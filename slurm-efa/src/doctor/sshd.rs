@@ -74,6 +74,12 @@ pub(super) fn penalties(site: &Site) -> Look {
     }
 }
 
+/// The finding and its remedy in one sentence.
+pub(super) fn advice(look: Look) -> Option<String> {
+    let (_, sentence, remedy) = look.err()?;
+    Some(format!("{sentence}; {remedy}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +123,17 @@ mod tests {
     fn login_nodes_that_are_exempt_are_fine() {
         let text = format!("{DEFAULTS}persourcepenaltyexemptlist 10.0.0.0/24\n");
         assert!(look(&text).is_ok());
+    }
+
+    #[test]
+    fn setup_gives_the_doctors_advice_where_penalties_are_on_and_none_elsewhere() {
+        let said = advice(look(DEFAULTS)).unwrap();
+        for words in [
+            "after 3 refused logins",
+            "; name the login nodes in PerSourcePenaltyExemptList",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(advice(look("persourcepenalties no\n")), None);
     }
 }

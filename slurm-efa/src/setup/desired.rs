@@ -38,18 +38,7 @@ pub fn plan(
     admins: &[String],
     only: Option<Parts>,
 ) -> Result<Plan, SetupError> {
-    let refused = site
-        .mistakes
-        .0
-        .iter()
-        .filter(|it| it.severity == Severity::Fatal);
-    let refused: Vec<&str> = refused.map(|it| it.sentence.as_str()).collect();
-    if !refused.is_empty() {
-        return Err(SetupError::Config(format!(
-            "{}; nothing was changed",
-            refused.join("; ")
-        )));
-    }
+    is_configuration_right(site)?;
     if site.slurm.release().is_none() {
         return Err(SetupError::Missing(
             "no Slurm is found here (in /opt/slurm, /usr/local or /usr); install it, or run \
@@ -120,8 +109,25 @@ pub fn plan(
     Ok(plan)
 }
 
+/// Whether all programs accept the configuration.
+pub(super) fn is_configuration_right(site: &Site) -> Result<(), SetupError> {
+    let refused = site
+        .mistakes
+        .0
+        .iter()
+        .filter(|it| it.severity == Severity::Fatal);
+    let refused: Vec<&str> = refused.map(|it| it.sentence.as_str()).collect();
+    if !refused.is_empty() {
+        return Err(SetupError::Config(format!(
+            "{}; nothing was changed",
+            refused.join("; ")
+        )));
+    }
+    Ok(())
+}
+
 /// Whether each part can have the configuration's path.
-fn config_reaches(site: &Site, role: Role, scope: Scope) -> Result<(), SetupError> {
+pub(super) fn config_reaches(site: &Site, role: Role, scope: Scope) -> Result<(), SetupError> {
     let Some(config) = own_config(site) else {
         return Ok(());
     };
@@ -238,10 +244,7 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
         return Ok(());
     };
     let folder = site.place("/etc/pam.d");
-    let call = match own_config(site) {
-        Some(config) => format!("{module} config={}", config.to_string_lossy()),
-        None => module,
-    };
+    let call = module_call(site, module);
     match pam::edit(&pam::Disk, &folder, &before, &call) {
         Ok(after) => plan.text(&path, |_| after)?,
         Err(refusal) => plan.notes.push(format!(
@@ -253,10 +256,18 @@ fn logins(site: &Site, admins: &[String], plan: &mut Plan) -> Result<(), SetupEr
     Ok(())
 }
 
+/// Our module in a line of the stack, with the configuration that it reads.
+pub(super) fn module_call(site: &Site, module: String) -> String {
+    match own_config(site) {
+        Some(config) => format!("{module} config={}", config.to_string_lossy()),
+        None => module,
+    }
+}
+
 /// How our module is called in a stack: by its whole path where it lies among
 /// the suite's own files or below another root, by its name where libpam finds
 /// it (there the package puts it).
-fn module(site: &Site) -> Option<String> {
+pub(super) fn module(site: &Site) -> Option<String> {
     if site.place(PAM_MODULE).is_file() {
         return Some(site.place_text(PAM_MODULE));
     }
@@ -273,23 +284,28 @@ pub(super) fn slurm(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
     let (Some(conf), Some(plugstack)) = (&site.slurm.slurm_conf, site.plugstack()) else {
         return Ok(());
     };
-    edit_conf(plan, &plugstack, plugins(site))?;
+    edit_conf(plan, &plugstack, plugins(site, Path::is_file))?;
     edit_conf(plan, conf, keys(site, plan.scope.after()))?;
-    let isolate = site.key("hugepages", "isolate").and_then(|it| it.as_bool());
-    let release = site.slurm.release();
-    if isolate == Some(true) && release.is_some_and(|it| it >= EXTRA_CONTROLLERS) {
-        let flags = Directive::Flags("EnableExtraControllers", &["hugetlb"]);
+    if let Some(flags) = hugetlb(site) {
         let path = conf.with_file_name("cgroup.conf");
         edit_conf(plan, &path, vec![(Item::Hugetlb, vec![flags])])?;
     }
     Ok(())
 }
 
-/// What a file shall say, item by item.
-type Wishes = Vec<(Item, Vec<Directive>)>;
+/// Of cgroup.conf, where hugepages are isolated and this Slurm can.
+pub(super) fn hugetlb(site: &Site) -> Option<Directive> {
+    let isolate = site.key("hugepages", "isolate").and_then(|it| it.as_bool());
+    let release = site.slurm.release();
+    let can = isolate == Some(true) && release.is_some_and(|it| it >= EXTRA_CONTROLLERS);
+    can.then_some(Directive::Flags("EnableExtraControllers", &["hugetlb"]))
+}
 
-/// Of plugstack.conf.
-fn plugins(site: &Site) -> Wishes {
+/// What a file shall say, item by item.
+pub(super) type Wishes = Vec<(Item, Vec<Directive>)>;
+
+/// Of plugstack.conf; `is_there` looks for the plugin of shared GPUs.
+pub(super) fn plugins(site: &Site, is_there: impl Fn(&Path) -> bool) -> Wishes {
     let config = site.wanted.config.as_deref().map(Path::to_string_lossy);
     let arguments = config
         .map(|path| format!("config={path}"))
@@ -298,7 +314,7 @@ fn plugins(site: &Site) -> Wishes {
         path: site.place_text(path),
         arguments: arguments.clone(),
     };
-    let shares = site.has_section("gres") && site.place(GRES_PLUGIN).is_file();
+    let shares = site.has_section("gres") && is_there(&site.place(GRES_PLUGIN));
     let shares = shares.then(|| load(GRES_PLUGIN));
     vec![
         (Item::EfaPlugin, vec![load(PLUGIN)]),
@@ -307,7 +323,7 @@ fn plugins(site: &Site) -> Wishes {
 }
 
 /// Of slurm.conf, for these parts.
-fn keys(site: &Site, parts: Parts) -> Wishes {
+pub(super) fn keys(site: &Site, parts: Parts) -> Wishes {
     let program = |key, folder: &str| {
         // A folder of theirs gets links instead.
         let theirs = prologs::their_folder(site, key, folder).is_some();

@@ -11,6 +11,7 @@
 //!               ── prologs.rs          what slurmd calls, by which link ── wrapper.rs
 //! revert.rs     what goes again
 //!               ── removal.rs          what would still need the package
+//! print.rs      the lines, for files that another tool owns
 //! plan.rs       the changes, and how they are shown
 //! apply.rs      all of them or none ── files.rs
 //!               ── verify.rs            judged by those who read them ── login.rs
@@ -29,6 +30,7 @@ pub mod pam;
 pub mod parts;
 pub mod paths;
 pub mod plan;
+pub mod print;
 pub mod prologs;
 pub mod removal;
 pub mod revert;

@@ -29,7 +29,7 @@ pub fn is_nhc(program: &str) -> bool {
 }
 
 /// Our line.
-fn line(health_check: &str) -> String {
+pub(super) fn line(health_check: &str) -> String {
     format!("* || {{ timeout --kill-after=2 20 {health_check} || :; }}")
 }
 
@@ -56,10 +56,15 @@ fn is_check(line: &str) -> bool {
     !line.is_empty() && !line.starts_with('#')
 }
 
+/// Whether NHC is Slurm's health check.
+pub(super) fn is_in_use(site: &Site) -> bool {
+    let program = site.slurm.conf.value("HealthCheckProgram");
+    program.is_some_and(is_nhc)
+}
+
 /// Has this node's NHC call efa-check, where NHC is Slurm's health check.
 pub(super) fn plan(site: &Site, plan: &mut Plan) -> Result<(), SetupError> {
-    let program = site.slurm.conf.value("HealthCheckProgram");
-    if !plan.scope.makes(Item::EfaCheck) || !program.is_some_and(is_nhc) {
+    if !plan.scope.makes(Item::EfaCheck) || !is_in_use(site) {
         return Ok(());
     }
     let path = site.place(NHC_CONF);

@@ -34,6 +34,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether sshd asks pam_slurm_logout once this is carried out.
+    #[must_use]
+    pub fn edits_logins(&self) -> bool {
+        !self.admins.is_empty()
+    }
+
     /// What will change, for a person: a unified diff of each file, and each link.
     #[must_use]
     pub fn diff(&self) -> String {

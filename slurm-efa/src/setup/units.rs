@@ -55,7 +55,7 @@ impl Daemon {
         ))
     }
 
-    fn text(&self, config: &Path) -> String {
+    pub(super) fn text(&self, config: &Path) -> String {
         let (call, config) = (self.call, config.to_string_lossy());
         format!("{MADE}\n[Service]\nExecStart=\nExecStart={call} --config {config}\n")
     }
