@@ -1,3 +1,4 @@
 //! What holds for every program.
 
+mod job_submit;
 mod untrusted_paths;
