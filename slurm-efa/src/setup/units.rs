@@ -230,10 +230,18 @@ impl State {
 fn own_reason(unit: &str) -> Option<String> {
     let journalctl = run::find("journalctl")?;
     let of_unit = format!("_SYSTEMD_UNIT={unit}.service");
-    let call = ["--no-pager", "--output=cat", "--lines=1", &of_unit];
+    // What an earlier start said is no reason of this one.
+    let call = [
+        "--no-pager",
+        "--output=cat",
+        "--lines=1",
+        "--since=-30s",
+        &of_unit,
+    ];
     let ran = run::run(&journalctl, &call).ok()?;
     let line = ran.stdout.lines().next_back()?.trim();
-    (!line.is_empty()).then(|| printable(line, 300))
+    let is_said = !line.is_empty() && !line.starts_with("-- ");
+    is_said.then(|| printable(line, 300))
 }
 
 /// Stops a daemon, now and for the next boot. On a node that never had it,
@@ -318,12 +326,13 @@ mod tests {
     fn a_daemon_that_systemd_started_and_that_ends_has_not_started() {
         let runs = ("active", "running", 7);
         assert_eq!(started(&[("activating", "start", 0), runs, runs]), Ok(()));
-        for ends in [
-            &[runs, ("activating", "auto-restart", 0)][..],
-            &[runs, ("failed", "failed", 0)],
-            &[runs, ("active", "running", 8)],
+        for (ends, reason) in [
+            (("activating", "auto-restart", 0), "it ended at once"),
+            (("failed", "failed", 0), "it ended at once"),
+            (("active", "running", 8), "it ends again and again"),
+            (("activating", "start", 0), "it is not up after 5 s"),
         ] {
-            assert!(started(ends).is_err(), "{ends:?}");
+            assert_eq!(started(&[runs, ends]), Err(reason.to_owned()), "{ends:?}");
         }
         let refused = start_by(LOGOUTD, false, |_| said(1, "", "Unit is masked.\n"));
         assert_eq!(refused, Err("Unit is masked.".to_owned()));
