@@ -67,6 +67,8 @@ fn argument(word: &str) -> Option<String> {
         "" | "\\" => None,
         _ if word.contains('…') || word.contains("...") || word.starts_with('$') => None,
         "JOBID" | "N" => Some("1".to_owned()),
+        "ROLE" => Some("compute".to_owned()),
+        "PARTS" => Some("health".to_owned()),
         _ => Some(word.to_owned()),
     }
 }
