@@ -26,7 +26,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     preflight()?;
-    setup()
+    nodes()
 }
 
 fn preflight() -> Result<(), Failure> {
@@ -45,13 +45,16 @@ fn preflight() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The programs that it calls are shell scripts that print a line.
-fn setup() -> Result<(), Failure> {
+/// What setup and doctor cost where slurm.conf names many nodes. The programs of Slurm
+/// that they call are shell scripts that print a line.
+fn nodes() -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let root = dir.path();
     let conf = root.join("etc/slurm.conf");
     write(root, "etc/slurm.conf", &slurm_conf())?;
-    write(root, "sbin/slurmd", "#!/bin/sh\necho slurm 24.11.5\n")?;
+    for slurms in ["sbin/slurmd", "bin/scontrol", "bin/srun"] {
+        write(root, slurms, "#!/bin/sh\necho slurm 24.11.5\n")?;
+    }
     for installed in [
         "lib/slurm-efa/spank_efa.so",
         "lib/slurm-efa/slurm-efa-job",
@@ -59,19 +62,22 @@ fn setup() -> Result<(), Failure> {
     ] {
         write(root, &format!("usr/{installed}"), "")?;
     }
-    println!("\nslurm-efa setup --dry-run, slurm.conf of {NODES} nodes, {ROUNDS} rounds\n");
-    for role in ["compute", "controller"] {
-        let mut command = Command::new(program()?);
-        command.args(["setup", "--dry-run", "--role", role]);
-        command
-            .arg("--root")
-            .arg(root)
-            .arg("--slurm-conf")
-            .arg(&conf);
-        // It would change something.
-        let cost = Cost::of(&mut command, &[0, 1])?;
-        println!("{role}");
-        cost.rows(AIM_NODES_MILLISECONDS);
+    // Setup would change something, and doctor finds much that is missing.
+    for (arguments, codes) in [
+        (&["setup", "--dry-run"][..], &[0, 1][..]),
+        (&["doctor"], &[1, 2, 3]),
+    ] {
+        let verb = arguments.join(" ");
+        println!("\nslurm-efa {verb}, slurm.conf of {NODES} nodes, {ROUNDS} rounds\n");
+        for role in ["compute", "controller"] {
+            let mut command = Command::new(program()?);
+            command.args(arguments).args(["--role", role]);
+            command.arg("--root").arg(root);
+            command.arg("--slurm-conf").arg(&conf);
+            let cost = Cost::of(&mut command, codes)?;
+            println!("{role}");
+            cost.rows(AIM_NODES_MILLISECONDS);
+        }
     }
     Ok(())
 }
