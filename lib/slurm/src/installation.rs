@@ -101,6 +101,12 @@ impl Installation {
         }
     }
 
+    /// Why nothing is known of what slurm.conf says.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.as_deref()
+    }
+
     /// The folder of the files that slurmd of a configless node got from its
     /// controller.
     ///

@@ -273,6 +273,7 @@ impl Examination {
 
     /// What slurm.conf and plugstack.conf say.
     fn slurm_files(&mut self, site: &Site) {
+        self.look("files-read", || slurm_files::read_whole(site));
         if self.has(Item::EfaPlugin) {
             self.look("plugstack", || plugin::plugstack(site));
             self.look("plugin-file", || plugin::plugin_file(site));

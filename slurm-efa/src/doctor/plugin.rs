@@ -14,10 +14,16 @@ use crate::setup::discover::Site;
 use crate::setup::paths::PLUGIN;
 use crate::setup::run;
 
-fn read_plugstack(site: &Site) -> Option<(PathBuf, Plugstack)> {
-    let path = site.plugstack()?;
-    let stack = Plugstack::read(&Disk, &path).ok()?;
-    Some((path, stack))
+/// plugstack.conf as it is here.
+///
+/// # Errors
+/// Why it cannot be read; for a person.
+pub(super) fn read_plugstack(site: &Site) -> Result<(PathBuf, Plugstack), String> {
+    let path = site.plugstack().ok_or("there is no slurm.conf")?;
+    match Plugstack::read(&Disk, &path) {
+        Ok(stack) => Ok((path, stack)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The path of our plugin in plugstack.conf.
@@ -27,14 +33,14 @@ pub(super) fn plugin_path(site: &Site) -> Option<PathBuf> {
 
 /// The path of a plugin in plugstack.conf, by its file's name.
 pub(super) fn path_of(site: &Site, file: &str) -> Option<PathBuf> {
-    let (_, stack) = read_plugstack(site)?;
+    let (_, stack) = read_plugstack(site).ok()?;
     Some(PathBuf::from(&stack.plugin(file)?.path))
 }
 
 pub(super) fn plugstack(site: &Site) -> Look {
-    let Some((path, _)) = read_plugstack(site) else {
-        let path = site.plugstack().unwrap_or_default();
-        return fatal(format!("{} cannot be read", shown(&path)), SETUP_CONTROLLER);
+    let path = match read_plugstack(site) {
+        Ok((path, _)) => path,
+        Err(reason) => return fatal(reason, SETUP_CONTROLLER),
     };
     let copy = path.components().any(|it| it.as_os_str() == "conf-cache");
     match plugin_path(site) {
@@ -131,8 +137,9 @@ pub(super) fn plugin_loaded(site: &Site) -> Look {
 /// Slurm ignores an include that matches nothing, without a word. One of an empty
 /// folder is what distributions ship.
 pub(super) fn plugstack_includes(site: &Site) -> Look {
-    let Some((_, stack)) = read_plugstack(site) else {
-        return unknown("plugstack.conf cannot be read", SETUP_CONTROLLER);
+    let stack = match read_plugstack(site) {
+        Ok((_, stack)) => stack,
+        Err(reason) => return unknown(reason, SETUP_CONTROLLER),
     };
     let mut includes = stack.includes.iter();
     let empty = includes.find(|include| {

@@ -23,6 +23,41 @@ pub(super) fn slurm(site: &Site) -> Look {
     Ok(format!("{release}, {conf}"))
 }
 
+/// Whether doctor has read all of slurm.conf and plugstack.conf: what the others find
+/// depends on it.
+pub(super) fn read_whole(site: &Site) -> Look {
+    if let Some(reason) = site.slurm.unreadable() {
+        return unknown(
+            format!("{reason}; so what slurm.conf says is not known"),
+            "make it a file that root can read; what generates it may have failed",
+        );
+    }
+    let conf = &site.slurm.conf;
+    // One that cannot be read at all is another finding's.
+    let stack = super::plugin::read_plugstack(site).ok();
+    let mut includes = conf.includes.len();
+    let mut problems: Vec<String> = conf.problems.iter().map(ToString::to_string).collect();
+    if let Some((_, stack)) = stack {
+        includes += stack.includes.len();
+        problems.extend(stack.problems.iter().map(ToString::to_string));
+    }
+    match problems.as_slice() {
+        [] => Ok(format!(
+            "slurm.conf, plugstack.conf and {includes} includes were read"
+        )),
+        [first, others @ ..] => {
+            let others = match others.len() {
+                0 => String::new(),
+                count => format!(" ({count} more like it)"),
+            };
+            unknown(
+                format!("{first}{others}; so what it includes is not known"),
+                "correct that line, or what it includes",
+            )
+        }
+    }
+}
+
 pub(super) fn slurm_conf(site: &Site) -> Look {
     if site.slurm.programs.find(Program::Scontrol).is_none() {
         return unknown("there is no scontrol", "install Slurm's client programs");
