@@ -18,7 +18,7 @@ use super::slurm::{ask_slurm, log_only};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Write counters and results for node_exporter.
+    /// Write counters and results for node_exporter, instead of `metrics` in [health].
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
 }
@@ -59,8 +59,9 @@ pub fn run(site: &Site, arguments: &Arguments) -> u8 {
     });
     let report = &round.report;
     print(&report.text(Show::NotOk));
-    let written = write_metrics(arguments.metrics.as_deref(), &round);
     let settings = &site.settings;
+    let metrics = arguments.metrics.as_deref();
+    let written = write_metrics(metrics.or(settings.metrics.as_deref()), &round);
     let late = still_young(site, report);
     let reason = report.findings.reason(Domain::Efa);
     match (reason.filter(|_| !late), drain_as) {

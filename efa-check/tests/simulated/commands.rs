@@ -977,6 +977,23 @@ fn metrics_are_a_whole_textfile_with_every_counter_of_every_device() {
 }
 
 #[test]
+fn a_health_check_without_arguments_writes_the_metrics_that_the_configuration_names() {
+    let node = Node::named("p4d.24xlarge");
+    let (named, other) = (node.path("named.prom"), node.path("other.prom"));
+    node.configure(&format!("metrics = \"{}\"\n", named.display()));
+    assert_eq!(node.run(&["healthcheck"]).code, 0);
+    let text = fs::read_to_string(&named).unwrap();
+    assert!(text.contains("efa_devices 4\n"), "{text}");
+    fs::remove_file(&named).unwrap();
+    // The option counts where there is one.
+    let option = other.to_str().unwrap();
+    assert_eq!(node.run(&["healthcheck", "--metrics", option]).code, 0);
+    assert!(other.exists() && !named.exists());
+    node.configure("metrics = \"/nonexistent/efa.prom\"\n");
+    assert_eq!(node.run(&["healthcheck"]).code, 73);
+}
+
+#[test]
 fn every_check_can_be_listed_and_explained() {
     let node = Node::named("g5.8xlarge");
     let list = node.run(&["list"]).out;

@@ -216,6 +216,8 @@ pub const SECTIONS: [Section; 7] = [
                 "The program of that test."),
             key("pingpong_limit", Duration("0", "1h"), Value("\"30s\""),
                 "The limit of that test for one device."),
+            key("metrics", Path, Means("no file", "\"/var/lib/node_exporter/textfile/efa.prom\""),
+                "The textfile for node_exporter that each health check writes. slurmd gives the health check no arguments."),
             key("scontrol", Path, Means("looked for in the usual folders, never in PATH", "\"/opt/slurm/bin/scontrol\""),
                 "Slurm's scontrol."),
             key("slurm_conf", Path, Means("what slurmd gives its prolog", "\"/opt/slurm/etc/slurm.conf\""),

@@ -116,11 +116,12 @@ enum Named {
 }
 
 /// The keys whose folders and files must be there, on a node that runs jobs.
-const PLACES: [(&str, &str, Named); 13] = [
+const PLACES: [(&str, &str, Named); 14] = [
     ("", "report_dir", Named::OwnFolder),
     ("", "sysroot", Named::Folder),
     ("report", "dir", Named::OwnFolder),
     ("report", "log", Named::InFolder),
+    ("health", "metrics", Named::InFolder),
     ("health", "scontrol", Named::File),
     ("health", "slurm_conf", Named::File),
     ("health", "fi_pingpong", Named::File),
@@ -185,7 +186,8 @@ fn missing(place: &Path, named: Named) -> Option<(String, &'static str)> {
         Named::Folder => Some((folder(place)?, "correct the path")),
         Named::InFolder => {
             let parent = place.parent().map_or_else(PathBuf::new, Path::to_owned);
-            let remedy = "make its folder, which only root may write; until then nothing is logged";
+            let remedy =
+                "make its folder, which only root may write; until then the file is not written";
             Some((folder(&parent)?, remedy))
         }
         Named::File => match fs::metadata(place) {

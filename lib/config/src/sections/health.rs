@@ -193,6 +193,8 @@ struct Section {
     pingpong_limit: Duration,
     #[serde(deserialize_with = "period")]
     pingpong_every: Option<Duration>,
+    #[serde(deserialize_with = "program")]
+    metrics: Option<PathBuf>,
 }
 
 impl Default for Section {
@@ -220,6 +222,7 @@ impl Default for Section {
             fi_pingpong: PathBuf::from("/opt/amazon/efa/bin/fi_pingpong"),
             pingpong_limit: Duration::from_secs(30),
             pingpong_every: None,
+            metrics: None,
         }
     }
 }
@@ -269,6 +272,8 @@ pub struct Settings {
     pub pingpong_limit: Duration,
     /// How often `efa-check healthcheck` makes the active test on an idle node; `None`: never.
     pub pingpong_every: Option<Duration>,
+    /// Where `efa-check healthcheck` writes its textfile for node_exporter.
+    pub metrics: Option<PathBuf>,
     /// Whether every job has a profile, and so needs the node's stack.
     pub default_profile: bool,
     /// Old spellings, as sentences.
@@ -311,6 +316,7 @@ impl Settings {
             fi_pingpong: section.fi_pingpong,
             pingpong_limit: section.pingpong_limit,
             pingpong_every: section.pingpong_every,
+            metrics: section.metrics,
             default_profile: has_profile(config.default_profile.as_deref()),
             old_spellings: config.warnings_of("health"),
         })
