@@ -22,7 +22,6 @@ fuzz_target!(|text: &str| {
             key: "Prolog",
             value: "/etc/slurm-efa/prolog.d/*".to_owned(),
             several: text.len().is_multiple_of(2),
-            links: Vec::new(),
         },
         Directive::HealthCheck {
             program: "/etc/slurm-efa/efa-check-healthcheck".to_owned(),
