@@ -924,6 +924,13 @@ const SABOTAGES: &[Sabotage] = &[
             append(&site.conf(), "HealthCheckProgram=/bin/true");
         },
     ),
+    (
+        "accounting-enforce",
+        "limits are to be enforced, and there is no slurmdbd",
+        |site| {
+            append(&site.conf(), "AccountingStorageEnforce=limits");
+        },
+    ),
     ("health-states", "busy nodes are not checked", |site| {
         append(&site.conf(), "HealthCheckNodeState=IDLE");
     }),
@@ -1112,6 +1119,38 @@ fn the_doctor_finds_what_is_done_to_a_slurm_that_runs() {
         assert!((1..=3).contains(&code), "{what}: {code}");
         undo(&site);
     }
+}
+
+#[test]
+fn a_check_at_submission_that_slurmctld_could_not_load_is_fatal_before_it_is_started_again() {
+    let site = Site::new("");
+    site.set_up();
+    let job_submit = || {
+        let output = site.run("doctor", "controller", &["--json"]);
+        let document: Value = serde_json::from_str(&output.stdout).unwrap();
+        let mut findings = document["findings"].as_array().unwrap().iter();
+        let found = findings.find(|it| it["id"] == "job-submit").cloned();
+        found.map(|it| (it["severity"].clone(), it["sentence"].to_string()))
+    };
+    assert_eq!(job_submit(), None, "none is configured");
+
+    append(&site.conf(), "JobSubmitPlugins=nowhere");
+    let (severity, sentence) = job_submit().unwrap();
+    assert_eq!(severity, "fatal");
+    assert!(
+        sentence.contains("no job_submit_nowhere.so in /"),
+        "{sentence}"
+    );
+
+    replace(&site.conf(), "=nowhere", "=lua");
+    let (severity, sentence) = job_submit().unwrap();
+    assert_eq!(severity, "fatal");
+    assert!(sentence.contains("no job_submit.lua in "), "{sentence}");
+
+    fs::write(site.tb.dir().join("job_submit.lua"), "").unwrap();
+    let (severity, sentence) = job_submit().unwrap();
+    assert_eq!(severity, "warning");
+    assert!(sentence.contains("slurmctld has none"), "{sentence}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod look;
 pub mod merge;
 mod outlive;
 mod plugin;
+mod policy;
 mod programs;
 mod slurm_daemons;
 mod slurm_files;
@@ -377,6 +378,7 @@ impl Examination {
             Ok(in_force) => {
                 self.add("slurmctld", Ok("slurmctld answers".to_owned()));
                 self.add("reconfigured", slurm_daemons::reconfigured(site, &in_force));
+                self.policy(site, &in_force);
             }
             Err(look) => self.add("slurmctld", Err(look)),
         }
@@ -385,6 +387,25 @@ impl Examination {
             if answers {
                 self.ask("node-state", || slurm_daemons::node_state(site));
             }
+        }
+    }
+
+    /// What slurm.conf asks of slurmctld, where it asks for it.
+    fn policy(&mut self, site: &Site, in_force: &str) {
+        if self.role == Some(Role::Controller) {
+            self.look_if_asked("job-submit", || policy::job_submit(site, in_force));
+        }
+        self.look_if_asked("accounting-enforce", || {
+            policy::accounting_enforce(site, in_force)
+        });
+    }
+
+    /// The same as [`Self::look`], of what need not be there.
+    fn look_if_asked(&mut self, id: &'static str, look: impl FnOnce() -> Option<Look>) {
+        match self.in_time(look) {
+            Some(None) => {}
+            Some(Some(look)) => self.add(id, look),
+            None => self.add(id, unknown(SILENT, FIND_SILENT)),
         }
     }
 

@@ -51,14 +51,20 @@ pub(super) fn config_in_force(site: &Site) -> Look {
 /// slurmctld works but refuses a credential that is restricted to SlurmUser (seen
 /// with 24.11, where slurmctld ran as root).
 fn shown_config(ran: Said) -> Look {
-    let mut keys = ran.stdout.lines().filter_map(|line| line.split_once('='));
-    match keys.any(|(key, _)| key.trim() == "ClusterName") {
-        true => Ok(ran.stdout),
-        false => fatal(
+    match in_force_value(&ran.stdout, "ClusterName") {
+        Some(_) => Ok(ran.stdout),
+        None => fatal(
             format!("slurmctld does not answer: {}", run::complaint(&ran)),
             "on the controller: systemctl restart slurmctld; its log says why it ended",
         ),
     }
+}
+
+/// The value of a key in what [`config_in_force`] has.
+pub(super) fn in_force_value<'a>(in_force: &'a str, key: &str) -> Option<&'a str> {
+    let mut lines = in_force.lines().filter_map(|line| line.split_once('='));
+    let (_, value) = lines.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?;
+    Some(value.trim())
 }
 
 /// The keys whose values slurmctld shows as slurm.conf has them.
