@@ -1,6 +1,6 @@
-//! `slurm::conf::gres_conf` against `slurmd -G`, on generated trees of gres.conf and a
-//! file that it includes: the GPUs and shards that slurmd gives its node are those
-//! that are read.
+//! `slurm::conf::gres_conf` against Slurm, on generated trees of gres.conf and a file
+//! that it includes: `slurmd -G` gives its node the GPUs and shards that are read, and
+//! slurmctld counts as many.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 use proptest::prelude::*;
+use slurm::NodeName;
 use slurm::conf::gres_conf::{GresConf, Line, same_cores};
 use slurm::conf::reader::Disk;
 
 use super::{failed, try_trees};
-use crate::testbed::Testbed;
+use crate::testbed::{Builder, LIMIT, NodeOptions, Progress, Testbed};
 
 /// GPUs of the node, whose files are `nvidia0` and so on.
 const MOST_GPUS: usize = 6;
@@ -226,14 +227,21 @@ fn texts(tree: &Tree, dir: &Path) -> [String; 2] {
     texts
 }
 
-/// slurm.conf's `Gres=`, by what was read.
-fn gres(lines: &[Line]) -> String {
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+/// How many there are of each name and type.
+type Counts = BTreeMap<String, u64>;
+
+fn counts(lines: &[Line]) -> Counts {
+    let mut counts = Counts::new();
     for line in lines {
         let kind = line.kind.iter().map(|kind| format!(":{kind}"));
         let name = format!("{}{}", line.name, kind.collect::<String>());
         *counts.entry(name).or_default() += line.count.unwrap_or(1);
     }
+    counts
+}
+
+/// slurm.conf's `Gres=`.
+fn gres(counts: &Counts) -> String {
     let counts = counts.iter().map(|(name, count)| format!("{name}:{count}"));
     counts.collect::<Vec<_>>().join(",")
 }
@@ -353,12 +361,31 @@ fn make_devices(folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Writes a tree's files to a folder, for the devices of another, and reads them.
+fn read(
+    tree: &Tree,
+    devices: &Path,
+    folder: &Path,
+    node: &NodeName,
+) -> Result<GresConf, TestCaseError> {
+    let [text, included] = texts(tree, devices);
+    fs::write(folder.join("gres.conf"), &text)?;
+    fs::write(folder.join("more.conf"), &included)?;
+    let conf = GresConf::read(&Disk, &folder.join("gres.conf"), node).map_err(failed)?;
+    prop_assert!(
+        conf.problems.is_empty(),
+        "{:?} by\n{text}== more.conf\n{included}",
+        conf.problems
+    );
+    Ok(conf)
+}
+
 /// Tries this many trees with a testbed's slurmd.
 ///
 /// # Errors
 /// A tree that slurmd reads in another way, or what stands in the way.
 pub fn holds(tb: &Testbed, trees: u32) -> Result<(), Box<dyn Error>> {
-    let dir = tb.dir().join("gres");
+    let dir = tb.dir().join("devices");
     make_devices(&dir)?;
     if tb.release().at_least(23, 11) {
         // Else slurmd sets up its control group, which a question needs not.
@@ -370,16 +397,8 @@ pub fn holds(tb: &Testbed, trees: u32) -> Result<(), Box<dyn Error>> {
         if !has_shards {
             tree.shards = Shards::None;
         }
-        let [text, included] = texts(&tree, &dir);
-        fs::write(dir.join("gres.conf"), &text)?;
-        fs::write(dir.join("more.conf"), &included)?;
-        let conf = GresConf::read(&Disk, &dir.join("gres.conf"), &node).map_err(failed)?;
-        prop_assert!(
-            conf.problems.is_empty(),
-            "{:?} by\n{text}== more.conf\n{included}",
-            conf.problems
-        );
-        let slurm_conf = slurm_conf(tb, &dir, &gres(&conf.lines));
+        let conf = read(&tree, &dir, &dir, &node)?;
+        let slurm_conf = slurm_conf(tb, &dir, &gres(&counts(&conf.lines)));
         fs::write(dir.join("slurm.conf"), slurm_conf)?;
         let (slurms, said) = slurmds(tb, &dir)?;
         let ours = ours(&conf);
@@ -389,6 +408,77 @@ pub fn holds(tb: &Testbed, trees: u32) -> Result<(), Box<dyn Error>> {
             "read {ours:#?}\nSlurm has {slurms:#?}\n{said}\nby\n{}",
             super::texts(&dir, &["slurm.conf", "gres.conf", "more.conf"])
         );
+        Ok(())
+    })
+}
+
+/// A small node, as this machine is.
+fn small(builder: Builder) -> Result<Testbed, Box<dyn Error>> {
+    let node = NodeOptions {
+        sockets: 1,
+        cores_per_socket: 2,
+        threads_per_core: 1,
+        real_memory: 100,
+        ..NodeOptions::default()
+    };
+    let builder = builder.node(node).slurm_conf_extra("GresTypes=gpu,shard");
+    Ok(builder.start()?)
+}
+
+/// Whether slurmctld accepts the node when its slurmd registers while slurm.conf says
+/// this.
+fn is_accepted(tb: &Testbed, conf: &str, counts: &Counts) -> Result<bool, Box<dyn Error>> {
+    let with_gres = |line: &str| match line.starts_with("NodeName=n1 ") {
+        true => format!("{line} Gres={}\n", gres(counts)),
+        false => format!("{line}\n"),
+    };
+    let text: String = conf.lines().map(with_gres).collect();
+    fs::write(tb.dir().join("slurm.conf"), text)?;
+    // `scontrol reconfigure` changes no count of what has files.
+    tb.start_again()?;
+    Ok(tb.wait_until("n1 to register", LIMIT, || {
+        let node = tb.node_state("n1")?;
+        let is_refused = ["INVAL", "DRAIN"].iter().any(|it| node.state.contains(it));
+        Ok(match node.state.as_str() {
+            "IDLE" => Progress::Done(true),
+            _ if is_refused => Progress::Done(false),
+            _ => Progress::Waiting(format!("{} ({})", node.state, node.reason)),
+        })
+    })?)
+}
+
+/// Tries this many trees with a Slurm that this starts: a node is accepted with the
+/// counts that are read, and not with one more GPU of any type.
+///
+/// # Errors
+/// A tree whose counts Slurm has otherwise, or what stands in the way.
+pub fn counts_hold(builder: Builder, trees: u32) -> Result<(), Box<dyn Error>> {
+    let tb = small(builder)?;
+    let devices = tb.dir().join("devices");
+    make_devices(&devices)?;
+    let conf = fs::read_to_string(tb.dir().join("slurm.conf"))?;
+    // Else whatever slurmd reports is accepted.
+    let conf = conf.replace("SlurmdParameters=config_overrides\n", "");
+    let has_shards = tb.release().at_least(22, 5);
+    let node = "n1".parse()?;
+    let strategy = (tree(), any::<prop::sample::Index>());
+    try_trees(trees, &strategy, |(mut tree, more)| {
+        if !has_shards {
+            tree.shards = Shards::None;
+        }
+        let read = counts(&read(&tree, &devices, tb.dir(), &node)?.lines);
+        let files = || super::texts(tb.dir(), &["slurm.conf", "gres.conf", "more.conf"]);
+        // slurmd itself ends where slurm.conf has more shards.
+        let mut with_more = read.clone();
+        let mut gpus = with_more.iter_mut().filter(|it| it.0.starts_with("gpu"));
+        let kinds = read.keys().filter(|it| it.starts_with("gpu")).count();
+        if let Some((_, count)) = gpus.nth(more.index(kinds.max(1))) {
+            *count += 1;
+            let accepted = is_accepted(&tb, &conf, &with_more).map_err(failed)?;
+            prop_assert!(!accepted, "accepted with {with_more:?}, by\n{}", files());
+        }
+        let accepted = is_accepted(&tb, &conf, &read).map_err(failed)?;
+        prop_assert!(accepted, "refused with {read:?}, by\n{}", files());
         Ok(())
     })
 }

@@ -144,6 +144,10 @@ pub(super) const ROWS: &[Row] = &[
         name: "gres.conf as slurmd reads it",
         check: differential::gres_conf,
     },
+    Row {
+        name: "gres.conf as slurmctld counts it",
+        check: differential::gres_counts,
+    },
 ];
 
 /// Fails a row with a sentence unless the condition holds.

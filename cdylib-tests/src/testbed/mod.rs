@@ -402,6 +402,15 @@ impl Testbed {
                 Err(error) => Progress::Waiting(error.to_string()),
             })
         })?;
+        self.start_slurmctld()?;
+        for node in &self.nodes {
+            self.start_slurmd(node)?;
+        }
+        self.wait_idle()
+    }
+
+    /// Without what an earlier one has saved.
+    fn start_slurmctld(&self) -> Result<(), Error> {
         self.start_daemon("slurmctld", &["/usr/sbin/slurmctld", "-D", "-c"])?;
         self.wait_until("slurmctld to answer", LIMIT, || {
             let ping = self.command(self.admin(), &["scontrol", "ping"]).output()?;
@@ -410,11 +419,7 @@ impl Testbed {
             } else {
                 Progress::Waiting(ping.stdout + &ping.stderr)
             })
-        })?;
-        for node in &self.nodes {
-            self.start_slurmd(node)?;
-        }
-        self.wait_idle()
+        })
     }
 
     // ------------------------------------------------------------- commands
@@ -650,8 +655,27 @@ impl Testbed {
         self.end_slurmd(node, "-KILL")
     }
 
+    /// Starts all of Slurm again, with the slurm.conf of now, and slurmctld without
+    /// what it knew. Returns when slurmctld answers; slurmds may not have registered.
+    ///
+    /// # Errors
+    /// As [`stop_slurmd`](Testbed::stop_slurmd).
+    pub fn start_again(&self) -> Result<(), Error> {
+        for node in &self.nodes {
+            self.stop_slurmd(node)?;
+        }
+        self.end_daemon("slurmctld", "slurmctld", "-TERM")?;
+        self.start_slurmctld()?;
+        self.nodes
+            .iter()
+            .try_for_each(|node| self.start_slurmd(node))
+    }
+
     fn end_slurmd(&self, node: &str, signal: &str) -> Result<(), Error> {
-        let name = format!("slurmd {node}");
+        self.end_daemon(&format!("slurmd {node}"), &format!("slurmd-{node}"), signal)
+    }
+
+    fn end_daemon(&self, name: &str, pid_file: &str, signal: &str) -> Result<(), Error> {
         let mut daemon = {
             let mut daemons = self.lock_daemons();
             let index = daemons
@@ -667,9 +691,15 @@ impl Testbed {
                 })?;
             daemons.swap_remove(index)
         };
-        let pid_file = self.dir.join(format!("pid/slurmd-{node}"));
-        let pid =
-            fs::read_to_string(&pid_file).context(|| format!("read {}", pid_file.display()))?;
+        // A daemon may answer before it writes this.
+        let pid_file = self.dir.join("pid").join(pid_file);
+        let pid = self.wait_until(&format!("the pid of {name}"), LIMIT, || {
+            let text = fs::read_to_string(&pid_file).unwrap_or_default();
+            Ok(match text.trim().parse::<u32>() {
+                Ok(_) => Progress::Done(text),
+                Err(_) => Progress::Waiting(pid_file.display().to_string()),
+            })
+        })?;
         // The shell's own: a minimal root has no kill program.
         self.command(
             self.admin(),

@@ -22,3 +22,8 @@ fn gres_conf_is_read_as_slurmd_reads_it() {
     let tb = Testbed::builder().start().unwrap();
     gres_conf::holds(&tb, 200).unwrap_or_else(|error| panic!("{error}"));
 }
+
+#[test]
+fn gres_conf_is_counted_as_slurmctld_counts_it() {
+    gres_conf::counts_hold(Testbed::builder(), 8).unwrap_or_else(|error| panic!("{error}"));
+}

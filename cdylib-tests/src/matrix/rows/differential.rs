@@ -3,13 +3,16 @@
 use super::{Context, Verdict};
 use crate::differential;
 use crate::modules;
-use crate::testbed::Testbed;
+use crate::testbed::{Builder, Testbed};
 
 impl Context {
     /// A Slurm of the release, whose files a row may change.
     fn bare(&self) -> Result<Testbed, Box<dyn std::error::Error>> {
-        let builder = Testbed::builder().root(&self.release.root);
-        Ok(builder.start()?)
+        Ok(self.builder().start()?)
+    }
+
+    fn builder(&self) -> Builder {
+        Testbed::builder().root(&self.release.root)
     }
 }
 
@@ -24,4 +27,8 @@ pub(super) fn plugstack(c: &Context) -> Verdict {
 
 pub(super) fn gres_conf(c: &Context) -> Verdict {
     differential::gres_conf::holds(&c.bare()?, 750)
+}
+
+pub(super) fn gres_counts(c: &Context) -> Verdict {
+    differential::gres_conf::counts_hold(c.builder(), 20)
 }
