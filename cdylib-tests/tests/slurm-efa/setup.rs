@@ -155,17 +155,37 @@ impl Site {
 
     /// The exit code, and the ids of what is not as it should be.
     pub(crate) fn doctor(&self) -> (i32, Vec<String>) {
+        let (code, remedies) = self.remedies();
+        (code, remedies.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The exit code, and what to do about what is not as it should be, by its id.
+    fn remedies(&self) -> (i32, Vec<(String, String)>) {
         let output = self.run("doctor", "compute", &["--json", "--node", "n1"]);
         let document: Value = serde_json::from_str(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {output}"));
         let findings = document["findings"].as_array().unwrap();
         let ill = findings.iter().filter(|it| it["severity"] != "ok");
         let ill = ill.map(|it| {
-            assert!(it["remedy"].is_string(), "no remedy: {it}");
-            assert!(it["sentence"].is_string(), "no sentence: {it}");
-            it["id"].as_str().unwrap().to_owned()
+            let text = |key: &str| it[key].as_str().unwrap_or_else(|| panic!("no {key}: {it}"));
+            assert!(!text("sentence").is_empty(), "{it}");
+            (text("id").to_owned(), text("remedy").to_owned())
         });
         (output.code(), ill.collect())
+    }
+
+    /// Types what a remedy says, where it is a command that a test may run; whether it
+    /// is one.
+    fn typed(&self, remedy: &str) -> bool {
+        let sets_up = remedy.contains("`slurm-efa setup`");
+        let reconfigures = remedy.contains("scontrol reconfigure") && !remedy.contains("write ");
+        if sets_up {
+            self.set_up();
+        }
+        if reconfigures {
+            self.tb.scontrol(&["reconfigure"]).unwrap();
+        }
+        sets_up || reconfigures
     }
 }
 
@@ -1105,6 +1125,32 @@ fn the_doctor_finds_nothing_after_set_up_and_each_sabotage_one_by_one() {
         assert!(ill.iter().any(|it| it == id), "{what}: only {ill:?}");
         assert!((1..=3).contains(&code), "{what}: {code}");
     }
+}
+
+#[test]
+fn a_remedy_that_is_a_command_works_when_it_is_typed() {
+    let site = Site::new("");
+    site.set_up();
+    let aside = site.tb.dir().join("aside");
+    fs::create_dir(&aside).unwrap();
+    copy(&site, site.tb.dir(), &aside);
+    let mut typed = 0;
+    for (id, what, sabotage) in SABOTAGES {
+        copy(&site, &aside, site.tb.dir());
+        site.tb.scontrol(&["reconfigure"]).unwrap();
+        let _daemon = site.daemon();
+        sabotage(&site);
+        let (_, remedies) = site.remedies();
+        let remedy = remedies.iter().find(|it| it.0 == *id);
+        let (_, remedy) = remedy.unwrap_or_else(|| panic!("{what}: {remedies:?}"));
+        if site.typed(remedy) {
+            typed += 1;
+            let (_, left) = site.remedies();
+            let left = left.iter().find(|it| it.0 == *id);
+            assert_eq!(left, None, "{what}: still there after: {remedy}");
+        }
+    }
+    assert!(typed >= 10, "{typed} remedies only are commands");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The programs that slurmd runs: prologs, epilogs and the health check.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use cli::called;
 use cluster::Role;
 use slurm::conf::{Disk, glob};
 
-use super::look::{Look, SETUP, SETUP_CONTROLLER, fatal, shown, unknown, warning};
+use super::look::{Look, REINSTALL, SETUP, SETUP_CONTROLLER, fatal, shown, unknown, warning};
 use crate::setup::discover::Site;
 use crate::setup::files::{self, Content};
 use crate::setup::nhc;
@@ -153,7 +154,21 @@ pub(super) fn executable(path: &Path) -> Look {
             },
             _ => Ok(shown(path)),
         },
-        Err(error) => fatal(format!("{}: {error}", shown(path)), SETUP),
+        Err(error) => missing(path, &error),
+    }
+}
+
+/// A link that setup makes, or what it leads to.
+fn missing(path: &Path, error: &io::Error) -> Look {
+    match fs::read_link(path) {
+        Ok(program) => fatal(
+            format!("{} leads to {}: {error}", shown(path), shown(&program)),
+            REINSTALL,
+        ),
+        Err(_) if path.to_string_lossy().contains("/etc/slurm-efa/") => {
+            fatal(format!("{}: {error}", shown(path)), SETUP)
+        }
+        Err(_) => fatal(format!("{}: {error}", shown(path)), REINSTALL),
     }
 }
 

@@ -1,13 +1,13 @@
 //! The state directory, and what an interrupted setup left.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use host::state_dir::StateDir;
 
 use super::look::{Look, fatal, shown, unknown, warning};
 use crate::setup::discover::Site;
-use crate::setup::{files, paths};
+use crate::setup::files;
+use cluster::Role;
 
 pub(super) const NO_STATE_DIR: &str = "state_dir was not looked at: the configuration cannot be read, or its \
                             place depends on the node's name";
@@ -42,13 +42,14 @@ pub(super) fn state(site: &Site) -> Look {
 }
 
 pub(super) fn left_over(site: &Site) -> Look {
-    let mut paths = vec![site.place(paths::SSHD)];
-    paths.extend(site.slurm.slurm_conf.clone());
-    paths.extend(site.plugstack());
-    let real = paths
-        .iter()
-        .map(|it| fs::canonicalize(it).unwrap_or_else(|_| it.clone()));
-    match real.into_iter().find(|path| files::is_left(path)) {
+    // Without a role, of all that may be edited here.
+    let edited = match site.role() {
+        Ok(role) => site.edited(role),
+        Err(_) => [Role::Compute, Role::Controller]
+            .map(|it| site.edited(it))
+            .concat(),
+    };
+    match edited.into_iter().find(|path| files::is_left(path)) {
         Some(path) => warning(
             format!("a set-up was interrupted while it changed {}", shown(&path)),
             "run `slurm-efa setup` again",

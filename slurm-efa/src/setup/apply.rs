@@ -41,9 +41,11 @@ pub fn lock(site: &Site) -> Result<Lock, SetupError> {
 /// What refused.
 pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
     let backup = site.place(BACKUPS).join(stamp());
-    for change in &plan.changes {
-        files::sweep_path(&change.path);
-    }
+    // Also beside what needs no change any more: a run that was killed had changed it.
+    let role = site.role().ok();
+    let edited = role.map(|role| site.edited(role)).unwrap_or_default();
+    let changed = plan.changes.iter().map(|it| &it.path);
+    changed.chain(&edited).for_each(|it| files::sweep_path(it));
     let before = verify::before_pam(site, plan)?;
     if !plan.changes.is_empty() {
         files::back_up(&backup, &plan.changes)?;

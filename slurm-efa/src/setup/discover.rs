@@ -124,6 +124,21 @@ impl Site {
         table.ok()??.remove(key)
     }
 
+    /// The files of others that setup edits here in this role, where they really are.
+    #[must_use]
+    pub fn edited(&self, role: Role) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        if role == Role::Compute {
+            paths.push(self.place(super::paths::SSHD));
+        }
+        if self.edits_slurm(role) {
+            paths.extend(self.slurm.slurm_conf.clone());
+            paths.extend(self.plugstack());
+        }
+        let real = |it: PathBuf| it.canonicalize().unwrap_or(it);
+        paths.into_iter().map(real).collect()
+    }
+
     /// Whether the file that is read here is the one that is edited: on a
     /// configless cluster only the controller's is, and what nodes share is
     /// edited once.
