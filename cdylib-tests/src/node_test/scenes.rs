@@ -112,6 +112,10 @@ const SABOTAGES: &[(&str, &str)] = &[
     ),
     ("plugin-file", "chmod 777 $lib/spank_efa.so"),
     (
+        "sshd-penalties",
+        "rm /etc/ssh/sshd_config.d/login-nodes.conf",
+    ),
+    (
         "plugin-loaded",
         "cp $pam/pam_permit.so $lib/new && mv $lib/new $lib/spank_efa.so",
     ),
@@ -167,7 +171,7 @@ fn sabotage(cluster: &mut Cluster) -> Verdict {
     let compute = &cluster.compute;
     compute.run(&format!(
         "{PLACES}; tar -cf {SOUND} $PWD $lib $pam /etc/slurm-efa /etc/pam.d /usr/sbin/efa-check \
-         /var/lib/slurm-efa"
+         /var/lib/slurm-efa /etc/ssh/sshd_config.d"
     ))?;
     for (id, broken) in SABOTAGES {
         // At once: without its module nobody can log in to mend it.
