@@ -664,7 +664,8 @@ impl Testbed {
         for node in &self.nodes {
             self.stop_slurmd(node)?;
         }
-        self.end_daemon("slurmctld", "slurmctld", "-TERM")?;
+        // It saves nothing, and one that hangs ends, too.
+        self.end_daemon("slurmctld", "slurmctld", "-KILL")?;
         self.start_slurmctld()?;
         self.nodes
             .iter()
