@@ -472,10 +472,11 @@ pub fn counts_hold(builder: Builder, trees: u32) -> Result<(), Box<dyn Error>> {
         let files = || super::texts(tb.dir(), &["slurm.conf", "gres.conf", "more.conf"]);
         // slurmd itself ends where slurm.conf has more shards.
         let mut with_more = read.clone();
-        let mut gpus = with_more.iter_mut().filter(|it| it.0.starts_with("gpu"));
-        let kinds = read.keys().filter(|it| it.starts_with("gpu")).count();
-        if let Some((_, count)) = gpus.nth(more.index(kinds.max(1))) {
-            *count += 1;
+        let gpus = with_more.iter_mut().filter(|it| it.0.starts_with("gpu"));
+        let mut counts: Vec<&mut u64> = gpus.map(|it| it.1).collect();
+        let kinds = counts.len().max(1);
+        if let Some(count) = counts.get_mut(more.index(kinds)) {
+            **count += 1;
             let refused = refused(&tb, &conf, &with_more).map_err(failed)?;
             prop_assert!(
                 refused.is_some(),

@@ -130,6 +130,21 @@ impl Site {
         call.args(more).output().unwrap()
     }
 
+    /// On a node whose slurm.conf is the controller's: a copy.
+    pub(crate) fn revert_of_a_node(&self, more: &[&str]) -> Output {
+        let cache = self.tb.dir().join("conf-cache");
+        fs::create_dir(&cache).unwrap();
+        fs::copy(self.conf(), cache.join("slurm.conf")).unwrap();
+        let copy = cache.join("slurm.conf").to_string_lossy().into_owned();
+        let root = self.root.to_string_lossy().into_owned();
+        self.tb
+            .command("root", &[&program(), "revert", "--role", "compute"])
+            .args(&["--slurm-conf", &copy, "--root", &root])
+            .args(more)
+            .output()
+            .unwrap()
+    }
+
     pub(crate) fn set_up(&self) {
         for role in ["compute", "controller"] {
             let output = self.run("setup", role, &[]);
@@ -540,19 +555,7 @@ fn lines_for_gres_conf_are_put_in_without_their_comments() {
 fn links_stay_as_long_as_slurm_asks_for_them() {
     let site = Site::new("SlurmctldParameters=enable_configless");
     site.set_up();
-    // On the node, whose slurm.conf is the controller's: a copy.
-    let cache = site.tb.dir().join("conf-cache");
-    fs::create_dir(&cache).unwrap();
-    fs::copy(site.conf(), cache.join("slurm.conf")).unwrap();
-    let copy = cache.join("slurm.conf").to_string_lossy().into_owned();
-    let program = program();
-    let root = site.root.to_string_lossy().into_owned();
-    let output = site
-        .tb
-        .command("root", &[&program, "revert", "--role", "compute"])
-        .args(&["--slurm-conf", &copy, "--root", &root])
-        .output()
-        .unwrap();
+    let output = site.revert_of_a_node(&[]);
     assert_eq!(output.code(), 1, "{output}");
     assert!(
         output.stderr.contains("revert on the controller first"),

@@ -72,18 +72,7 @@ fn a_health_check_that_slurm_still_asks_for_stays_on_the_node() {
     let link = site.path("etc/slurm-efa/efa-check-healthcheck");
     let gone = format!("--- {}\n+++ /dev/null\n", link.display());
     assert!(output.stdout.contains(&gone), "{output}");
-    let cache = site.tb.dir().join("conf-cache");
-    fs::create_dir(&cache).unwrap();
-    fs::copy(site.conf(), cache.join("slurm.conf")).unwrap();
-    let copy = cache.join("slurm.conf").to_string_lossy().into_owned();
-    let root = site.tree.root.to_string_lossy().into_owned();
-    let program = crate::setup::program();
-    let output = site
-        .tb
-        .command("root", &[&program, "revert", "--role", "compute"])
-        .args(&["--only", "health", "--slurm-conf", &copy, "--root", &root])
-        .output()
-        .unwrap();
+    let output = site.revert_of_a_node(&["--only", "health"]);
     assert_eq!(output.code(), 1, "{output}");
     assert!(
         output.stderr.contains("revert on the controller first"),

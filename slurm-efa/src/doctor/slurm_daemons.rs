@@ -60,11 +60,21 @@ fn shown_config(ran: Said) -> Look {
     }
 }
 
-/// The value of a key in what [`config_in_force`] has.
+/// The values of a key in what [`config_in_force`] has. Those of a list are `Prolog[0]`
+/// and so on; before 24.11 there is one prolog only, and its name has no number.
+fn in_force_values<'a>(in_force: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+    let lines = in_force.lines().filter_map(|line| line.split_once('='));
+    let several = format!("{key}[");
+    let named = lines.filter(move |(name, _)| {
+        let name = name.trim();
+        name.eq_ignore_ascii_case(several.trim_end_matches('[')) || name.starts_with(&several)
+    });
+    named.map(|(_, value)| value.trim())
+}
+
+/// The first of them.
 pub(super) fn in_force_value<'a>(in_force: &'a str, key: &str) -> Option<&'a str> {
-    let mut lines = in_force.lines().filter_map(|line| line.split_once('='));
-    let (_, value) = lines.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?;
-    Some(value.trim())
+    in_force_values(in_force, key).next()
 }
 
 /// The keys whose values slurmctld shows as slurm.conf has them.
@@ -78,19 +88,9 @@ const COMPARED: [&str; 4] = [
 /// Whether slurmctld has read the slurm.conf that is here. `in_force`: as
 /// [`config_in_force`] has it.
 pub(super) fn reconfigured(site: &Site, in_force: &str) -> Look {
-    // Before 24.11 there is one prolog only, and its name has no number.
-    let several = |key: &str| format!("{key}[");
-    let values_of = |key: &str| -> Vec<&str> {
-        let lines = in_force.lines().filter_map(|line| line.split_once('='));
-        let named = lines.filter(|(name, _)| {
-            let name = name.trim();
-            name.eq_ignore_ascii_case(key) || name.starts_with(&several(key))
-        });
-        named.map(|(_, value)| value.trim()).collect()
-    };
     for key in ["Prolog"].into_iter().chain(COMPARED) {
         let values = site.slurm.conf.values(key);
-        let shown = values_of(key);
+        let shown: Vec<&str> = in_force_values(in_force, key).collect();
         // A relative path is shown as it was found.
         let Some(last) = values.last().filter(|it| !it.contains(',')) else {
             continue;

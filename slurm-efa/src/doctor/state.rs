@@ -7,7 +7,6 @@ use host::state_dir::StateDir;
 use super::look::{Look, fatal, shown, unknown, warning};
 use crate::setup::discover::Site;
 use crate::setup::files;
-use cluster::Role;
 
 pub(super) const NO_STATE_DIR: &str = "state_dir was not looked at: the configuration cannot be read, or its \
                             place depends on the node's name";
@@ -42,14 +41,9 @@ pub(super) fn state(site: &Site) -> Look {
 }
 
 pub(super) fn left_over(site: &Site) -> Look {
-    // Without a role, of all that may be edited here.
-    let edited = match site.role() {
-        Ok(role) => site.edited(role),
-        Err(_) => [Role::Compute, Role::Controller]
-            .map(|it| site.edited(it))
-            .concat(),
-    };
-    match edited.into_iter().find(|path| files::is_left(path)) {
+    let edited = site.edited(site.role().ok());
+    let mut edited = edited.iter().map(|it| files::resolved(it));
+    match edited.find(|path| files::is_left(path)) {
         Some(path) => warning(
             format!("a set-up was interrupted while it changed {}", shown(&path)),
             "run `slurm-efa setup` again",

@@ -43,9 +43,10 @@ pub fn apply(site: &Site, plan: &Plan) -> Result<(), SetupError> {
     let backup = site.place(BACKUPS).join(stamp());
     // Also beside what needs no change any more: a run that was killed had changed it.
     let role = site.role().ok();
-    let edited = role.map(|role| site.edited(role)).unwrap_or_default();
-    let changed = plan.changes.iter().map(|it| &it.path);
-    changed.chain(&edited).for_each(|it| files::sweep_path(it));
+    let edited = role.map_or_else(Vec::new, |it| site.edited(Some(it)));
+    let edited = edited.iter().map(|it| files::resolved(it));
+    let changed = plan.changes.iter().map(|it| it.path.clone());
+    changed.chain(edited).for_each(|it| files::sweep_path(&it));
     let before = verify::before_pam(site, plan)?;
     if !plan.changes.is_empty() {
         files::back_up(&backup, &plan.changes)?;

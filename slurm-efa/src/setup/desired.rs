@@ -301,7 +301,7 @@ pub(super) fn hugetlb(site: &Site) -> Option<Directive> {
     can.then_some(Directive::Flags("EnableExtraControllers", &["hugetlb"]))
 }
 
-/// What a file shall say, item by item.
+/// What a file has to say, item by item.
 pub(super) type Wishes = Vec<(Item, Vec<Directive>)>;
 
 /// Of plugstack.conf; `is_there` looks for the plugin of shared GPUs.
@@ -325,7 +325,7 @@ pub(super) fn plugins(site: &Site, is_there: impl Fn(&Path) -> bool) -> Wishes {
 /// Of slurm.conf, for these parts.
 pub(super) fn keys(site: &Site, parts: Parts) -> Wishes {
     let program = |key, folder: &str| {
-        // A folder of theirs gets links instead.
+        // A folder of the site's gets links instead.
         let theirs = prologs::their_folder(site, key, folder).is_some();
         let wanted = !theirs && !prologs::runs_ours(site, key, folder, parts);
         wanted.then(|| Directive::Program {

@@ -124,19 +124,24 @@ impl Site {
         table.ok()??.remove(key)
     }
 
-    /// The files of others that setup edits here in this role, where they really are.
+    /// The files of others that setup edits on this node in a role, or in any.
     #[must_use]
-    pub fn edited(&self, role: Role) -> Vec<PathBuf> {
+    pub fn edited(&self, role: Option<Role>) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        if role == Role::Compute {
+        if role.is_none_or(|it| it == Role::Compute) {
+            let nhc = self.place(super::paths::NHC_CONF);
             paths.push(self.place(super::paths::SSHD));
+            paths.extend((!self.is_shared(&nhc)).then_some(nhc));
         }
-        if self.edits_slurm(role) {
-            paths.extend(self.slurm.slurm_conf.clone());
+        let conf = self.slurm.slurm_conf.as_ref();
+        let edits = self.has_original() && role.is_none_or(|it| self.edits_slurm(it));
+        if let Some(conf) = conf.filter(|_| edits) {
+            paths.push(conf.clone());
             paths.extend(self.plugstack());
+            paths.push(conf.with_file_name("cgroup.conf"));
+            paths.push(conf.with_file_name("gres.conf"));
         }
-        let real = |it: PathBuf| it.canonicalize().unwrap_or(it);
-        paths.into_iter().map(real).collect()
+        paths
     }
 
     /// Whether the file that is read here is the one that is edited: on a

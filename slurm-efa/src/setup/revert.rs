@@ -10,7 +10,7 @@ use super::edit::{self, Lines};
 use super::error::SetupError;
 use super::files::{self, Change, Content};
 use super::parts::{Item, Parts, Scope};
-use super::paths::{EPILOGS, HEALTHCHECK, NHC_CONF, OLD_HEALTHCHECK, PARTS, PROLOGS, ROLE, SSHD};
+use super::paths::{EPILOGS, HEALTHCHECK, OLD_HEALTHCHECK, PARTS, PROLOGS, ROLE};
 use super::plan::Plan;
 use super::prologs;
 use super::units;
@@ -33,7 +33,7 @@ pub fn plan_revert(site: &Site, only: Option<Parts>) -> Result<Plan, SetupError>
     };
     let left = site.has_original() && site.shared && site.role() != Ok(Role::Controller);
     // The controller's lines go before what they name.
-    for path in texts(site) {
+    for path in site.edited(None) {
         let (real, before) = files::read_of(&path, plan.slurm_user)?;
         let Content::Text(text) = &before else {
             continue;
@@ -144,27 +144,6 @@ fn has_others(folder: &Path, links: &[PathBuf]) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut visible = entries.filter(|it| !it.file_name().as_encoded_bytes().starts_with(b"."));
     visible.any(|it| !links.contains(&it.path()))
-}
-
-/// Every text file that may have something of ours.
-fn texts(site: &Site) -> Vec<PathBuf> {
-    let mut paths = vec![site.place(SSHD)];
-    let nhc = site.place(NHC_CONF);
-    if !site.is_shared(&nhc) {
-        paths.push(nhc);
-    }
-    if let Some(conf) = site
-        .slurm
-        .slurm_conf
-        .as_ref()
-        .filter(|_| site.has_original())
-    {
-        paths.push(conf.clone());
-        paths.extend(site.plugstack());
-        paths.push(conf.with_file_name("cgroup.conf"));
-        paths.push(conf.with_file_name("gres.conf"));
-    }
-    paths
 }
 
 #[cfg(test)]

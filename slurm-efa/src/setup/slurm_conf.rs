@@ -11,7 +11,7 @@ use super::edit::Lines;
 use super::nhc;
 use super::prologs;
 
-/// What a file shall say.
+/// What a file has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Directive {
     /// In plugstack.conf, the plugin of this path with these arguments.
